@@ -1,0 +1,1 @@
+"""What the notebooks share: data, training, comparison, tracking and plots."""

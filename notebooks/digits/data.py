@@ -1,0 +1,75 @@
+"""The data set as tensors: split once, stored once, held whole in memory (slicing a tensor beats loading items one by one)."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from digits import paths
+
+TRAIN, TEST = "data/train.safetensors", "data/test.safetensors"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images float32 [N, 1, 28, 28], zero mean and unit deviation over the training images; labels int64 [N]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """What a model learns from and is judged on, with the name of its source and a digest of its bytes."""
+
+    source: str
+    digest: str
+    train: Split
+    validation: Split
+
+
+def stratified(labels: torch.Tensor, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the training and the validation images: `share` of each class goes to validation, drawn by `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    validation = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        drawn = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
+        validation[members[drawn]] = True
+    return (~validation).nonzero()[:, 0], validation.nonzero()[:, 0]
+
+
+def store(name: str, tensors: dict[str, torch.Tensor], **facts) -> None:
+    """Write tensors and JSON facts as one safetensors file (a single metadata entry: several would change places)."""
+    whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    paths.write(name, save(whole, metadata={"facts": json.dumps(facts, sort_keys=True)}))
+
+
+def restore(name: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """The tensors and facts that `store` wrote."""
+    with safe_open(paths.source(name), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["facts"])
+
+
+def _split(tensors: dict[str, torch.Tensor], name: str, facts: dict, device: torch.device) -> Split:
+    images = tensors[f"{name}_images"][:, None].to(device).float()
+    return Split(images.div_(255).sub_(facts["mean"]).div_(facts["deviation"]), tensors[f"{name}_labels"].to(device))
+
+
+def load(device: torch.device | str = "cpu") -> Digits:
+    """Training and validation images, normalised, on `device`."""
+    tensors, facts = restore(TRAIN)
+    digest = hashlib.sha256(paths.source(TRAIN).read_bytes()).hexdigest()
+    return Digits(facts["source"], digest, *(_split(tensors, name, facts, torch.device(device)) for name in ("train", "validation")))
+
+
+def load_test(device: torch.device | str = "cpu") -> Split:
+    """The test images, normalised as the training images are; for the comparison's last cell and nothing else."""
+    tensors, facts = restore(TEST)
+    return _split(tensors, "test", facts, torch.device(device))

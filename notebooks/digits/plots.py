@@ -1,0 +1,102 @@
+"""The figures, readable on a light and on a dark page. Each shows itself and returns the figure."""
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+from digits.comparison import Candidate, confusion
+from digits.training import Evaluation
+
+GREY, COLOURS = "#7d828a", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
+INK = LinearSegmentedColormap.from_list("ink", [(0.5, 0.5, 0.5, 0.10), (0.27, 0.53, 0.84, 1.0)])
+
+set_matplotlib_formats("retina")
+plt.rcParams.update({
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 80,
+    "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "axes.titlecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
+    "axes.prop_cycle": plt.cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
+    "font.size": 10, "lines.linewidth": 1.8, "legend.frameon": False, "figure.constrained_layout.use": True,
+})
+
+
+def _show(figure: Figure) -> Figure:
+    plt.show()
+    return figure
+
+
+def gallery(images: torch.Tensor, titles: list[str], columns: int = 10) -> Figure:
+    """A grid of images [N, 1, 28, 28] with a short title each."""
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(0.95 * columns, 1.2 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, title in zip(axes.flat, images.cpu(), titles):
+        axis.imshow(image[0], cmap=INK, vmin=images.min().item(), vmax=images.max().item())
+        axis.set_title(title, fontsize=9)
+    return _show(figure)
+
+
+def class_balance(shares: dict[str, torch.Tensor]) -> Figure:
+    """For each split the share of each digit, from its labels [N]."""
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    width = 0.8 / len(shares)
+    for place, (name, labels) in enumerate(shares.items()):
+        share = torch.bincount(labels.cpu(), minlength=10) / len(labels)
+        axis.bar(torch.arange(10) + (place - (len(shares) - 1) / 2) * width, share, width, label=f"{name} ({len(labels):,})")
+    axis.axhline(0.1, color=GREY, linewidth=0.8, linestyle=":")
+    axis.set(xticks=range(10), xlabel="digit", ylabel="share of the split")
+    axis.legend(ncols=len(shares), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _show(figure)
+
+
+def curves(history: list[dict]) -> Figure:
+    """Loss on both splits and validation accuracy by epoch."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.8))
+    epochs = [row["epoch"] for row in history]
+    for split in ("train", "validation"):
+        left.plot(epochs, [row[f"{split}_loss"] for row in history], marker=".", label=split)
+    left.set(xlabel="epoch", ylabel="cross-entropy [nats]", yscale="log")
+    left.legend()
+    right.plot(epochs, [row["validation_accuracy"] for row in history], marker=".", color=COLOURS[1])
+    right.set(xlabel="epoch", ylabel="validation accuracy")
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _show(figure)
+
+
+def confusion_matrix(evaluation: Evaluation) -> Figure:
+    """True digit against predicted digit; the shade is logarithmic, so that single mistakes are seen."""
+    counts = confusion(evaluation)
+    figure, axis = plt.subplots(figsize=(5, 4.4))
+    axis.imshow((counts + 1).log(), cmap=INK)
+    for row in range(10):
+        for column in range(10):
+            if counts[row, column]:
+                axis.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if row == column else COLOURS[1])
+    axis.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="true")
+    axis.spines[:].set_visible(False)
+    return _show(figure)
+
+
+def compared_curves(candidates: list[Candidate]) -> Figure:
+    """Validation error by epoch for all models, on a logarithmic scale."""
+    figure, axis = plt.subplots(figsize=(8, 3))
+    for each in candidates:
+        axis.plot([row["epoch"] for row in each.history], [1 - row["validation_accuracy"] for row in each.history], marker=".", label=each.name)
+    axis.set(xlabel="epoch", ylabel="validation error", yscale="log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend()
+    return _show(figure)
+
+
+def accuracies(names: list[str], values: list[float], intervals: list[tuple[float, float]]) -> Figure:
+    """Accuracy with its confidence interval, a line a model, the best on top."""
+    figure, axis = plt.subplots(figsize=(8, 0.45 * len(names) + 0.8))
+    places = range(len(names) - 1, -1, -1)
+    below, above = [v - low for v, (low, _) in zip(values, intervals)], [high - v for v, (_, high) in zip(values, intervals)]
+    axis.errorbar(values, places, xerr=[below, above], fmt="o", capsize=4)
+    axis.set(yticks=places, yticklabels=names, xlabel="validation accuracy, 95 % interval", ylim=(-0.6, len(names) - 0.4))
+    return _show(figure)

@@ -1,0 +1,179 @@
+"""The whole pipeline: every stage that DVC calls changed, independent ones at the same time."""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+from ruamel.yaml import YAML
+
+from pipeline import ROOT, Refused
+from pipeline.environment import with_tools
+from pipeline.stage import parameters, source
+from pipeline.stage.files import write_whole
+from pipeline.verify import heal_cache
+
+# When a notebook ends with this error, this value takes the place of the one in params.yaml, and the run goes on.
+FALLBACKS = {"MirrorsUnreachable": ("data", "source", "digits")}
+
+
+def run(jobs: int, force: bool) -> int:
+    """Bring every stage up to date, at most `jobs` at a time; `force` runs all of them again without DVC's run-cache. 0 if all is well."""
+    if jobs < 1:
+        raise Refused(f"JOBS must be at least 1, found {jobs}.")
+    started = time.monotonic()
+    check_all()
+    try:
+        with Repo(str(ROOT)) as repo:
+            forget_removed(repo)
+            for sentence in heal_cache(repo):
+                print(sentence, flush=True)
+            upstream = graph(repo)
+            changed = set(upstream) if force else with_downstream(set(repo.status()), upstream)
+    except LockError:
+        raise Refused("Another DVC command is at work in this folder: wait for it to end, then run again.") from None
+    except DvcException as error:
+        raise Refused(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+    if not changed:
+        print("Everything is up to date. The result: reports/compare.html")
+        return 0
+    failed = execute(changed, upstream, jobs, force)
+    if failed and (switched := fall_back(failed)):
+        print(switched, flush=True)
+        return run(jobs, force)
+    for name, reason in failed.items():
+        print(reason or f"{short(name)}: DVC could not run it", file=sys.stderr)
+    if failed:
+        not_run = sorted(short(name) for name in with_downstream(set(failed), upstream) - set(failed))
+        print(f"Failed: {', '.join(sorted(map(short, failed)))}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
+        print(next(reason for reason in failed.values()) or "", file=sys.stderr)
+        return 1
+    print(f"Done in {time.monotonic() - started:.0f} s. The result: reports/compare.html")
+    return 0
+
+
+def check_all() -> None:
+    """Strip every notebook and check every section of params.yaml, before anything runs."""
+    values = parameters.read(ROOT / "params.yaml")
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        source.strip_file(notebook)
+    for name in [*parameters.models(values), *(key for key in values if key != "models")]:
+        parameters.checked(name)
+
+
+def short(name: str) -> str:
+    """The notebook's name of a stage: `cnn` of `train@cnn`."""
+    return name.rpartition("@")[2]
+
+
+def graph(repo: Repo) -> dict[str, set[str]]:
+    """For each stage, in the order of dvc.yaml and params.yaml, the stages it needs."""
+    edges = repo.index.graph
+    return {stage.addressing: {needed.addressing for needed in edges.successors(stage)} for stage in repo.index.stages}
+
+
+def with_downstream(names: set[str], upstream: dict[str, set[str]]) -> set[str]:
+    """`names` and every stage that needs one of them, directly or not."""
+    found = set(names) & set(upstream)
+    while more := {name for name, needed in upstream.items() if name not in found and needed & found}:
+        found |= more
+    return found
+
+
+def forget_removed(repo: Repo) -> None:
+    """Take stages that dvc.yaml no longer has out of dvc.lock, and their outputs off the disk, so that nothing reads them."""
+    lock = ROOT / "dvc.lock"
+    if not lock.exists():
+        return
+    current = {stage.addressing for stage in repo.index.stages}
+    kept = {out.fs_path for stage in repo.index.stages for out in stage.outs}
+    recorded = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
+    removed = [name for name in recorded if name not in current]
+    for name in removed:
+        for out in recorded[name].get("outs", []):
+            path = ROOT / out["path"]
+            if str(path) not in kept and path.resolve().is_relative_to(ROOT):
+                path.unlink(missing_ok=True)
+        print(f"{short(name)} is no longer in params.yaml: its results are removed from the folder (DVC's cache and git keep them).", flush=True)
+    if removed:
+        with modify_yaml(str(lock)) as content:
+            for name in removed:
+                del content["stages"][name]
+
+
+def execute(names: set[str], upstream: dict[str, set[str]], jobs: int, force: bool) -> dict[str, str]:
+    """Run the stages `names`, each once what it needs is there; what failed, with the last words of each."""
+    waiting, failed = [name for name in upstream if name in names], {}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running: dict[concurrent.futures.Future, str] = {}
+        while waiting or running:
+            blocked = with_downstream(set(failed), upstream)
+            waiting = [name for name in waiting if name not in blocked]
+            for name in [name for name in waiting if not upstream[name] & {*waiting, *running.values()}]:
+                waiting.remove(name)
+                running[pool.submit(reproduce, name, force)] = name
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                code, last_words = future.result()
+                if code != 0:
+                    failed[name] = last_words
+    return failed
+
+
+def reproduce(name: str, force: bool) -> tuple[int, str]:
+    """`dvc repro` of one stage alone; its exit code and, if it failed, its last words. What the notebook says is shown as it comes."""
+    # Siblings wait for each other's short lock; without the flag one that commits makes the others fail after their work.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *(["--force", "--no-run-cache"] if force else []), name]
+    environment = with_tools() | {"STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    words, said = [], ""
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        for line in process.stdout:
+            if line.startswith(f"{short(name)}: "):
+                said = line.rstrip()
+                if " failed at " not in said:  # that is said once, at the end
+                    print(said, flush=True)
+            elif line.strip():
+                words.append(line.rstrip())
+    if process.returncode == 0:
+        return 0, ""
+    return process.returncode, said if " failed at " in said else "\n".join([f"{short(name)}: DVC could not run it:", *words[-15:]])
+
+
+def fall_back(failed: dict[str, str]) -> str:
+    """Where a failed notebook named an error with a fallback, set it in params.yaml; what to tell the person, or nothing."""
+    for name in failed:
+        report = ROOT / "reports" / f"{short(name)}.ipynb"
+        error = nbformat.read(report, as_version=4).metadata.get("failure", {}) if report.exists() else {}
+        if error.get("error") not in FALLBACKS:
+            continue
+        section, key, value = FALLBACKS[error["error"]]
+        path, yaml = ROOT / "params.yaml", YAML()
+        yaml.preserve_quotes = True
+        content = yaml.load(path.read_text(encoding="utf-8"))
+        before = content[section][key]
+        if before == value:
+            continue
+        content[section][key] = value
+        _dump(yaml, content, path)
+        return (
+            f"{error['reason']}\n\nGoing on with {section}.{key}: {value} instead of {before}, which params.yaml now says, so that "
+            f"dvc.lock records what was really used.\nTo go back: git checkout params.yaml dvc.lock metrics && make run\n"
+        )
+    return ""
+
+
+def _dump(yaml: YAML, content, path: Path) -> None:
+    import io
+
+    text = io.StringIO()
+    yaml.dump(content, text)
+    write_whole(path, text.getvalue())

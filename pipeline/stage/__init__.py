@@ -1,0 +1,34 @@
+"""One notebook as one stage: parameters checked, every cell executed, the executed copy and its page written.
+
+Everything in this folder shapes a stage's outputs, so every stage depends on it; keep out of it what does not.
+"""
+
+import importlib
+import os
+import sys
+import threading
+import time
+
+from pipeline import ROOT
+from pipeline.stage import parameters, source
+from pipeline.stage.files import write_whole
+
+
+def run_stage(name: str) -> int:
+    """Execute notebooks/NAME.ipynb with its section of params.yaml into reports/NAME.ipynb and .html; 0 if every cell ran to its end."""
+    started = time.monotonic()
+    notebook, values = parameters.checked(name)
+    source.strip_file(notebook)
+    from pipeline.stage import execute  # slow to import, and not needed to refuse a bad parameter
+
+    threading.Thread(target=importlib.import_module, args=["pipeline.stage.page"]).start()  # while the kernel starts
+    executed, failure = execute.execute(notebook, values, cell_timeout=float(os.environ.get("CELL_TIMEOUT") or 3600))
+    from pipeline.stage import page
+
+    write_whole(ROOT / "reports" / f"{name}.ipynb", source.text(executed))
+    write_whole(ROOT / "reports" / f"{name}.html", page.render(executed))
+    if failure:
+        print(f"{name}: {notebook.relative_to(ROOT).as_posix()} failed at {failure}", file=sys.stderr, flush=True)
+        return 1
+    print(f"{name}: every cell ran, {time.monotonic() - started:.1f} s -> reports/{name}.html", flush=True)
+    return 0

@@ -1,0 +1,160 @@
+"""Executes a notebook by papermill and says truthfully how far it came."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import CellExecutionError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+from pipeline import ROOT
+from pipeline.stage.source import KERNEL, strip
+
+KERNEL_SCRIPT = Path(__file__).with_name("kernel.py")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The cell that did not run to its end (counted from 1, Markdown included), its first line, and why."""
+
+    cell: int
+    line: str
+    error: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cell {self.cell} ({self.line}): {self.error}: {self.reason}"
+
+
+class NotebookKernel(AsyncKernelManager):
+    """ipykernel of this very interpreter, over files instead of ports where the system has them, in a process that dies with ours."""
+
+    def format_kernel_cmd(self, extra_arguments=None) -> list[str]:
+        return [sys.executable, str(KERNEL_SCRIPT), "-f", self.connection_file, "--HistoryManager.hist_file=:memory:"]
+
+
+class EveryCellClient(PapermillNotebookClient):
+    """Runs the cells in order; whatever ends one early leaves as an exception, with the cell's place in `reached`."""
+
+    reached = 0
+
+    def papermill_execute_cells(self) -> None:
+        for self.reached, cell in enumerate(self.nb.cells):
+            self.execute_cell(cell, self.reached)
+            if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
+                raise RuntimeError("the cell was skipped; a stage runs every cell")
+
+
+class StageEngine(NBClientEngine):
+    """The papermill engine of the stages: nothing that varies between runs is recorded; `record` gets notebook and client."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, record, environment, cell_timeout, **_):
+        with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+            client = EveryCellClient(
+                nb_man, timeout=cell_timeout, startup_timeout=120, record_timing=False, coalesce_streams=True, force_raise_errors=True,
+                skip_cells_with_tag="", kernel_name=kernel_name, kernel_manager_class=NotebookKernel,
+            )
+            record.update(notebook=nb_man.nb, client=client)
+            client.km = NotebookKernel(kernel_name=kernel_name, connection_file=str(Path(folder) / "kernel.json"))
+            if os.name != "nt":  # loopback ports are for everyone on the machine, and two kernels can race for one
+                client.km.transport, client.km.ip = "ipc", str(Path(folder) / "ipc")
+            client.execute(cleanup_kc=True, env=environment | {"IPYTHONDIR": folder})
+
+
+papermill_engines.register("stage", StageEngine)
+
+
+def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat.NotebookNode, Failure | None]:
+    """The executed copy of `notebook` with `values` injected, and the failure that stopped it, if one did.
+
+    `cell_timeout` is in seconds. The copy holds nothing that varies from run to run; cells after a failure are not marked as run.
+    """
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # what went wrong is said once, by us
+    record, failure = {}, None
+    with tempfile.TemporaryDirectory(prefix="progress-") as folder:
+        progress = Path(folder) / "progress.jsonl"
+        progress.touch()
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "notebooks"), os.environ.get("PYTHONPATH")])),
+            "OUTPUT_ROOT": str(ROOT), "PROGRESS_FILE": str(progress), "PYTHONHASHSEED": "0",
+        }
+        environment.pop("MPLBACKEND", None)
+        ended = threading.Event()
+        reader = threading.Thread(target=_show_progress, args=(notebook.stem, progress, ended))
+        reader.start()
+        try:
+            papermill.execute_notebook(
+                str(notebook), None, parameters=values, engine_name="stage", kernel_name=KERNEL["name"], progress_bar=False,
+                cwd=str(notebook.parent), record=record, environment=environment, cell_timeout=cell_timeout,
+            )
+        except Exception as error:  # of the cell, the kernel or the machine: each becomes the stage's failure
+            if "client" not in record:
+                raise
+            failure = _mark(record["notebook"], record["client"].reached, error)
+        finally:
+            ended.set()
+            reader.join()
+    return _cleaned(record["notebook"], values), failure
+
+
+def _show_progress(name: str, path: Path, ended: threading.Event) -> None:
+    """Print what the notebook says while it works, a line an event, until `ended`."""
+    with path.open(encoding="utf-8") as file:
+        last = False
+        while not last:
+            last = ended.wait(0.2)
+            for line in file:
+                event = json.loads(line)
+                said = [event.pop("message")] if "message" in event else []
+                print(f"{name}:", "  ".join([*said, *(f"{key} {value}" for key, value in event.items())]), flush=True)
+
+
+def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:
+    """Show in the notebook which cell failed: its error among its outputs, a banner on top, no trace of a run in later cells."""
+    cell = notebook.cells[reached]
+    if isinstance(error, CellExecutionError):
+        name, reason = error.ename, ANSI.sub("", error.evalue)
+    else:
+        name, reason = type(error).__name__, str(error) or "the kernel gave no answer"
+    if name == "DeadKernelError":
+        reason = "the kernel died while this cell ran (killed, out of memory, or ended by the cell itself)"
+    reason = " ".join(reason.split())[:1000]
+    if cell.cell_type == "code" and not any(output.output_type == "error" for output in cell.outputs):
+        cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"]))
+    for later in notebook.cells[reached + 1 :]:
+        if later.cell_type == "code":
+            later.outputs, later.execution_count = [], None
+    written = cell.source.strip().splitlines()
+    failure = Failure(reached + 1, written[0][:60] if written else "empty", name, reason)
+    notebook.metadata.failure = {"cell": failure.cell, "error": name, "reason": reason}
+    return failure
+
+
+def _cleaned(notebook: nbformat.NotebookNode, values: dict) -> nbformat.NotebookNode:
+    """Take out what papermill and the kernel note about this one run; outputs and execution counts stay."""
+    ran = [(cell.outputs, cell.execution_count) if cell.cell_type == "code" else None for cell in notebook.cells]
+    failure = notebook.metadata.get("failure")
+    for index, cell in enumerate(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+    strip(notebook)
+    for cell, kept in zip(notebook.cells, ran):
+        if kept:
+            cell.outputs, cell.execution_count = kept
+    if failure:
+        notebook.metadata.failure = failure
+    return notebook

@@ -1,0 +1,109 @@
+"""An executed notebook as one self-contained page: no script, no request, mathematics as MathML, light and dark."""
+
+import html
+import re
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from pipeline import ROOT
+
+CSS = Path(__file__).with_name("page.css")
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class MathRenderer(IPythonRenderer):
+    """Markdown with its mathematics set when the page is made, so that the reader's browser needs no library."""
+
+    def inline_math(self, body):
+        return _mathml(body, "inline")
+
+    def block_math(self, body):
+        return _mathml(body, "block")
+
+    def latex_environment(self, name, body):
+        return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+
+def _mathml(latex: str, display: str) -> str:
+    """MathML for LaTeX; what the converter does not know stays readable as it was written."""
+    try:
+        return convert(html.unescape(latex), display=display)
+    except Exception:  # latex2mathml raises many kinds, bare IndexError too; the source is then what we can show
+        return f"<code>{html.escape(html.unescape(latex))}</code>"
+
+
+class CellsExporter(HTMLExporter):
+    """The notebook's cells as HTML, with Markdown set by MathRenderer."""
+
+    def markdown2html(self, source, cell=None, attachments=None):
+        renderer = MathRenderer(escape=False, attachments=attachments or {}, embed_images=True, path=str(ROOT / "notebooks"))
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+def render(notebook: nbformat.NotebookNode) -> str:
+    """The page of an executed `notebook`; images beside the notebooks are put into it, remote ones become links.
+
+    A failure noted in the notebook's metadata becomes a banner on top.
+    """
+    cells, _ = CellsExporter(template_name="basic").from_notebook_node(notebook)
+    body = BeautifulSoup(cells, "html.parser")
+    _without_requests(body)
+    contents = _contents(body)
+    first = body.find("h1")
+    title = html.escape(first.get_text(" ", strip=True) if first else "Notebook")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<title>{title}</title>\n<style>\n{_style()}</style>\n</head>\n'
+        f"<body>\n{contents}<main>\n{_banner(notebook)}{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def _without_requests(body: BeautifulSoup) -> None:
+    """Take out what would run or fetch: scripts, frames, remote images (these become links); drop nbconvert's link marks."""
+    for tag in body.find_all(["script", "iframe", "object", "embed", "link", "style", "base", "form"]):
+        tag.decompose()
+    for tag in body.find_all(True):
+        for name in [name for name in tag.attrs if name.startswith("on") or name in ("srcset", "background")]:
+            del tag[name]
+        if tag.name == "a" and re.match(r"\s*(javascript|data|vbscript):", tag.get("href", ""), re.I):
+            del tag["href"]
+    for image in body.find_all(["img", "video", "audio", "source", "image"]):
+        address = image.get("src") or image.get("xlink:href") or image.get("href") or ""
+        if not address.startswith("data:image/"):
+            link = body.new_tag("a", href=address)
+            link.string = f"{image.get('alt') or 'image'} ({address[:80]}, not part of this page)"
+            image.replace_with(link)
+        elif not image.get("alt"):
+            image["alt"] = "figure"
+    for mark in body.find_all("a", class_="anchor-link"):
+        mark.decompose()
+
+
+def _contents(body: BeautifulSoup) -> str:
+    """A list of links to the headings of second and third level, each given an id of its own."""
+    items = []
+    for number, heading in enumerate(body.find_all(["h2", "h3"]), start=1):
+        slug = re.sub(r"[^a-z0-9]+", "-", heading.get_text(" ").lower()).strip("-")
+        heading["id"] = f"{number}-{slug}"
+        items.append(f'<li class="{heading.name}"><a href="#{heading["id"]}">{html.escape(heading.get_text(" ", strip=True))}</a></li>\n')
+    return f'<nav aria-label="Contents"><ul>\n{"".join(items)}</ul></nav>\n' if items else ""
+
+
+def _banner(notebook: nbformat.NotebookNode) -> str:
+    failure = notebook.metadata.get("failure")
+    if not failure:
+        return ""
+    what = html.escape(f"{failure['error']}: {failure['reason']}")
+    return f'<div class="failed" role="alert"><strong>Failed at cell {failure["cell"]}.</strong> {what}<br>The cells after it were not run.</div>\n'
+
+
+def _style() -> str:
+    """The page's own rules and the colours of code, for light and for dark."""
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
+    return f"{CSS.read_text(encoding='utf-8')}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: none; }}\n"

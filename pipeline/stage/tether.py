@@ -1,0 +1,44 @@
+"""Ends this process when another one ends, so that nothing goes on writing after a kill."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe", "pwsh"}
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the parent dies: at once on Linux (prctl(2), PR_SET_PDEATHSIG), within half a second elsewhere."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        import psutil
+
+        die_with([psutil.Process().parent()])
+
+
+def die_with(processes: list) -> None:
+    """End when any of `processes` (psutil) ends; looked at twice a second."""
+
+    def watch():
+        while all(process.is_running() for process in processes):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def die_with_starter() -> None:
+    """End with whoever started this stage: the nearest ancestor that is no shell, and the run above it (STARTED_BY)."""
+    import psutil
+
+    ancestors = psutil.Process().parents()
+    starter = next((each for each in ancestors if each.name() not in SHELLS), None)
+    above = [each for each in ancestors if str(each.pid) == os.environ.get("STARTED_BY")]
+    die_with([each for each in (starter, *above) if each])
