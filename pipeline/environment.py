@@ -37,7 +37,7 @@ def ensure(*requirements: str) -> None:
     """
     if all(holds(Path(sys.prefix), each) for each in requirements):
         return
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - ruff trusts pyproject, a user's python3 does not read it
         raise Refused(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and name it (make PYTHON=python3.12 run).")
     for each in requirements:
         if not holds(VENV, each):

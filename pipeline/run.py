@@ -1,7 +1,6 @@
 """The whole pipeline: every stage that DVC calls changed, independent ones at the same time."""
 
 import concurrent.futures
-import json
 import os
 import subprocess
 import sys

@@ -38,9 +38,13 @@ def stratified(labels: torch.Tensor, share: float, seed: int) -> tuple[torch.Ten
     """Indices of the training and the validation images: `share` of each class goes to validation, drawn by `seed`."""
     generator = torch.Generator().manual_seed(seed)
     validation = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
+    wanted = labels.unique(return_counts=True)[1].double() * share
+    counts = wanted.floor().long()
+    most_cut = (wanted - counts).argsort(descending=True, stable=True)
+    counts[most_cut[: round(share * len(labels)) - int(counts.sum())]] += 1  # largest remainders, so that the total is exact
+    for label, count in zip(labels.unique(), counts):
         members = (labels == label).nonzero()[:, 0]
-        drawn = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
+        drawn = torch.randperm(len(members), generator=generator)[:count]
         validation[members[drawn]] = True
     return (~validation).nonzero()[:, 0], validation.nonzero()[:, 0]
 

@@ -26,7 +26,7 @@ def layers(net: nn.Sequential, images: torch.Tensor) -> str:
     with torch.no_grad():
         for layer in net:
             values = layer(values)
-            rows.append(f"| `{layer}` | {' × '.join(map(str, values.shape[1:]))} | {count_parameters(layer):,} |")
+            rows.append(f"| {type(layer).__name__} | {' × '.join(map(str, values.shape[1:]))} | {count_parameters(layer):,} |")
     return "\n".join([*rows, f"| **all** | | **{count_parameters(net):,}** |"])
 
 
@@ -41,7 +41,7 @@ def export(net: nn.Module, example: torch.Tensor) -> bytes:
 
 def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
     """The model `name`, ready to answer; runs no code from the file."""
-    with open(paths.source(f"models/{name}.pt2"), "rb") as archive:
+    with paths.source(f"models/{name}.pt2").open("rb") as archive:
         return torch.export.load(archive).module().to(device)
 
 

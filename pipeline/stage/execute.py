@@ -1,6 +1,5 @@
 """Executes a notebook by papermill and says truthfully how far it came."""
 
-import asyncio
 import json
 import logging
 import os
@@ -51,8 +50,9 @@ class EveryCellClient(PapermillNotebookClient):
     reached = 0
 
     def papermill_execute_cells(self) -> None:
-        for self.reached, cell in enumerate(self.nb.cells):
-            self.execute_cell(cell, self.reached)
+        for index, cell in enumerate(self.nb.cells):
+            self.reached = index
+            self.execute_cell(cell, index)
             if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
                 raise RuntimeError("the cell was skipped; a stage runs every cell")
 
@@ -148,7 +148,7 @@ def _cleaned(notebook: nbformat.NotebookNode, values: dict) -> nbformat.Notebook
     """Take out what papermill and the kernel note about this one run; outputs and execution counts stay."""
     ran = [(cell.outputs, cell.execution_count) if cell.cell_type == "code" else None for cell in notebook.cells]
     failure = notebook.metadata.get("failure")
-    for index, cell in enumerate(notebook.cells):
+    for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
     strip(notebook)

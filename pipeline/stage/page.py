@@ -106,4 +106,5 @@ def _banner(notebook: nbformat.NotebookNode) -> str:
 def _style() -> str:
     """The page's own rules and the colours of code, for light and for dark."""
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
-    return f"{CSS.read_text(encoding='utf-8')}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: none; }}\n"
+    own = CSS.read_text(encoding="utf-8")
+    return f"{own}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: none; }}\n"
