@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from digits.comparison import Candidate, confusion
+from digits.comparison import Candidate, confusion, interval
 from digits.training import Evaluation
 
 GREY, COLOURS = "#7d828a", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
@@ -92,11 +92,14 @@ def compared_curves(candidates: list[Candidate]) -> Figure:
     return _show(figure)
 
 
-def accuracies(names: list[str], values: list[float], intervals: list[tuple[float, float]]) -> Figure:
-    """Accuracy with its confidence interval, a line a model, the best on top."""
-    figure, axis = plt.subplots(figsize=(8, 0.45 * len(names) + 0.8))
-    places = range(len(names) - 1, -1, -1)
-    below, above = [v - low for v, (low, _) in zip(values, intervals)], [high - v for v, (_, high) in zip(values, intervals)]
-    axis.errorbar(values, places, xerr=[below, above], fmt="o", capsize=4)
-    axis.set(yticks=places, yticklabels=names, xlabel="validation accuracy, 95 % interval", ylim=(-0.6, len(names) - 0.4))
+def accuracies(candidates: list[Candidate], confidence: float) -> Figure:
+    """Validation accuracy with its confidence interval, a line a model, in the order given from the top."""
+    values = [each.validation.accuracy for each in candidates]
+    low, high = zip(*(interval(each.validation, confidence) for each in candidates))
+    figure, axis = plt.subplots(figsize=(8, 0.45 * len(candidates) + 0.8))
+    places = range(len(candidates) - 1, -1, -1)
+    spread = [[value - bound for value, bound in zip(values, low)], [bound - value for value, bound in zip(values, high)]]
+    axis.errorbar(values, places, xerr=spread, fmt="o", capsize=4)
+    axis.set(yticks=places, yticklabels=[each.name for each in candidates], ylim=(-0.6, len(candidates) - 0.4))
+    axis.set_xlabel(f"validation accuracy, {confidence:.0%} interval")
     return _show(figure)

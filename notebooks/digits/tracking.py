@@ -165,10 +165,10 @@ def runs_of(run: Run, names: list[str]) -> dict[str, str]:
 
 
 def _experiment(client, local: bool) -> str:
-    """The id of the experiment MLFLOW_EXPERIMENT_NAME (`digits` if unset), made where it is missing."""
+    """The id of the experiment MLFLOW_EXPERIMENT_NAME, made where it is missing; unset, it is `digits` in a stage, `explore` by hand."""
     from mlflow.exceptions import MlflowException
 
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "digits")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or ("digits" if os.environ.get("OUTPUT_ROOT") else "explore")
     if known := client.get_experiment_by_name(name):
         return known.experiment_id
     try:

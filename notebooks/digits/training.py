@@ -1,9 +1,9 @@
 """One training loop for every net: reproducible, on whole tensors, with a one-cycle schedule and averaged weights."""
 
 import copy
-import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from digits.augment import Draw, unmoved
 from digits.data import Split
 from digits.progress import say
 
@@ -61,33 +62,19 @@ def evaluate(net: nn.Module, split: Split, batch: int = 1000) -> Evaluation:
     return Evaluation(logits.float().softmax(1).cpu(), split.labels.cpu())
 
 
-def moved(images: torch.Tensor, shift: float, rotate: float, scale: float, generator: torch.Generator) -> torch.Tensor:
-    """Images [N, 1, H, W], each shifted by up to `shift` pixels, turned by up to `rotate` degrees and resized by up to the share `scale`.
-
-    One affine map an image, drawn uniformly (P. Simard, D. Steinkraus, J. Platt, Best practices for convolutional neural
-    networks, 2003); what comes in from outside has the grey of the background.
-    """
-    draw = lambda: torch.rand(len(images), generator=generator) * 2 - 1  # noqa: E731
-    angle, size, far = draw() * math.radians(rotate), 1 + draw() * scale, 2 * shift / images.shape[-1]
-    rows = [torch.stack([size * angle.cos(), -angle.sin(), far * draw()], 1), torch.stack([angle.sin(), size * angle.cos(), far * draw()], 1)]
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images)
-    background = images.min()
-    return F.grid_sample(images - background, grid, align_corners=False) + background
-
-
 def fit(
     net: nn.Module, train: Split, validation: Split, *, epochs: int, batch: int, lr: float, seed: int, weight_decay: float = 0.0,
-    shift: float = 0.0, rotate: float = 0.0, scale: float = 0.0, on_epoch=lambda epoch, metrics: None,
+    draw: Draw | None = None, on_epoch: Callable[[int, dict], None] = lambda epoch, metrics: None,
 ) -> list[dict]:
     """Train `net` in place and return one row an epoch: epoch, train_loss, validation_loss, validation_accuracy.
 
     AdamW on mini-batches under a one-cycle learning rate with peak `lr` (L. Smith, N. Topin, Super-Convergence,
     arXiv:1708.07120). What is judged, and left in `net`, is an exponential average of the weights, which is ahead of them
     while the rate is high (B. Polyak, A. Juditsky, Acceleration of stochastic approximation by averaging, 1992).
-    Training images are `moved` where shift [pixels], rotate [degrees] or scale [share] says so. `on_epoch(epoch, metrics)`
-    is called after every epoch.
+    `draw` (see augment) makes the batches, from the images as they are if it is None; `on_epoch(epoch, metrics)` is called
+    after every epoch.
     """
-    device = train.images.device
+    device, draw = train.images.device, draw or unmoved(train.images)
     net.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
     steps = max(1, len(train) // batch)
@@ -100,10 +87,8 @@ def fit(
         total = torch.zeros((), device=device)
         order = torch.randperm(len(train), generator=generator).to(device)
         for chosen in order[: steps * batch].split(batch):
-            images = train.images[chosen]
-            if shift or rotate or scale:
-                images = moved(images, shift, rotate, scale, generator)
-            loss = F.cross_entropy(net(images.contiguous(memory_format=torch.channels_last)), train.labels[chosen])
+            images = draw(chosen, generator).contiguous(memory_format=torch.channels_last)
+            loss = F.cross_entropy(net(images), train.labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
