@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
@@ -130,7 +131,8 @@ print(time.perf_counter() - started)
 
 def printed(script: str, clone: Path) -> float:
     """The number that a script prints last."""
-    done = subprocess.run([PYTHON, "-c", script], cwd=clone, env=TOOLS | {"PYTHONPATH": str(clone / "notebooks"), "PROGRESS_FILE": os.devnull}, capture_output=True, text=True)
+    environment = TOOLS | {"PYTHONPATH": str(clone / "notebooks"), "PROGRESS_FILE": os.devnull}
+    done = subprocess.run([PYTHON, "-c", script], cwd=clone, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:])
     return float(done.stdout.split()[-1])
@@ -196,17 +198,15 @@ def cnn(clone: Path, runs: int) -> None:
 
 def jobs(clone: Path, runs: int) -> None:
     """`run` from the split on, all models to train (each time with another seed), with two jobs against one."""
-    seeds = iter(range(1000, 2000))
+    before, seeds = (clone / "params.yaml").read_text(encoding="utf-8"), iter(range(1000, 2000))
 
     def retrain(number: int) -> float:
-        values = json.loads(subprocess.check_output([PYTHON, "-c", "import dvc.api, json; print(json.dumps(dvc.api.params_show()))"], cwd=clone, env=TOOLS, text=True))
-        seed = next(seeds)
+        values, seed = YAML(typ="safe").load(before), next(seeds)
         for model in values["models"].values():
             model["seed"] = seed
-        (clone / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+        (clone / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
         return seconds([PYTHON, "-m", "pipeline", "run", "--jobs", str(number)], clone)
 
-    before = (clone / "params.yaml").read_text(encoding="utf-8")
     two, one = alternating(runs, lambda: retrain(2), lambda: retrain(1))
     (clone / "params.yaml").write_text(before, encoding="utf-8")
     seconds([PYTHON, "-m", "dvc", "checkout", "--force"], clone)
