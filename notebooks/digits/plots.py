@@ -10,7 +10,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from digits.comparison import Candidate, confusion, interval
 from digits.training import Evaluation
 
-GREY, COLOURS = "#7d828a", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
+GREY, COLOURS = "#757a82", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
 INK = LinearSegmentedColormap.from_list("ink", [(0.5, 0.5, 0.5, 0.10), (0.27, 0.53, 0.84, 1.0)])
 
 set_matplotlib_formats("retina")

@@ -9,15 +9,15 @@ from pipeline.stage.files import write_whole
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take outputs, execution counts and what editors note about themselves out of `notebook`, in place."""
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
-    notebook.nbformat_minor = max(notebook.nbformat_minor, 5)
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+def strip(notebook: dict) -> dict:
+    """Take outputs, execution counts and what editors note about themselves out of `notebook` (a node or plain JSON), in place."""
+    notebook["metadata"] = nbformat.from_dict({"kernelspec": KERNEL})
+    notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags")
+        cell["metadata"] = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
     return notebook
 
 
@@ -37,5 +37,5 @@ def strip_file(path: Path) -> bool:
 
 def save_source_only(model: dict, path: str, contents_manager, **_) -> None:
     """Jupyter's pre_save_hook: what is saved below notebooks/ is source; the outputs stay on the screen until it is reloaded."""
-    if model["type"] == "notebook" and model["content"] and "notebooks" in Path(path).parts[:1]:
-        strip(model["content"] if isinstance(model["content"], nbformat.NotebookNode) else nbformat.from_dict(model["content"]))
+    if model["type"] == "notebook" and model["content"] and Path(path.strip("/")).parts[:1] == ("notebooks",):
+        strip(model["content"])
