@@ -62,6 +62,11 @@ def evaluate(net: nn.Module, split: Split, batch: int = 1000) -> Evaluation:
     return Evaluation(logits.float().softmax(1).cpu(), split.labels.cpu())
 
 
+def _average(averaged: list[torch.Tensor], newest: list[torch.Tensor], seen: torch.Tensor) -> None:
+    """Move the averages towards the newest values: over the last 50 steps or so, over fewer while there are not as many."""
+    get_ema_multi_avg_fn(min(0.98, (1 + int(seen)) / (10 + int(seen))))(averaged, newest, seen)
+
+
 def fit(
     net: nn.Module, train: Split, validation: Split, *, epochs: int, batch: int, lr: float, seed: int, weight_decay: float = 0.0,
     draw: Draw | None = None, on_epoch: Callable[[int, dict], None] = lambda epoch, metrics: None,
@@ -76,7 +81,7 @@ def fit(
     """
     device, draw = train.images.device, draw or unmoved(train.images)
     net.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
+    averaged = AveragedModel(net, multi_avg_fn=_average, use_buffers=True)
     steps = max(1, len(train) // batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, foreach=True)
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.2)
