@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -151,7 +150,7 @@ def fall_back(failed: dict[str, str]) -> str:
     """Where a failed notebook named an error with a fallback, set it in params.yaml; what to tell the person, or nothing."""
     for name in failed:
         report = ROOT / "reports" / f"{short(name)}.ipynb"
-        error = nbformat.read(report, as_version=4).metadata.get("failure", {}) if report.exists() else {}
+        error = source.read(report)["metadata"].get("failure", {}) if report.exists() else {}
         if error.get("error") not in FALLBACKS:
             continue
         section, key, value = FALLBACKS[error["error"]]

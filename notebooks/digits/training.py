@@ -83,8 +83,8 @@ def fit(
     net.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     averaged = AveragedModel(net, multi_avg_fn=_average, use_buffers=True)
     steps = max(1, len(train) // batch)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, foreach=True)
-    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     history, started = [], time.monotonic()
     for epoch in range(1, epochs + 1):

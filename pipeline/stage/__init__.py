@@ -19,13 +19,17 @@ def run_stage(name: str) -> int:
     started = time.monotonic()
     notebook, values = parameters.checked(name)
     source.strip_file(notebook)
-    from pipeline.stage import execute  # slow to import, and not needed to refuse a bad parameter
+    # jsonschema asks for this package to check addresses, which no notebook has, and it compiles a grammar for a second
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import nbformat  # these are slow to import, and not needed to refuse a bad parameter
+
+    from pipeline.stage import execute
 
     threading.Thread(target=importlib.import_module, args=["pipeline.stage.page"]).start()  # while the kernel starts
     executed, failure = execute.execute(notebook, values, cell_timeout=float(os.environ.get("CELL_TIMEOUT") or 3600))
     from pipeline.stage import page
 
-    write_whole(ROOT / "reports" / f"{name}.ipynb", source.text(executed))
+    write_whole(ROOT / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
     write_whole(ROOT / "reports" / f"{name}.html", page.render(executed))
     if failure:
         print(f"{name}: {notebook.relative_to(ROOT).as_posix()} failed at {failure}", file=sys.stderr, flush=True)
