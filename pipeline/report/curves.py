@@ -34,12 +34,12 @@ def chart(name: str, branch: list[float], base: list[float], column: str) -> str
     )
 
 
-def curve_table(branch: list[float], base: list[float], column: str) -> str:
+def curve_table(branch: list[float], base: list[float]) -> str:
     """The same numbers as a table; of a long training some epochs, the last among them."""
     values = {"branch": branch, "base": base} if base else {"branch": branch}
     chosen = evenly(max(map(len, values.values())), ROWS)
     rows = [[str(index + 1), *(decimal(each[index]) if index < len(each) else "" for each in values.values())] for index in chosen]
-    return table(["epoch", *(f"{name}: {code(column)}" for name in values)], rows, "r" * (1 + len(values)))
+    return table(["epoch", *values], rows, "r" * (1 + len(values)))
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -58,8 +58,8 @@ def confusion(answers: list[tuple[str, str]]) -> str:
     rows = []
     for actual in classes:
         row = [counts[actual, predicted] for predicted in classes]
-        rows.append([f"**{code(actual)}**", *(f"**{count}**" if actual == predicted else str(count or "·") for predicted, count in zip(classes, row))])
-    return table(["true ╲ predicted", *map(code, classes)], rows, "r" * (1 + len(classes)))
+        rows.append([f"**{code(actual, 20)}**", *(f"**{count}**" if actual == predicted else str(count or "·") for predicted, count in zip(classes, row))])
+    return table(["true ╲ predicted", *(code(each, 20) for each in classes)], rows, "r" * (1 + len(classes)))
 
 
 def image_by_image(answers: list[tuple[str, str]], base: list[tuple[str, str]]) -> str:

@@ -86,7 +86,7 @@ def gather(root: Path, base: str | None) -> Facts:
     except (DvcException, YAMLError) as error:
         facts.troubles.append(f"DVC cannot read the pipeline: {error}")
     _add_champion(facts, root, before)
-    if head:
+    if head and facts.notebooks:
         committed = Revision(root, head).lock()
         now = revision.stages(text(root, "dvc.lock"))
         facts.differing = [short(name) for name in now if name in committed and _outs(now[name]) != _outs(committed[name])]
@@ -167,8 +167,9 @@ def _add_notebooks(facts: Facts, repo: Repo, root: Path, before: Revision | None
 def _reason(changed: list, failed: set[str]) -> str:
     if failed:
         return f"needs {', '.join(sorted(map(short, failed)))}"
-    only_missing = all(isinstance(each, dict) and set(paths.values()) <= {"deleted"} for each in changed for paths in each.values()) if changed else False
-    return "results are not in this folder" if only_missing else "out of date"
+    entries = [entry for each in changed for entry in (each.values() if isinstance(each, dict) else [each])]  # "changed command" is a bare string
+    missing = all(isinstance(entry, dict) and all(state == "deleted" for state in entry.values()) for entry in entries)
+    return "results are not in this folder" if missing else "out of date"
 
 
 def _failure(executed: nbformat.NotebookNode | None) -> Failure | None:

@@ -12,8 +12,9 @@ def fit(sections: list[Section], limit: int = LIMIT) -> str:
     while len(text := _join(sections, shortened)) > limit:
         able = [each for each in sections if each.level + 1 < len(each.versions)]
         if not able:
-            return text[: text.rfind("\n\n", 0, limit)]  # whole paragraphs of one-line sections; only with thousands of notebooks
-        chosen = max(able, key=lambda each: (each.give_up, len(each.text)))
+            sections = sections[:-1]
+            continue
+        chosen = max(able, key=lambda each: (each.versions[each.level + 1] != "", each.give_up, len(each.text)))  # to nothing at the very last
         chosen.level += 1
         if chosen not in shortened:
             shortened.append(chosen)

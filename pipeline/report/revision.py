@@ -1,5 +1,6 @@
 """Reading another revision: its files from git, its executed notebooks from DVC's cache or remote."""
 
+import functools
 import hashlib
 import subprocess
 from dataclasses import dataclass
@@ -62,10 +63,11 @@ class Revision:
         return stages(self.read("dvc.lock"))
 
 
+@functools.lru_cache(maxsize=4)  # parsing 40 stages takes a quarter of a second, and HEAD is often the base
 def stages(lock: str | None) -> dict:
     """The stages of a dvc.lock's text; empty where there is none to read."""
     try:
-        content = YAML(typ="safe", pure=True).load(lock or "")
+        content = YAML(typ="safe").load(lock or "")
     except YAMLError:
         return {}
     found = content.get("stages") if isinstance(content, dict) else None

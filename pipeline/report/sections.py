@@ -12,7 +12,7 @@ TESTS = {"passed": "all tests passed", "failed": "**tests failed**", "cancelled"
 MANY = 3  # charts that are shown unfolded
 
 
-@dataclass
+@dataclass(eq=False)
 class Section:
     """`versions` from full to short; sections with a high `give_up` are shortened first. `where` says where the left-out part is."""
 
@@ -33,7 +33,7 @@ def headline(facts: Facts, tests: str | None) -> Section:
     here = [each for each in facts.notebooks if each.status != "removed"]
     if facts.base:
         ran = sum(each.status == "ran" for each in here)
-        said.append(f"{ran} of {count(len(here), 'notebook')} ran again" if ran else "no notebook ran again")
+        said.append(f"{ran} of {count(len(here), 'notebook')} ran again" if ran else "no notebook ran again" if not facts.failed else "")
     elif here:
         said.append(f"{count(len(here), 'notebook')}, no base to compare with")
     for kind, names in (("new", [each.name for each in here if each.new]), ("removed", [each.name for each in facts.notebooks if each.status == "removed"])):
@@ -62,7 +62,7 @@ def _champion(facts: Facts) -> str:
     now, before = facts.champion, facts.base_champion
     new, old = decimal(judge.now.get(METRIC)), decimal(judge.before.get(METRIC))
     if now is None:
-        return f"no champion here (the base's: {code(before)} {old})"
+        return f"no new champion (the base's: {code(before)} {old})"
     if before is None:
         return f"champion: {code(now)} {new}"
     if now == before:
@@ -134,16 +134,24 @@ def differences(facts: Facts) -> list[Section]:
     parameters = _parameter_rows(facts.params)
     params = table(["parameter", "base", "branch"], parameters, "lll") if parameters else ""
     found = []
-    for title, body, number, where in (
-        ("Metrics", metrics, len(rows), "`dvc metrics diff`"),
-        ("Parameters", params, len(parameters), "`dvc params diff`"),
+    for title, body, number, in_short, where in (
+        ("Metrics", metrics, len(rows), "", "`dvc metrics diff`"),
+        ("Parameters", params, len(parameters), _in_short(facts.params), "`dvc params diff`"),
     ):
         if not body:
-            found.append(Section([f"{title}: as in the base."]))
+            of = " of the notebooks with a result" if facts.failed and title == "Metrics" else ""
+            found.append(Section([f"{title}{of}: as in the base."]))
             continue
-        said = f"{title}: {count(number, 'row')} changed against the base"
+        said = f"{title}: {in_short or count(number, 'row') + ' changed against the base'}"
         found.append(Section([fold(said, body), f"{said}."], 3, f"the table of {title.lower()}", f"by {where}"))
     return found
+
+
+def _in_short(params: dict) -> str:
+    """Up to three changed values in the fold's own line, so that the cause is read together with its effect; of more, nothing."""
+    if len(params) > 3 or any(value is None for pair in params.values() for value in pair):
+        return ""
+    return ", ".join(f"{summary(key, 60)} {summary(before, 40)} → {summary(now, 40)}" for key, (before, now) in params.items())
 
 
 def _parameter_rows(params: dict) -> list[list[str]]:
@@ -172,21 +180,22 @@ def learning(facts: Facts) -> list[Section]:
         file = code(f"metrics/{each.name}.csv")
         branch, base = curves.numbers(each.curve, METRIC), curves.numbers(each.base_curve, METRIC)
         if not branch:
-            found.append(Section([f"{code(each.name)}: no curve, {code(METRIC)} is not a finite number in every row of {file}."]))
+            why = f"{code(each.name)}: no curve, {code(METRIC)} is not a finite number in every row of {file}."
+            found.append(Section([why, ""], 5, f"a note on {code(each.name)}", f"in {file}"))
             continue
         least = f"{code(each.name)}. After {count(len(branch), 'epoch')}: {decimal(branch[-1])}"
         least += f", in the base after {count(len(base), 'epoch')}: {decimal(base[-1])}." if base else "."
-        chart, numbers = curves.chart(each.name, branch, base, METRIC), curves.curve_table(branch, base, METRIC)
+        chart, numbers = curves.chart(each.name, branch, base, METRIC), curves.curve_table(branch, base)
         tabled = fold(f"{summary(each.name)} by epoch", numbers)
         shown_chart = chart if place < MANY else fold(f"{summary(each.name)} as a chart", chart) if chart else ""
         full = "\n\n".join(filter(None, [least, shown_chart, tabled]))
         give_up = 4 if each.name == facts.champion else 5
-        found.append(Section([full, f"{least}\n\n{tabled}", least], give_up, f"the learning curve of {code(each.name)}", f"in {file}"))
+        found.append(Section([full, f"{least}\n\n{tabled}", least, ""], give_up, f"the learning curve of {code(each.name)}", f"in {file}"))
     if facts.answers:
         against = curves.image_by_image(facts.answers, facts.base_answers) if facts.base else ""
         matrix = fold(f"Confusion matrix of the champion, {summary(facts.champion)}", curves.confusion(facts.answers))
         full = "\n\n".join(filter(None, ["### The champion's answers", against, matrix]))
-        found.append(Section([full, against], 4, "the confusion matrix", "in `metrics/confusion.csv`"))
+        found.append(Section([full, against, ""], 4, "the confusion matrix", "in `metrics/confusion.csv`"))
     return found
 
 
@@ -207,7 +216,8 @@ def output_changes(facts: Facts) -> list[Section]:
         if each.new:
             continue
         if each.unseen:
-            found.append(Section([f"{code(each.name)}: its outputs could not be compared with the base's: {each.unseen}."]))
+            why = f"{code(each.name)}: its outputs could not be compared with the base's: {each.unseen}."
+            found.append(Section([why, ""], 6, f"a note on {code(each.name)}", f"in {page}"))
         elif not changes or not (changes.diff or changes.figures):
             same.append(each.name)
         else:
@@ -216,7 +226,7 @@ def output_changes(facts: Facts) -> list[Section]:
             figures = _figures(changes.figures)
             lengths = [fence("\n".join(changes.diff), "diff", lines) if changes.diff else "" for lines in (200, 40)]
             versions = [fold(title, "\n\n".join(filter(None, [diff, figures]))) for diff in lengths]
-            found.append(Section([*versions, f"{title}."], 6, f"changed outputs of {code(each.name)}", f"in {page}"))
+            found.append(Section([*versions, f"{title}.", ""], 6, f"changed outputs of {code(each.name)}", f"in {page}"))
     same_said = [Section([f"Same outputs as in the base: {_names(same, 10)}."])] if same else []
     return [Section(["### Changed outputs"]), *found, *same_said] if found or same else []
 

@@ -19,7 +19,8 @@ def fold(summary: str, body: str) -> str:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite number of a size that can be printed."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**300 and math.isfinite(value)
 
 
 def decimal(value: object) -> str:
@@ -32,7 +33,7 @@ def shown(value: object) -> str:
     if value is None:
         return "–"
     if is_number(value):
-        return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:.6g}" if isinstance(value, float) else code(value, 40)
+        return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:.6g}"
     return code(value, 60)
 
 
@@ -40,7 +41,7 @@ def change(before: object, now: object, digits: str = ".4f") -> str:
     """`now` - `before` with its sign; empty where one of them is no number."""
     if not (is_number(before) and is_number(now)):
         return ""
-    return "0" if now == before else f"{now - before:+{digits}}"
+    return "0" if now == before else f"{now - before:+{digits if abs(now - before) < 10**6 else '.4g'}}"
 
 
 def count(number: int, noun: str) -> str:
