@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from markdown_it import MarkdownIt
 
 from pipeline import Refused
+from pipeline.__main__ import main
 from pipeline.report import build, read_links, safe
 from pipeline.report.curves import chart, confusion, evenly, image_by_image, sign_test
 from pipeline.report.fit import LIMIT, fit
@@ -263,9 +264,8 @@ def test_forty_models(project):
 
 
 def test_hostile_text(project):
-    project.write(f"notebooks/@team #1 {'<img>' if os.name != 'nt' else ''} `x`.txt", "a")
+    project.write("notebooks/@team #1 `x` &lt; [y](z).txt", "a")  # as hostile as Windows lets a name be
     recorded(project)
-    project.git("config", "user.name", "x")
     project.write(project.git("ls-files", "-z", "notebooks/@*").strip("\0"), "b")
     project.models["cnn"] = {"lr": HOSTILE, HOSTILE.replace("$", "").replace("{", ""): "x"}
     project.said["cnn"] = f"{HOSTILE}\n```\n</details>\n\n@octocat\n# big\n~~~\n``````\n"
@@ -325,7 +325,9 @@ def test_base_outputs_that_cannot_be_had(project):
 def test_results_that_were_not_recorded(project):
     recorded(project).accuracy["linear"] = [0.9, 0.93]
     project.run("linear", "compare")
+    project.write("notebooks/new.ipynb", "")
     report = project.report("main")
+    assert "`metrics/linear.json`, `notebooks/new.ipynb`." in report
     assert "differ from those that the commit's `dvc.lock` records: `linear`." in report
 
 
@@ -334,6 +336,21 @@ def test_unknown_base_is_refused(project):
         recorded(project).report("nowhere")
     with pytest.raises(Refused):
         project.report("--output=x")
+
+
+def test_command(monkeypatch, tmp_path, capsys):
+    links, outcome, out = (tmp_path / name for name in ("links.json", "outcome.txt", "report.md"))
+    links.write_text('{"cnn": "https://ci.example/cnn.html"}')
+    outcome.write_text("last words")
+    monkeypatch.setattr("pipeline.environment.ensure", lambda *_: None)
+    monkeypatch.setattr("pipeline.report.build", lambda **given: json.dumps(given))
+    arguments = ["report", "--base", "main", "--tests", "passed", "--links", str(links), "--outcome", str(outcome)]
+    monkeypatch.setattr("sys.argv", ["pipeline", *arguments, "--out", str(out)])
+    assert main() == 0
+    given = {"base": "main", "links": {"cnn": "https://ci.example/cnn.html"}, "tests": "passed", "outcome": "last words"}
+    assert json.loads(out.read_text()) == given
+    monkeypatch.setattr("sys.argv", ["pipeline", "report", "--outcome", str(tmp_path / "missing")])
+    assert main() == 2 and "cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_links_must_be_an_object(tmp_path):

@@ -18,6 +18,7 @@ from pipeline.report.revision import Revision
 from pipeline.run import graph, short
 
 METRIC = "validation_accuracy"
+TELLING = ["dvc.lock", "dvc.yaml", "metrics", "notebooks", "params.yaml", "pipeline", "requirements.txt"]
 LARGEST = 20_000_000  # bytes of a file that is still read
 
 
@@ -89,7 +90,8 @@ def gather(root: Path, base: str | None) -> Facts:
     if head and facts.notebooks:
         committed = Revision(root, head).lock()
         now = revision.stages(text(root, "dvc.lock"))
-        facts.differing = [short(name) for name in now if name in committed and _outs(now[name]) != _outs(committed[name])]
+        current = {each.name for each in facts.notebooks if each.status in ("ran", "unchanged")}
+        facts.differing = [short(name) for name in now if short(name) in current and name in committed and _outs(now[name]) != _outs(committed[name])]
     return facts
 
 
@@ -128,7 +130,9 @@ def notebook(content: str | None) -> nbformat.NotebookNode | None:
 
 
 def _uncommitted(root: Path) -> list[str]:
-    changed = (revision.git(root, "status", "--porcelain", "-z", "--untracked-files=no", "--no-renames") or b"").decode("utf-8", "replace")
+    """Files that results come from, or are, and that differ from the commit; what else lies about does not matter here."""
+    status = ["status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", *TELLING]
+    changed = (revision.git(root, *status) or b"").decode("utf-8", "replace")
     return [entry[3:] for entry in changed.split("\0") if entry]
 
 
@@ -149,6 +153,8 @@ def _add_notebooks(facts: Facts, repo: Repo, root: Path, before: Revision | None
         each = Notebook(name, "unchanged", new=bool(before) and stage not in old_lock)
         facts.notebooks.append(each)
         executed = notebook(text(root, page)) if stage in status or lock.get(stage) != old_lock.get(stage) else None
+        if executed is None and stage in lock and stage not in status and lock[stage] != old_lock.get(stage):  # a link into a cache that lies elsewhere
+            executed = notebook(revision.stored(repo, revision.md5_of(lock[stage], page))[0])
         if stage in status:
             each.failure = _failure(executed)
             each.status, each.note = ("failed", "") if each.failure else ("not run", _reason(status[stage], needed & failed))

@@ -33,7 +33,8 @@ def shown(value: object) -> str:
     if value is None:
         return "–"
     if is_number(value):
-        return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:.6g}"
+        short = f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:.6g}"
+        return short if math.isclose(float(short.replace(",", "")), value, rel_tol=1e-9) else f"{value:.12g}"  # two values must not look the same
     return code(value, 60)
 
 
