@@ -218,7 +218,8 @@ def _add_diffs(facts: Facts, repo: Repo) -> None:
                 each.before, each.now = old, new
     if facts.base:
         params = repo.params.diff(facts.base, "workspace")
-        facts.params = {key: (value.get("old"), value.get("new")) for values in params.get("diff", {}).values() for key, value in values.items()}
+        changed = {key: (value.get("old"), value.get("new")) for values in params.get("diff", {}).values() for key, value in values.items()}
+        facts.params = dict(sorted(changed.items()))  # DVC's own order changes from run to run
         unreadable = [*_unreadable(compared, current, owner), *_unreadable(params, {}, {})]
         facts.troubles += [f"DVC could not compare {path}" for path in unreadable]
 
