@@ -37,6 +37,23 @@ def _verify(_: argparse.Namespace) -> int:
     return verify()
 
 
+def _report(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.report import build, read_links
+    from pipeline.stage.files import write_whole
+
+    try:
+        outcome = given.outcome.read_text(encoding="utf-8", errors="replace") if given.outcome else ""
+    except OSError as error:
+        raise Refused(f"{given.outcome} cannot be read: {error.strerror}.") from None
+    report = build(base=given.base, links=read_links(given.links) if given.links else None, tests=given.tests, outcome=outcome)
+    if given.out:
+        write_whole(given.out, report)
+    else:
+        sys.stdout.buffer.write(report.encode())  # UTF-8 whatever the terminal's encoding is
+    return 0
+
+
 def _test(given: argparse.Namespace) -> int:
     environment.ensure(RUN, TEST)
     checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests"])]]
@@ -68,6 +85,12 @@ def main() -> int:
     run.add_argument("--force", action="store_true", help="run every stage again, from nothing")
     stage = command("stage", _stage, "execute one notebook as a stage; DVC calls this")
     stage.add_argument("name", nargs="?", help="the notebook's name (default: from DVC_STAGE)")
+    report = command("report", _report, "what this branch changed in the results, as Markdown")
+    report.add_argument("--base", metavar="REVISION", help="compare with where the branch left this one (default: origin/main, or main)")
+    report.add_argument("--links", type=Path, metavar="FILE", help="JSON: notebook to the https address of its page")
+    report.add_argument("--tests", choices=["passed", "failed", "cancelled", "skipped"], help="how the tests ended, for the first line")
+    report.add_argument("--outcome", type=Path, metavar="FILE", help="what the run printed, shown where no cell explains a failure")
+    report.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: the terminal)")
     command("verify", _verify, "hash every result again and name what is damaged")
     test = command("test", _test, "set up what is missing and run the tests")
     test.add_argument("arguments", nargs="*", help="for pytest")
