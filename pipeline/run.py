@@ -44,15 +44,15 @@ def run(jobs: int, force: bool) -> int:
         print("Everything is up to date. The result: reports/compare.html")
         return 0
     failed = execute(changed, upstream, jobs, force)
+    order_lock(list(upstream))
     if failed and (switched := fall_back(failed)):
         print(switched, flush=True)
         return run(jobs, force)
-    for name, reason in failed.items():
-        print(reason or f"{short(name)}: DVC could not run it", file=sys.stderr)
     if failed:
         not_run = sorted(short(name) for name in with_downstream(set(failed), upstream) - set(failed))
-        print(f"Failed: {', '.join(sorted(map(short, failed)))}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
-        print(next(reason for reason in failed.values()) or "", file=sys.stderr)
+        print(f"Failed: {', '.join(map(short, failed))}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
+        for reason in failed.values():
+            print(reason, file=sys.stderr)
         return 1
     print(f"Done in {time.monotonic() - started:.0f} s. The result: reports/compare.html")
     return 0
@@ -105,6 +105,17 @@ def forget_removed(repo: Repo) -> None:
         with modify_yaml(str(lock)) as content:
             for name in removed:
                 del content["stages"][name]
+
+
+def order_lock(names: list[str]) -> None:
+    """Give dvc.lock the order of dvc.yaml: DVC appends new stages as they end, which varies when they run side by side."""
+    path = ROOT / "dvc.lock"
+    if not path.exists():
+        return
+    with modify_yaml(str(path)) as content:
+        recorded = content["stages"]
+        for name in sorted(recorded, key=names.index):
+            recorded[name] = recorded.pop(name)
 
 
 def execute(names: set[str], upstream: dict[str, set[str]], jobs: int, force: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from pipeline import ROOT
+from pipeline import ROOT, Refused
 from pipeline.stage import parameters, source
 from pipeline.stage.files import write_whole
 
@@ -29,10 +29,16 @@ def run_stage(name: str) -> int:
     executed, failure = execute.execute(notebook, values, cell_timeout=float(os.environ.get("CELL_TIMEOUT") or 3600))
     from pipeline.stage import page
 
-    write_whole(ROOT / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
-    write_whole(ROOT / "reports" / f"{name}.html", page.render(executed))
+    said = f"{name}: {notebook.relative_to(ROOT).as_posix()} failed at {failure}"
+    try:
+        write_whole(ROOT / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
+        write_whole(ROOT / "reports" / f"{name}.html", page.render(executed))
+    except OSError as error:
+        also = f"{said}\n" if failure else ""
+        raise Refused(f"{also}{name}: its reports could not be written ({error.strerror}); make room and run again, or bring the last "
+                      "results back by dvc checkout.") from None
     if failure:
-        print(f"{name}: {notebook.relative_to(ROOT).as_posix()} failed at {failure}", file=sys.stderr, flush=True)
+        print(said, file=sys.stderr, flush=True)
         return 1
     print(f"{name}: every cell ran, {time.monotonic() - started:.1f} s -> reports/{name}.html", flush=True)
     return 0
