@@ -48,7 +48,7 @@ class Run:
     """One MLflow run. The first call that the store does not answer is the last that is made; the rest is listed as missed."""
 
     def __init__(self, name: str, parameters: dict, digits_source: str, digits_digest: str):
-        self.name, self.id, self.missed, self.started = name, None, [], time.monotonic()
+        self.name, self.id, self.missed, self.by_epoch, self.started = name, None, [], set(), time.monotonic()
         self.reachable, self.reason = True, ""
         atexit.register(self._end, "FAILED")
         self._attempt("the run", self._open, parameters, digits_source, digits_digest)
@@ -100,6 +100,7 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        self.by_epoch |= set(metrics)
         self._attempt(f"epoch {epoch}", lambda: self.client.log_batch(self.id, [Metric(key, value, now, epoch) for key, value in metrics.items()]))
 
     def figure(self, name: str, figure: Figure) -> None:
@@ -129,8 +130,8 @@ class Run:
             self.client.log_artifacts(self.id, folder)
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Log the final numbers and the seconds since the start, and end the run."""
-        final = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+        """Log the final numbers that no epoch had, and the seconds since the start, and end the run."""
+        final = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key not in self.by_epoch}
         self._attempt("the final metrics", lambda: [self.client.log_metric(self.id, key, value) for key, value in final.items()])
         self._attempt("the seconds", lambda: self.client.log_metric(self.id, "seconds", time.monotonic() - self.started))
         self._end("FINISHED")
