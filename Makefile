@@ -4,7 +4,7 @@ PIPELINE = $(PYTHON) -m pipeline
 .PHONY: run test lab ui verify bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
-lab: ; @$(PIPELINE) tool -- jupyter lab
+lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
 ui: ; @$(PIPELINE) tool -- mlflow ui --backend-store-uri sqlite:///mlflow.db
 verify: ; @$(PIPELINE) verify
 bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py

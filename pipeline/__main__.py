@@ -54,6 +54,13 @@ def _tool(given: argparse.Namespace) -> int:
     return subprocess.run(given.arguments, cwd=ROOT, env=environment.with_tools()).returncode
 
 
+def _lab(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline import lab
+
+    return lab.start(given.arguments)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Notebooks as a pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -73,6 +80,8 @@ def main() -> int:
     test.add_argument("arguments", nargs="*", help="for pytest")
     setup = command("setup", _setup, "make .venv and install, nothing else")
     setup.add_argument("--tests", action="store_true", help="what the tests need, too")
+    lab = command("lab", _lab, "open JupyterLab on the project")
+    lab.add_argument("arguments", nargs="*", help="for JupyterLab: lab -- --no-browser")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
     given = parser.parse_args()
