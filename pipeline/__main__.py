@@ -61,6 +61,20 @@ def _lab(given: argparse.Namespace) -> int:
     return lab.start(given.arguments)
 
 
+def _adopt(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import adopt
+
+    return adopt(given.run, given.yes)
+
+
+def _model(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import new_model
+
+    return new_model(given.name, given.like)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Notebooks as a pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -82,6 +96,12 @@ def main() -> int:
     setup.add_argument("--tests", action="store_true", help="what the tests need, too")
     lab = command("lab", _lab, "open JupyterLab on the project")
     lab.add_argument("arguments", nargs="*", help="for JupyterLab: lab -- --no-browser")
+    adopt = command("adopt", _adopt, "take the parameters of an exploration into params.yaml")
+    adopt.add_argument("run", help="an MLflow run's id, or last")
+    adopt.add_argument("--yes", action="store_true", help="write without asking")
+    model = command("model", _model, "make the notebook and the parameters of a new model")
+    model.add_argument("name")
+    model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
     given = parser.parse_args()

@@ -66,10 +66,15 @@ def definitions(notebook: Path) -> dict[str, Parameter]:
         raise Refused(f"{_shown(notebook)} is not there: every model in params.yaml needs its notebook, and every notebook its entry.") from None
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
         raise Refused(f"{_shown(notebook)} is not a notebook: {' '.join(str(error).split())[:200]}") from None
+    return declared_in(cells, _shown(notebook))
+
+
+def declared_in(cells: list, where: str) -> dict[str, Parameter]:
+    """What the tagged one of a notebook's `cells` declares; `where` names the notebook in a refusal."""
     tagged = [cell for cell in cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise Refused(f"{_shown(notebook)} must have one cell tagged `parameters`, found {len(tagged)}.")
-    return _declared(tagged[0].source, _shown(notebook))
+        raise Refused(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
+    return _declared(tagged[0].source, where)
 
 
 def _declared(code: str, where: str) -> dict[str, Parameter]:
@@ -85,6 +90,11 @@ def _declared(code: str, where: str) -> dict[str, Parameter]:
         match line:
             case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind), value=ast.Attribute(ast.Name("P"), source)) if name == source:
                 pass
+            case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind)):
+                raise Refused(
+                    f"{where}: `{written}` in the parameters cell must read `{name}: {kind} = P.{name}`; where it is an exploration's "
+                    "value, `make adopt RUN=last` takes it into params.yaml and puts the line right."
+                )
             case _:
                 raise Refused(f"{where}: `{written}` in the parameters cell must read `name: type = P.name  # [low, high] meaning`.")
         comment = comments.get(line.lineno, "")
