@@ -75,6 +75,18 @@ def _model(given: argparse.Namespace) -> int:
     return new_model(given.name, given.like)
 
 
+def _git(given: argparse.Namespace) -> int:
+    from pipeline import git
+
+    if given.staged:  # by the commit hook, which has the right Python
+        return git.strip_staged()
+    if given.remove:
+        return git.unset()
+    environment.ensure(RUN)
+    git.set_up(Path(sys.executable))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Notebooks as a pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -102,6 +114,9 @@ def main() -> int:
     model = command("model", _model, "make the notebook and the parameters of a new model")
     model.add_argument("name")
     model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
+    git = command("git", _git, "have git show and merge notebooks by cells and commit their source alone; setup does it too")
+    git.add_argument("--remove", action="store_true", help="take it away again")
+    git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
     given = parser.parse_args()

@@ -142,7 +142,7 @@ def adopt(run: str, yes: bool) -> int:
     taken = _typed(parameters.declared_in(nbformat.reads(source_then, as_version=4).cells, f"notebooks/{notebook.name}"), words, run_id)
     before = path.read_text(encoding="utf-8")
     after = with_values(before, key, taken)
-    edited = source_then != source.text(source.strip(nbformat.read(notebook, as_version=4)))
+    edited = source_then != source.stripped(notebook.read_text(encoding="utf-8"))
     if before == after:
         print(f"params.yaml holds the values of run {run_id} ({name}) already.")
     elif approved(before, after, "params.yaml", yes):

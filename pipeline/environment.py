@@ -29,9 +29,10 @@ def ensure(*requirements: str) -> None:
     """
     if all(holds(Path(sys.prefix), each) for each in requirements):
         if Path(sys.prefix) == VENV:
-            from pipeline import lab
+            from pipeline import git, lab
 
-            lab.install()
+            if lab.install():  # with the environment, and again when this project's wishes change
+                git.set_up()
         return
     if sys.version_info < (3, 11):  # noqa: UP036 - ruff trusts pyproject, a user's python3 does not read it
         raise Refused(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and name it (make PYTHON=python3.12 run).")

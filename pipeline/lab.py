@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline import ROOT
+from pipeline import ROOT, git
 from pipeline.environment import PYTHON, VENV, with_tools
 
 SERVER = """\
@@ -41,9 +41,10 @@ def files(prefix: Path, python: Path) -> dict[Path, str]:
 
 
 def install(prefix: Path = VENV, python: Path = PYTHON) -> bool:
-    """Write `files` where they are not yet as they should be; whether anything was written."""
+    """Write `files` where they, or how git is set up, are not yet as they should be; whether anything was written."""
     wanted = files(prefix, python)
-    stamp, digest = prefix / "lab.sha256", hashlib.sha256("".join(f"{path}\n{text}" for path, text in wanted.items()).encode()).hexdigest()
+    content = "".join(f"{path}\n{text}" for path, text in [*wanted.items(), ("git", Path(git.__file__).read_text(encoding="utf-8"))])
+    stamp, digest = prefix / "lab.sha256", hashlib.sha256(content.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return False
     for path, text in wanted.items():

@@ -26,10 +26,15 @@ def text(notebook: nbformat.NotebookNode) -> str:
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
+def stripped(content: str) -> str:
+    """A notebook file's `content` as it should be kept; ValueError if it is not a notebook."""
+    return text(strip(nbformat.reads(content, as_version=4)))
+
+
 def strip_file(path: Path) -> bool:
     """Strip the notebook at `path` where it is not stripped yet; whether it was written."""
     before = path.read_text(encoding="utf-8")
-    after = text(strip(nbformat.reads(before, as_version=4)))
+    after = stripped(before)
     if changed := before != after:
         write_whole(path, after)
     return changed

@@ -24,6 +24,7 @@ class Copy:
             **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_", "OUTPUT_ROOT", "PROGRESS_FILE"))},
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(held / "site"), "HOME": str(held / "home"), "CI": "",
+            **{f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
         (held / "home").mkdir(exist_ok=True)
 
@@ -37,7 +38,7 @@ class Copy:
         return self.call(sys.executable, "-m", "pipeline", *arguments, code=code)
 
     def git(self, *arguments: str) -> str:
-        return self.call("git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments)
+        return self.call("git", *arguments)
 
     def commit(self) -> None:
         self.git("add", "-A")

@@ -30,7 +30,7 @@ def test_values_change_and_the_rest_stays_byte_for_byte():
     assert edit.with_values(TEXT, "models.net", {"lr": 0.004, "shift": 1.0, "flag": True, "device": "auto"}) == TEXT
     changed = edit.with_values(TEXT, "models.net", {"lr": 0.005, "flag": False, "device": "cpu"})
     expected = TEXT.replace("0.004 # peak", "0.005 # peak").replace("flag: true", "flag: false")
-    assert changed.replace("device: cpu", "device: 'auto'") == expected
+    assert changed == expected.replace("'auto'", "'cpu'")
     assert edit.with_values(TEXT, "data", {"source": "digits"}) == TEXT.replace("source: mnist #", "source: digits #")
 
 
