@@ -31,7 +31,8 @@ def files(prefix: Path, python: Path) -> dict[Path, str]:
     """
     kernel = {
         "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": f"{ROOT.name} (.venv)", "language": "python", "metadata": {"debugger": True},
+        "display_name": f"{ROOT.name} (.venv)", "language": "python", "kernel_protocol_version": "5.5",
+        "metadata": {"debugger": True, "supported_encryption": ["curve"]},  # what ipykernel says of itself
     }
     return {
         prefix / "etc" / "jupyter" / "jupyter_server_config.py": SERVER.format(root=str(ROOT)),
