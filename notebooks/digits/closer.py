@@ -57,7 +57,8 @@ def by_size(
 ) -> list[dict]:
     """Train `net` from new, for about `steps` steps each, on an eighth, a quarter ... of the training images.
 
-    An eighth is seen eight times as often, so that all parts have as many steps. One row a part: its images and the validation_accuracy reached. The parts are drawn by `seed`, each inside the next.
+    An eighth is seen eight times as often, so that all parts have as many steps. One row
+    a part: its images and the validation_accuracy reached. The parts are drawn by `seed`, each inside the next.
     """
     order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(seed)).to(digits.train.labels.device)
     rows, epochs = [], max(1, round(steps / max(1, len(order) // batch)))

@@ -75,7 +75,7 @@ def more_images(rows: list[dict]) -> str:
     """What the last doubling of the training images brought."""
     (few, before), (all_, after) = ((row["images"], 1 - row["validation_accuracy"]) for row in rows[-2:])
     saved = 1 - after / before if before else 0.0
-    verdict = "more images would help" if saved > 0.1 else "more images alone would hardly help"
+    verdict = "more images would help" if saved > 0.1 else "more images alone hardly help a training this short"
     return f"From {few:,} to {all_:,} images the error goes from {before:.2%} to {after:.2%} ({-saved:+.0%}): {verdict}."
 
 
