@@ -1,10 +1,14 @@
 PYTHON ?= python3
 PIPELINE = $(PYTHON) -m pipeline
 
-.PHONY: run test lab ui verify report bench setup pins
+RUN ?= last
+
+.PHONY: run test lab adopt model ui verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
-lab: ; @$(PIPELINE) tool -- jupyter lab
+lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
+adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes)
+model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
 ui: ; @$(PIPELINE) tool -- mlflow ui --backend-store-uri sqlite:///mlflow.db
 verify: ; @$(PIPELINE) verify
 report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(OUT))

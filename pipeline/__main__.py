@@ -71,6 +71,39 @@ def _tool(given: argparse.Namespace) -> int:
     return subprocess.run(given.arguments, cwd=ROOT, env=environment.with_tools()).returncode
 
 
+def _lab(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline import lab
+
+    return lab.start(given.arguments)
+
+
+def _adopt(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import adopt
+
+    return adopt(given.run, given.yes)
+
+
+def _model(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import new_model
+
+    return new_model(given.name, given.like)
+
+
+def _git(given: argparse.Namespace) -> int:
+    from pipeline import git
+
+    if given.staged:  # by the commit hook, which has the right Python
+        return git.strip_staged()
+    if given.remove:
+        return git.unset()
+    environment.ensure(RUN)
+    git.set_up(Path(sys.executable))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Notebooks as a pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -96,6 +129,17 @@ def main() -> int:
     test.add_argument("arguments", nargs="*", help="for pytest")
     setup = command("setup", _setup, "make .venv and install, nothing else")
     setup.add_argument("--tests", action="store_true", help="what the tests need, too")
+    lab = command("lab", _lab, "open JupyterLab on the project")
+    lab.add_argument("arguments", nargs="*", help="for JupyterLab: lab -- --no-browser")
+    adopt = command("adopt", _adopt, "take the parameters of an exploration into params.yaml")
+    adopt.add_argument("run", help="an MLflow run's id, or last")
+    adopt.add_argument("--yes", action="store_true", help="write without asking")
+    model = command("model", _model, "make the notebook and the parameters of a new model")
+    model.add_argument("name")
+    model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
+    git = command("git", _git, "have git show and merge notebooks by cells and commit their source alone; setup does it too")
+    git.add_argument("--remove", action="store_true", help="take it away again")
+    git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
     given = parser.parse_args()

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from digits.closer import Calibration
 from digits.comparison import Candidate, confusion, interval
 from digits.training import Evaluation
 
@@ -78,6 +79,40 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
                 axis.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8, color="white" if row == column else COLOURS[1])
     axis.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="true")
     axis.spines[:].set_visible(False)
+    return _show(figure)
+
+
+def calibration(groups: Calibration) -> Figure:
+    """How often answers are right against how sure they were, the dots larger where there are more answers."""
+    figure, axis = plt.subplots(figsize=(5, 3.6))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axis.plot(groups.confidence, groups.accuracy, color=COLOURS[0])
+    axis.scatter(groups.confidence, groups.accuracy, s=15 + 45 * groups.counts.log10(), color=COLOURS[0])
+    low = min(groups.confidence.min().item(), groups.accuracy.min().item(), 0.5) - 0.05
+    axis.set(xlabel="mean confidence", ylabel="share of right answers", xlim=(low, 1.05), ylim=(low, 1.05))
+    return _show(figure)
+
+
+def mistakes_by_confidence(mistakes: torch.Tensor) -> Figure:
+    """How many of the surest answers are wrong [N], against their share of all answers."""
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.fill_between(torch.arange(1, len(mistakes) + 1) / len(mistakes), mistakes, color=COLOURS[1], alpha=0.25, linewidth=0)
+    axis.plot(torch.arange(1, len(mistakes) + 1) / len(mistakes), mistakes, color=COLOURS[1])
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="share of the answers, the surest first", ylabel="mistakes among them", xlim=(0, 1), ylim=(0, None))
+    return _show(figure)
+
+
+def accuracy_by_size(rows: list[dict]) -> Figure:
+    """Validation error against the number of training images, both on logarithmic scales."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    sizes = [row["images"] for row in rows]
+    axis.plot(sizes, [1 - row["validation_accuracy"] for row in rows], marker="o")
+    axis.set(xscale="log", yscale="log", xlabel="training images", ylabel="validation error", xticks=sizes, xticklabels=[f"{size:,}" for size in sizes])
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_minor_formatter(PercentFormatter(1))
+    axis.xaxis.set_minor_locator(NullLocator())
     return _show(figure)
 
 

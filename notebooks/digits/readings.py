@@ -3,6 +3,7 @@
 import torch
 from IPython.display import Markdown, display
 
+from digits.closer import Calibration
 from digits.comparison import Candidate, McNemar, interval
 from digits.data import Digits
 from digits.training import Evaluation
@@ -52,6 +53,30 @@ def losses(history: list[dict]) -> str:
 def reached(validation: Evaluation, floor: float) -> str:
     """The accuracy beside its floor."""
     return f"**Validation accuracy {validation.accuracy:.4f}** (floor {floor}), loss {validation.loss:.4f}."
+
+
+def calibrated(groups: Calibration) -> str:
+    """The expected calibration error, and which way it goes."""
+    promised = ((groups.confidence * groups.counts).sum() / groups.counts.sum()).item()
+    kept = ((groups.accuracy * groups.counts).sum() / groups.counts.sum()).item()
+    verdict = "it promises about what it keeps" if abs(promised - kept) < 0.005 else "it is too sure" if promised > kept else "it is not sure enough"
+    return f"Expected calibration error **{groups.error:.4f}**: it is sure to {promised:.1%} on average and right in {kept:.1%}, so {verdict}."
+
+
+def refused(mistakes: torch.Tensor, share: float = 0.05) -> str:
+    """What is gained by leaving the `share` of the least sure answers to a person; `mistakes` [N] among the k surest."""
+    total, left = int(mistakes[-1]), int(mistakes[max(0, round(len(mistakes) * (1 - share)) - 1)])
+    if not total:
+        return "There is no mistake to find."
+    return f"Leave the least sure {share:.0%} of the images to a person, and **{total - left} of {total}** mistakes go with them; {left} remain."
+
+
+def more_images(rows: list[dict]) -> str:
+    """What the last doubling of the training images brought."""
+    (few, before), (all_, after) = ((row["images"], 1 - row["validation_accuracy"]) for row in rows[-2:])
+    saved = 1 - after / before if before else 0.0
+    verdict = "more images would help" if saved > 0.1 else "more images alone hardly help a training this short"
+    return f"From {few:,} to {all_:,} images the error goes from {before:.2%} to {after:.2%} ({-saved:+.0%}): {verdict}."
 
 
 def titles(evaluation: Evaluation, chosen: torch.Tensor) -> list[str]:

@@ -47,9 +47,9 @@ def without_credentials(text: str) -> str:
 class Run:
     """One MLflow run. The first call that the store does not answer is the last that is made; the rest is listed as missed."""
 
-    def __init__(self, name: str, parameters: dict, digits_source: str, digits_digest: str):
+    def __init__(self, name: str, parameters: dict, digits_source: str, digits_digest: str, device: str = "cpu"):
         self.name, self.id, self.missed, self.by_epoch, self.started = name, None, [], set(), time.monotonic()
-        self.reachable, self.reason = True, ""
+        self.reachable, self.reason, self.device = True, "", device
         atexit.register(self._end, "FAILED")
         self._attempt("the run", self._open, parameters, digits_source, digits_digest)
 
@@ -86,7 +86,7 @@ class Run:
             _close_dead_runs(self.client, experiment)
         tags = {
             "mlflow.source.name": f"notebooks/{self.name}.ipynb", "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": _commit(),
-            "notebook": self.name, "process": _process(os.getpid()),
+            "notebook": self.name, "device": self.device, "process": _process(os.getpid()),
         }
         adopted = os.environ.get("MLFLOW_RUN_ID")  # whoever started the notebook may have made its run already
         run_id = adopted or self.client.create_run(experiment, run_name=self.name, tags=tags).info.run_id
@@ -147,7 +147,7 @@ class Run:
 
 def start(name: str, parameters: dict, digits: Digits) -> Run:
     """Begin the MLflow run of a training of `name` on `digits`."""
-    return Run(name, parameters, digits.source, digits.digest)
+    return Run(name, parameters, digits.source, digits.digest, digits.train.images.device.type)
 
 
 def runs_of(run: Run, names: list[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +11,9 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from digits import progress
 from digits.augment import Draw, unmoved
 from digits.data import Split
-from digits.progress import say
 
 
 def prepare(seed: int, threads: int, device: str) -> torch.device:
@@ -86,25 +85,27 @@ def fit(
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
-    history, started = [], time.monotonic()
-    for epoch in range(1, epochs + 1):
-        net.train()
-        total = torch.zeros((), device=device)
-        order = torch.randperm(len(train), generator=generator).to(device)
-        for chosen in order[: steps * batch].split(batch):
-            images = draw(chosen, generator).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(net(images), train.labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(net)
-            total += loss.detach()
-        judged = evaluate(averaged.module, validation)
-        metrics = {"train_loss": total.item() / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy}
-        history.append({"epoch": epoch, **metrics})
-        say(epoch=f"{epoch}/{epochs}", accuracy=f"{judged.accuracy:.4f}", seconds=round(time.monotonic() - started, 1))
-        on_epoch(epoch, metrics)
+    history = []
+    with progress.training(epochs, steps) as follower:
+        for epoch in range(1, epochs + 1):
+            net.train()
+            total = torch.zeros((), device=device)
+            order = torch.randperm(len(train), generator=generator).to(device)
+            for chosen in order[: steps * batch].split(batch):
+                images = draw(chosen, generator).contiguous(memory_format=torch.channels_last)
+                loss = F.cross_entropy(net(images), train.labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                averaged.update_parameters(net)
+                total += loss.detach()
+                follower.step()
+            judged = evaluate(averaged.module, validation)
+            metrics = {"train_loss": total.item() / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy}
+            history.append({"epoch": epoch, **metrics})
+            follower.epoch(metrics)
+            on_epoch(epoch, metrics)
     net.load_state_dict(copy.deepcopy(averaged.module.state_dict()))
     net.eval()
     return history

@@ -60,11 +60,15 @@ def read(path: Path) -> dict:
 
 def definitions(notebook: Path) -> dict[str, Parameter]:
     """What the tagged cell of `notebook` declares, in order; Refused names the line that is not a declaration."""
-    cells = source.read(notebook)["cells"]
+    return declared_in(source.read(notebook)["cells"], _shown(notebook))
+
+
+def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
+    """What the tagged one of a notebook's `cells` declares; `where` names the notebook in a refusal."""
     tagged = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
-        raise Refused(f"{_shown(notebook)} must have one cell tagged `parameters`, found {len(tagged)}.")
-    return _declared(source.code(tagged[0]), _shown(notebook))
+        raise Refused(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
+    return _declared(source.code(tagged[0]), where)
 
 
 def _declared(code: str, where: str) -> dict[str, Parameter]:
@@ -80,6 +84,11 @@ def _declared(code: str, where: str) -> dict[str, Parameter]:
         match line:
             case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind), value=ast.Attribute(ast.Name("P"), same)) if name == same:
                 pass
+            case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind)):
+                raise Refused(
+                    f"{where}: `{written}` in the parameters cell must read `{name}: {kind} = P.{name}`; where it is an exploration's "
+                    "value, `make adopt RUN=last` takes it into params.yaml and puts the line right."
+                )
             case _:
                 raise Refused(f"{where}: `{written}` in the parameters cell must read `name: type = P.name  # [low, high] meaning`.")
         comment = comments.get(line.lineno, "")

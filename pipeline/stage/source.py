@@ -48,11 +48,16 @@ def text(notebook: dict) -> str:
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
+def stripped(content: str) -> str:
+    """A notebook file's `content` as it should be kept; ValueError if it is not a notebook."""
+    return text(strip(json.loads(content)))
+
+
 def strip_file(path: Path) -> bool:
     """Strip the notebook at `path` where it is not stripped yet; whether it was written."""
-    stripped = text(strip(read(path)))
-    if changed := stripped != path.read_text(encoding="utf-8"):
-        write_whole(path, stripped)
+    after = text(strip(read(path)))
+    if changed := after != path.read_text(encoding="utf-8"):
+        write_whole(path, after)
     return changed
 
 
