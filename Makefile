@@ -3,9 +3,10 @@ PIPELINE = $(PYTHON) -m pipeline
 
 RUN ?= last
 
-.PHONY: run test lab adopt model ui verify report bench setup pins
+.PHONY: run test test-lab lab adopt model ui verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
+test-lab: ; @$(PIPELINE) test tests/lab
 lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
 adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes)
 model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')

@@ -56,7 +56,7 @@ def _report(given: argparse.Namespace) -> int:
 
 def _test(given: argparse.Namespace) -> int:
     environment.ensure(RUN, TEST)
-    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests"])]]
+    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests", "--ignore=tests/lab"])]]
     return max(subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment.with_tools()).returncode for check in checks)
 
 
