@@ -151,6 +151,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except OSError as error:  # no room, no right to write, a file gone in between: causes that a person can see to
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"The system refused: {error.strerror or error}{where}. Put that right, then run again.", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pipeline.stage.files import write_whole
 def run_stage(name: str) -> int:
     """Execute notebooks/NAME.ipynb with its section of params.yaml into reports/NAME.ipynb and .html; 0 if every cell ran to its end."""
     started = time.monotonic()
+    timeout = _cell_timeout()
     notebook, values = parameters.checked(name)
     source.strip_file(notebook)
     # jsonschema asks for this package to check addresses, which no notebook has, and it compiles a grammar for a second
@@ -26,7 +27,7 @@ def run_stage(name: str) -> int:
     from pipeline.stage import execute
 
     threading.Thread(target=importlib.import_module, args=["pipeline.stage.page"]).start()  # while the kernel starts
-    executed, failure = execute.execute(notebook, values, cell_timeout=float(os.environ.get("CELL_TIMEOUT") or 3600))
+    executed, failure = execute.execute(notebook, values, cell_timeout=timeout)
     from pipeline.stage import page
 
     said = f"{name}: {notebook.relative_to(ROOT).as_posix()} failed at {failure}"
@@ -42,3 +43,14 @@ def run_stage(name: str) -> int:
         return 1
     print(f"{name}: every cell ran, {time.monotonic() - started:.1f} s -> reports/{name}.html", flush=True)
     return 0
+
+
+def _cell_timeout() -> float:
+    """The seconds that one cell may take: CELL_TIMEOUT, or an hour."""
+    given = os.environ.get("CELL_TIMEOUT") or "3600"
+    try:
+        if (seconds := float(given)) > 0:
+            return seconds
+    except ValueError:
+        pass
+    raise Refused(f"CELL_TIMEOUT must be a number of seconds above 0, found {given!r}.")

@@ -20,7 +20,18 @@ def read(path: Path) -> dict:
         raise Refused(f"{shown} is not a notebook: {error}.") from None
     if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
         raise Refused(f"{shown} is not a notebook of format 4: open and save it in JupyterLab.")
+    for number, cell in enumerate(notebook["cells"], start=1):
+        if not _is_cell(cell):
+            raise Refused(f"{shown} is not a notebook: cell {number} lacks its type, metadata or source; open and save it in JupyterLab.")
     return notebook
+
+
+def _is_cell(cell: object) -> bool:
+    """Whether `cell` has what every cell of a notebook has."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw") or not isinstance(cell.get("metadata"), dict):
+        return False
+    lines = cell.get("source")
+    return isinstance(lines, str) or (isinstance(lines, list) and all(isinstance(line, str) for line in lines))
 
 
 def code(cell: dict) -> str:
