@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-for name in ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "OUTPUT_ROOT", "PROGRESS_FILE", "DVC_STAGE", "DVC_ROOT"):
+for name in ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "OUTPUT_ROOT", "PROGRESS_FILE", "DVC_STAGE", "DVC_ROOT", "STARTED_BY", "CELL_TIMEOUT"):
     os.environ.pop(name, None)
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1"}  # nothing leaves the machine

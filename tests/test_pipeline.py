@@ -1,6 +1,7 @@
 """The whole pipeline, for real, on the digits that need no network."""
 
 import json
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -88,10 +89,47 @@ def test_a_changed_parameter_runs_its_model_and_the_comparison(finished):
     done = pipeline(finished, "run")
     assert stages_run(done.stdout) == {"mlp", "compare"}, done.stdout
     assert "models.mlp.lr" in command(finished, "dvc", "params", "diff").stdout
-    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=finished, check=True)
-    back = command(finished, "dvc", "repro")  # from DVC's run-cache: nothing is trained
-    assert back.returncode == 0 and stages_run(back.stdout) == set(), back.stdout
+    changed, made = (finished / "dvc.lock").read_bytes(), results(finished)
+    assert changed != lock
+
+    back_to_the_commit(finished)
     assert (finished / "dvc.lock").read_bytes() == lock
+    edit_params(finished, lambda content: content["models"]["mlp"].update(lr=0.005))
+    repro = command(finished, "dvc", "repro", "--no-run-cache")  # the same job by DVC alone
+    assert repro.returncode == 0 and stages_run(repro.stdout) == {"mlp", "compare"}, repro.stdout
+    assert (finished / "dvc.lock").read_bytes() == changed and results(finished) == made
+    back_to_the_commit(finished)
+
+
+def back_to_the_commit(folder: Path) -> None:
+    """params.yaml as committed, and the results from DVC's run-cache: nothing is trained."""
+    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=folder, check=True)
+    back = command(folder, "dvc", "repro")
+    assert back.returncode == 0 and stages_run(back.stdout) == set(), back.stdout
+    assert command(folder, "git", "status", "--short").stdout == ""
+
+
+def test_dvc_alone_from_nothing_records_the_same(finished, tmp_path):
+    """No dvc.lock and no result, but DVC's cache: plain `dvc repro` restores everything; the order of dvc.lock is dvc.yaml's after the next `run`."""
+    other = tmp_path / "copy"
+    shutil.copytree(finished, other, ignore=shutil.ignore_patterns("tmp", "scratch", "__pycache__"))
+    for path in [other / "dvc.lock", *(other / name for name in results(finished))]:
+        path.unlink()
+    repro = command(other, "dvc", "repro")
+    assert repro.returncode == 0 and stages_run(repro.stdout) == set(), repro.stdout
+    assert "up to date" in pipeline(other, "run").stdout
+    assert (other / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+    assert results(other) == results(finished)
+
+
+def test_running_a_notebook_by_hand_changes_no_result(finished):
+    before = results(finished)
+    words = ["jupyter", "nbconvert", "--to", "notebook", "--execute", "notebooks/linear.ipynb", "--output-dir", "scratch", "--output", "by_hand"]
+    done = command(finished, *words, PYTHONPATH=str(finished / "notebooks"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (finished / "scratch" / "models" / "linear.pt2").read_bytes() == before["models/linear.pt2"]
+    assert results(finished) == before and command(finished, "git", "status", "--short").stdout == ""
+    assert command(finished, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_a_model_comes_and_goes(finished):
