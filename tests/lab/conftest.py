@@ -76,10 +76,3 @@ def project(tmp_path_factory) -> Copy:
     copy.pipeline("run")
     copy.commit()
     return copy
-
-
-def pytest_collection_modifyitems(items) -> None:
-    """All tests of the copy in one process: the pipeline runs in it once."""
-    for item in items:
-        if "project" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("lab"))
