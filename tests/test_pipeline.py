@@ -1,9 +1,11 @@
 """The whole pipeline, for real, on the digits that need no network."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
