@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline import ROOT, Refused, environment
+from pipeline.github import command as github
 
 RUN, TEST = "requirements.txt", "requirements-dev.txt"
 
@@ -75,6 +76,7 @@ def main() -> int:
     setup.add_argument("--tests", action="store_true", help="what the tests need, too")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
+    github.add(commands)
     given = parser.parse_args()
     try:
         return given.does(given)
