@@ -115,6 +115,9 @@ class Branch:
         blob = self.git("hash-object", "-w", "--stdin", content=content)
         self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
 
+    def take_out(self, path: str) -> None:
+        self.git("update-index", "--index-info", content=f"0 {'0' * 40}\t{path}\n".encode())
+
     def commit(self, parent: str, message: str) -> str | None:
         """A commit of the index on top of `parent`; None where it would change nothing."""
         tree = self.git("write-tree")
@@ -129,10 +132,10 @@ class Branch:
         """Put `commit` on `branch`; False where the branch went on meanwhile, so that this would undo something."""
         try:
             self.git("push", "--quiet", self.url, f"{commit}:refs/heads/{branch}")
-        except Refused as refusal:
-            if "non-fast-forward" in str(refusal) or "fetch first" in str(refusal) or "rejected" in str(refusal):
-                return False
-            raise
+        except Refused:
+            if self.git("ls-remote", self.url, f"refs/heads/{branch}").startswith(self.git("rev-parse", f"{commit}^")):
+                raise
+            return False
         return True
 
 
@@ -147,7 +150,11 @@ def to_remote(folder: Path, recorded: dict[str, lock.Output], configuration: dic
         outputs = {out.md5: out for out in recorded.values() if not out.in_git}
         for out in outputs.values():
             repo.cache.local.add(str(folder / out.path), repo.cache.local.fs, out.md5, hardlink=False)
-        done = repo.cloud.push([HashInfo("md5", md5) for md5 in outputs])
+        try:
+            done = repo.cloud.push([HashInfo("md5", md5) for md5 in outputs])
+        except Exception as error:  # each kind of remote raises its own
+            why = " ".join(str(error).split())[:300]
+            raise Refused(f"The outputs could not be pushed to the DVC remote ({type(error).__name__}: {why}); nothing is committed.") from None
         if done.failed:
             raise Refused(f"{len(done.failed)} outputs could not be pushed to the DVC remote; nothing is committed.")
         return len(done.transferred)
@@ -171,7 +178,8 @@ def publish(folder: Path, url: str, sha: str, branch: str, run: str, commits: bo
         print(f"{pushed} files were new to the DVC remote.")
         if not commits:
             return None
-        if f"\n{TRAILER}: " in repository.git("log", "-1", "--format=%B", sha):
+        committer, _, message = repository.git("log", "-1", "--format=%cn%n%B", sha).partition("\n")
+        if committer == BOT and f"\n{TRAILER}: " in message:
             # Two machines can differ in a last bit for ever: what this job committed is not replaced by itself, so there is no loop.
             print(f"{sha[:8]} was made by this job: nothing is committed on top of it.")
             return None
@@ -183,7 +191,7 @@ def publish(folder: Path, url: str, sha: str, branch: str, run: str, commits: bo
             if out.in_git:
                 repository.put(out.path, _content(folder / out.path, MOST_METRIC))
         for path in sorted(path for path, out in before.items() if out.in_git and path not in recorded):
-            repository.git("update-index", "--force-remove", "--", path)
+            repository.take_out(path)
         commit = repository.commit(sha, f"Results of CI for {sha[:12]}\n\n{TRAILER}: {run}\n")
         if commit is None:
             print("The branch holds these files already: nothing to commit.")

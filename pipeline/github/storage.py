@@ -46,4 +46,4 @@ def pull(base: str) -> str:
         except Exception as error:  # each kind of remote raises its own; the run goes on without it
             why = " ".join(str(error).split())[:200]
             return f"The DVC remote did not give everything ({type(error).__name__}: {why}); what is missing is made again."
-    return f"From the DVC remote: {brought.get('fetched', 0)} files fetched."
+    return f"From the DVC remote: {brought['stats']['fetched']} files fetched."
