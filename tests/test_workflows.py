@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import ROOT
-from pipeline.github import lock, pages, publish, report, results, step
+from pipeline.github import lock, pages, publish, report, step
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
@@ -244,10 +244,11 @@ def test_steps_talk_to_their_workflow(tmp_path, monkeypatch):
         assert done.returncode == code
 
 
-def test_the_report_says_where_ci_differs_and_is_summarised(tmp_path, monkeypatch):
+def test_the_report_is_written_and_summarised(tmp_path, monkeypatch):
     monkeypatch.setattr(step, "SCRATCH", tmp_path / "scratch")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    monkeypatch.setattr(results, "differences", lambda: "CI made 1 output with other bytes")
+    monkeypatch.setattr(report, "LOG", tmp_path / "run.log")
+    report.LOG.write_text("what the run printed", encoding="utf-8")
     given = []
 
     def run(command, **_):
@@ -257,9 +258,23 @@ def test_the_report_says_where_ci_differs_and_is_summarised(tmp_path, monkeypatc
 
     monkeypatch.setattr(report.subprocess, "run", run)
     file = report.write("main", "passed", {"cnn": "https://x"})
-    assert file.read_text(encoding="utf-8") == "the first line.\n\nCI made 1 output with other bytes\n\n| a |\n"
+    assert file.read_text(encoding="utf-8") == "the first line.\n\n| a |\n"
     assert (tmp_path / "summary.md").read_text(encoding="utf-8").startswith("the first line.")
     assert given[0][given[0].index("--tests") + 1] == "passed" and given[0][given[0].index("--base") + 1] == "main"
+    assert given[0][given[0].index("--outcome") + 1] == str(tmp_path / "run.log")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for Python are programs of a POSIX system")
+def test_a_run_notes_how_it_ended_and_keeps_what_it_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "SCRATCH", tmp_path)
+    monkeypatch.setattr(report, "LOG", tmp_path / "run.log")
+    monkeypatch.setattr(report.sys, "executable", shutil.which("true") or "true")
+    assert report.run(force=False) == 0 and report.LOG.read_text() == ""
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho failed here; exit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(report.sys, "executable", str(script))
+    assert report.run(force=True) == 1 and report.LOG.read_text() == "failed here\n"
 
 
 def test_a_base_that_is_not_there():

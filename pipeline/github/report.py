@@ -7,17 +7,30 @@ import time
 from pathlib import Path
 
 from pipeline import ROOT, Refused
-from pipeline.github import results, step
+from pipeline.github import step
 from pipeline.github.api import Answer, Api
 
 TESTS = "test ("  # how the names of the tests' jobs begin
-MOST = 65_000  # characters
+LOG = step.SCRATCH / "run.log"  # what the pipeline printed
 
 
 def known(base: str) -> str:
     """`base` as a commit of this checkout, or nothing: a first push has no commit before it."""
     found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"], cwd=ROOT, capture_output=True, text=True)
     return found.stdout.strip() if base and found.returncode == 0 else ""
+
+
+def run(force: bool) -> int:
+    """Run the pipeline, show what it prints and keep it for the report; its exit code."""
+    step.SCRATCH.mkdir(exist_ok=True)
+    command = [sys.executable, "-u", "-m", "pipeline", "run", *(["--force"] if force else [])]
+    with LOG.open("w", encoding="utf-8") as log, subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    return process.returncode
 
 
 def tests(api: Api, sha: str, seconds: float, every: float = 15) -> str:
@@ -45,14 +58,9 @@ def write(base: str, ended: str, links: dict[str, str]) -> Path:
     command = [sys.executable, "-m", "pipeline", "report", "--links", str(folder / "links.json"), "--out", str(file)]
     command += ["--base", base] if base else []
     command += ["--tests", ended] if ended else []
+    command += ["--outcome", str(LOG)] if LOG.exists() else []
     code = subprocess.run(command, cwd=ROOT).returncode
     if not file.exists():
         raise Refused(f"The report could not be written (exit code {code}); the lines above say why.")
-    text = file.read_text(encoding="utf-8")
-    said = results.differences()
-    if said and len(text) + len(said) < MOST:
-        head, gap, rest = text.partition("\n\n")
-        text = f"{head}\n\n{said}{gap}{rest}"
-        file.write_text(text, encoding="utf-8", newline="\n")
-    step.summarise(text)
+    step.summarise(file.read_text(encoding="utf-8"))
     return file
