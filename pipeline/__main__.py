@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline import ROOT, Refused, environment
+from pipeline.github import command as github
 
 RUN, TEST = "requirements.txt", "requirements-dev.txt"
 
@@ -142,6 +143,7 @@ def main() -> int:
     git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
+    github.add(commands)
     given = parser.parse_args()
     try:
         return given.does(given)
