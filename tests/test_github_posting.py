@@ -371,14 +371,15 @@ CHART = (
 
 @pytest.mark.parametrize("kept", [
     "champion: `cnn` 0.9931 → 0.9940; 3 of 5 notebooks ran again; all tests passed.", "### A heading\n\n| a | b |\n|:---|---:|\n| `x` | **1** |",
-    f"[open](<{RUN}/artifacts/7>)", "<details>\n<summary><code>cnn</code> &lt;3&gt; &amp;</summary>\n\n```diff\n- 0.1\n+ 0.2\n```\n</details>", CHART,
+    f"[open](<{RUN}/artifacts/7>)", CHART,
+    "<details>\n<summary><code>cnn</code> &lt;3&gt; &amp;</summary>\n\n```diff\n@@ cell 7, Keep @@\n- 0.1\n+ 0.2\n```\n</details>",
 ])
 def test_what_a_report_needs_is_kept(kept):
     assert sanitised(kept, (RUN,)) == kept
 
 
 @pytest.mark.parametrize("hostile", [
-    "@octocat", "\\@octocat", "&#64;octocat", "&commat;octocat", "&#x40;octocat", "owner/name#12", "\\#12", "&#35;12", "GH-12",
+    "@octocat", "@@octocat", "\\@octocat", "&#64;octocat", "&commat;octocat", "&#x40;octocat", "owner/name#12", "\\#12", "&#35;12", "GH-12",
     "![x](https://a.example/i.png)", '![](https://cml.dev/watermark.png#ab "CML watermark pipeline-report")', "[x](https://a.example)",
     "[x](//a.example)", "[x][y]\n\n[y]: https://a.example", "https://a.example", "h&#116;tps&#58;//a.example", "www.a.example", "<https://a.example>",
     "mailto:a@b.example", f"[x]({RUN}/../../../../settings)", f"[x]({RUN}0/artifacts/1)",

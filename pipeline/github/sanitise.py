@@ -13,7 +13,7 @@ MOST = 1_000_000  # characters that are looked at; the poster cuts further
 TAG = re.compile(r"</?(?:details|summary|code)>|<br>")
 LINK = re.compile(r"\]\(<?(https?://[A-Za-z0-9._~:/?=&%+#-]{1,500})>?\)")
 FENCE = re.compile(r"^([^\n`~]*(?:(?P<ticks>`{3,})|~{3,}))[^\S\n]*([^\s`]*)(?(ticks)[^\n`]*|[^\n]*)$", re.MULTILINE)
-LANGUAGES = {"", "text", "diff", "python"}
+LANGUAGES = {"", "text", "diff", "python", "sh"}
 # A plain chart, whole: Mermaid can also make links and load styles. Its signs are harmless wherever GitHub might see them.
 CHART = re.compile(
     r"^```mermaid\n(?:%%\{init: \{[A-Za-z0-9#\"':,{} ]*\}%%\n)?xychart(?:-beta)?\n"
@@ -51,7 +51,7 @@ def _broken(text: str) -> str:
     text = re.sub(r"!(?=\\*\[)", f"!{BREAK}", text)
     text = re.sub(r"\](?=[(\[:])", f"]{BREAK}", text)
     text = re.sub(r"&(?=#?\w+;)", lambda found: "&" if _harmless(text, found.end()) else f"&{BREAK}", text)
-    text = text.replace("@", f"@{BREAK}")
+    text = re.sub(r"@(?![\s@]|\Z)", f"@{BREAK}", text)  # a diff's @@ stays
     text = re.sub(r"#(?=\\*\d)|(?<=\b[Gg][Hh])-(?=\d)", lambda found: found[0] + BREAK, text)
     text = re.sub(r":(?=\\*/)|\b(?:www|mailto|xmpp)(?=\\*[.:])", lambda found: found[0] + BREAK, text, flags=re.IGNORECASE)
     rest = iter(tags)
