@@ -1,12 +1,18 @@
 PYTHON ?= python3
 PIPELINE = $(PYTHON) -m pipeline
 
-.PHONY: run test lab ui verify bench setup pins
+RUN ?= last
+
+.PHONY: run test test-lab lab adopt model ui verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
-lab: ; @$(PIPELINE) tool -- jupyter lab
+test-lab: ; @$(PIPELINE) test tests/lab
+lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
+adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes)
+model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
 ui: ; @$(PIPELINE) tool -- mlflow ui --backend-store-uri sqlite:///mlflow.db
 verify: ; @$(PIPELINE) verify
+report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(OUT))
 bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py
 setup: ; @$(PIPELINE) setup
 pins: ; uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt requirements-dev.in -o requirements-dev.txt

@@ -38,9 +38,26 @@ def _verify(_: argparse.Namespace) -> int:
     return verify()
 
 
+def _report(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.report import build, read_links
+    from pipeline.stage.files import write_whole
+
+    try:
+        outcome = given.outcome.read_text(encoding="utf-8", errors="replace") if given.outcome else ""
+    except OSError as error:
+        raise Refused(f"{given.outcome} cannot be read: {error.strerror}.") from None
+    report = build(base=given.base, links=read_links(given.links) if given.links else None, tests=given.tests, outcome=outcome)
+    if given.out:
+        write_whole(given.out, report)
+    else:
+        sys.stdout.buffer.write(report.encode())  # UTF-8 whatever the terminal's encoding is
+    return 0
+
+
 def _test(given: argparse.Namespace) -> int:
     environment.ensure(RUN, TEST)
-    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests"])]]
+    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests", "--ignore=tests/lab"])]]
     return max(subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment.with_tools()).returncode for check in checks)
 
 
@@ -53,6 +70,39 @@ def _tool(given: argparse.Namespace) -> int:
     """Run a program of the environment, such as `jupyter lab`, in the project's root."""
     environment.ensure(RUN)
     return subprocess.run(given.arguments, cwd=ROOT, env=environment.with_tools()).returncode
+
+
+def _lab(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline import lab
+
+    return lab.start(given.arguments)
+
+
+def _adopt(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import adopt
+
+    return adopt(given.run, given.yes)
+
+
+def _model(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.edit import new_model
+
+    return new_model(given.name, given.like)
+
+
+def _git(given: argparse.Namespace) -> int:
+    from pipeline import git
+
+    if given.staged:  # by the commit hook, which has the right Python
+        return git.strip_staged()
+    if given.remove:
+        return git.unset()
+    environment.ensure(RUN)
+    git.set_up(Path(sys.executable))
+    return 0
 
 
 def main() -> int:
@@ -69,11 +119,28 @@ def main() -> int:
     run.add_argument("--force", action="store_true", help="run every stage again, from nothing")
     stage = command("stage", _stage, "execute one notebook as a stage; DVC calls this")
     stage.add_argument("name", nargs="?", help="the notebook's name (default: from DVC_STAGE)")
+    report = command("report", _report, "what this branch changed in the results, as Markdown")
+    report.add_argument("--base", metavar="REVISION", help="compare with where the branch left this one (default: origin/main, or main)")
+    report.add_argument("--links", type=Path, metavar="FILE", help="JSON: notebook to the https address of its page")
+    report.add_argument("--tests", choices=["passed", "failed", "cancelled", "skipped"], help="how the tests ended, for the first line")
+    report.add_argument("--outcome", type=Path, metavar="FILE", help="what the run printed, shown where no cell explains a failure")
+    report.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: the terminal)")
     command("verify", _verify, "hash every result again and name what is damaged")
     test = command("test", _test, "set up what is missing and run the tests")
     test.add_argument("arguments", nargs="*", help="for pytest")
     setup = command("setup", _setup, "make .venv and install, nothing else")
     setup.add_argument("--tests", action="store_true", help="what the tests need, too")
+    lab = command("lab", _lab, "open JupyterLab on the project")
+    lab.add_argument("arguments", nargs="*", help="for JupyterLab: lab -- --no-browser")
+    adopt = command("adopt", _adopt, "take the parameters of an exploration into params.yaml")
+    adopt.add_argument("run", help="an MLflow run's id, or last")
+    adopt.add_argument("--yes", action="store_true", help="write without asking")
+    model = command("model", _model, "make the notebook and the parameters of a new model")
+    model.add_argument("name")
+    model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
+    git = command("git", _git, "have git show and merge notebooks by cells and commit their source alone; setup does it too")
+    git.add_argument("--remove", action="store_true", help="take it away again")
+    git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
     tool.add_argument("arguments", nargs="+")
     github.add(commands)
@@ -86,6 +153,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except OSError as error:  # no room, no right to write, a file gone in between: causes that a person can see to
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"The system refused: {error.strerror or error}{where}. Put that right, then run again.", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -11,14 +11,6 @@ from pipeline import ROOT, Refused
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-JUPYTER_CONFIG = """\
-# Written by `python -m pipeline setup`: notebooks are saved as source, so that looking at one changes nothing.
-import sys
-sys.path.insert(0, {root!r})
-from pipeline.stage.source import save_source_only
-c.ContentsManager.pre_save_hook = save_source_only
-"""
-
 
 def _stamp(prefix: Path, requirements: str) -> tuple[Path, str]:
     return prefix / f"{requirements}.sha256", hashlib.sha256((ROOT / requirements).read_bytes()).hexdigest()
@@ -36,6 +28,11 @@ def ensure(*requirements: str) -> None:
     Returns only in the right environment; otherwise the command is started again there.
     """
     if all(holds(Path(sys.prefix), each) for each in requirements):
+        if Path(sys.prefix) == VENV:
+            from pipeline import git, lab
+
+            if lab.install():  # with the environment, and again when this project's wishes change
+                git.set_up()
         return
     if sys.version_info < (3, 11):  # noqa: UP036 - ruff trusts pyproject, a user's python3 does not read it
         raise Refused(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and name it (make PYTHON=python3.12 run).")
@@ -52,9 +49,7 @@ def _install(requirements: str) -> None:
     print(f"Installing {requirements} into .venv (once; a few minutes, several GB with torch)", flush=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(ROOT / requirements)]
     _step(pip, f"pip could not install {requirements}, its own words stand above; run the same command again once the registry answers.")
-    config = VENV / "etc" / "jupyter" / "jupyter_server_config.py"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(JUPYTER_CONFIG.format(root=str(ROOT)), encoding="utf-8")
+    (VENV / "lab.sha256").unlink(missing_ok=True)  # a package may have put its own kernel.json over ours
     stamp, digest = _stamp(VENV, requirements)
     stamp.write_text(digest)
 

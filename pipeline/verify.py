@@ -1,16 +1,37 @@
 """Every result hashed again: DVC itself trusts a file's time and size, and a cache file that is read-only."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from pipeline import ROOT
+from pipeline import ROOT, Refused
+
+
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[Repo]:
+    """DVC's view of the project at `root`; whatever DVC or the machine refuses becomes one sentence."""
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except LockError:
+        raise Refused("Another DVC command is at work in this folder: wait for it to end, then run again.") from None
+    except DvcException as error:
+        raise Refused(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+    except (OSError, sqlite3.Error) as error:
+        raise Refused(f"DVC cannot keep its notes ({error}): make room on the disk or look at the folder's rights, then run again.") from None
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,28 @@ def heal_cache(repo: Repo) -> list[str]:
     return said
 
 
+def heal_run_cache(repo: Repo, stages: set[str]) -> list[str]:
+    """Take damaged results of earlier runs out of the cache, from which DVC would restore `stages`; says what it did."""
+    paths = {out.def_path for stage in repo.index.stages if stage.addressing in stages for out in stage.outs}
+    said, seen = [], set()
+    for entry in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
+        try:
+            earlier = YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]
+        except (KeyError, TypeError, UnicodeDecodeError, YAMLError):  # DVC would not get past it either
+            entry.unlink()
+            said.append("DVC's note of an earlier run was damaged and is removed.")
+            continue
+        for out in earlier:
+            if out["path"] not in paths or out.get("md5", "") in seen:
+                continue
+            seen.add(out.get("md5", ""))
+            cached = Path(repo.cache.local.oid_to_path(out["md5"]))
+            if cached.is_file() and not is_right(cached, out["md5"].removesuffix(".dir")):
+                _remove(cached)
+                said.append(f"The cache's copy of an earlier {out['path']} was damaged and is removed.")
+    return said
+
+
 def _remove(path: Path) -> None:
     path.chmod(stat.S_IRUSR | stat.S_IWUSR)
     path.unlink()
@@ -63,9 +106,12 @@ def _remove(path: Path) -> None:
 
 def verify() -> int:
     """Print every output whose bytes are not those of dvc.lock; 0 if there is none."""
-    with Repo(str(ROOT)) as repo:
+    with opened(ROOT) as repo:
         recorded = results(repo)
-    problems = []
+        problems = [
+            f"{stage.addressing}: dvc.lock does not record its results (make run makes them)"
+            for stage in repo.index.stages if not all(out.hash_info for out in stage.outs)
+        ]
     for result in recorded:
         name = result.path.relative_to(ROOT).as_posix()
         if not result.path.exists():

@@ -32,8 +32,11 @@ def layers(net: nn.Sequential, images: torch.Tensor) -> str:
 
 def export(net: nn.Module, example: torch.Tensor) -> bytes:
     """`net` as a torch.export archive for any number of images: graph as JSON, weights as raw bytes, no pickle inside."""
-    program = torch.export.export(net.cpu().eval(), (example[:2].cpu(),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    net = net.cpu().to(memory_format=torch.contiguous_format).eval()  # the archive keeps the plain layout alone
+    program = torch.export.export(net, (example[:2].cpu(),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     program.example_inputs = None  # the one part that torch would pickle
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names the folders of this machine
     archive = io.BytesIO()  # a buffer: the archive holds its file's name, and a buffer has none
     torch.export.save(program, archive)
     return archive.getvalue()

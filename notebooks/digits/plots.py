@@ -4,13 +4,14 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from digits.comparison import Candidate, confusion
+from digits.closer import Calibration
+from digits.comparison import Candidate, confusion, interval
 from digits.training import Evaluation
 
-GREY, COLOURS = "#7d828a", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
+GREY, COLOURS = "#757a82", ["#4486d6", "#e07b39", "#3a9e6c", "#b65fa8", "#c9a227", "#5bb3c4", "#d4575a", "#8d7ae6"]
 INK = LinearSegmentedColormap.from_list("ink", [(0.5, 0.5, 0.5, 0.10), (0.27, 0.53, 0.84, 1.0)])
 
 set_matplotlib_formats("retina")
@@ -81,6 +82,40 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     return _show(figure)
 
 
+def calibration(groups: Calibration) -> Figure:
+    """How often answers are right against how sure they were, the dots larger where there are more answers."""
+    figure, axis = plt.subplots(figsize=(5, 3.6))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    axis.plot(groups.confidence, groups.accuracy, color=COLOURS[0])
+    axis.scatter(groups.confidence, groups.accuracy, s=15 + 45 * groups.counts.log10(), color=COLOURS[0])
+    low = min(groups.confidence.min().item(), groups.accuracy.min().item(), 0.5) - 0.05
+    axis.set(xlabel="mean confidence", ylabel="share of right answers", xlim=(low, 1.05), ylim=(low, 1.05))
+    return _show(figure)
+
+
+def mistakes_by_confidence(mistakes: torch.Tensor) -> Figure:
+    """How many of the surest answers are wrong [N], against their share of all answers."""
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.fill_between(torch.arange(1, len(mistakes) + 1) / len(mistakes), mistakes, color=COLOURS[1], alpha=0.25, linewidth=0)
+    axis.plot(torch.arange(1, len(mistakes) + 1) / len(mistakes), mistakes, color=COLOURS[1])
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="share of the answers, the surest first", ylabel="mistakes among them", xlim=(0, 1), ylim=(0, None))
+    return _show(figure)
+
+
+def accuracy_by_size(rows: list[dict]) -> Figure:
+    """Validation error against the number of training images, both on logarithmic scales."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    sizes = [row["images"] for row in rows]
+    axis.plot(sizes, [1 - row["validation_accuracy"] for row in rows], marker="o")
+    axis.set(xscale="log", yscale="log", xlabel="training images", ylabel="validation error", xticks=sizes, xticklabels=[f"{size:,}" for size in sizes])
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.yaxis.set_minor_formatter(PercentFormatter(1))
+    axis.xaxis.set_minor_locator(NullLocator())
+    return _show(figure)
+
+
 def compared_curves(candidates: list[Candidate]) -> Figure:
     """Validation error by epoch for all models, on a logarithmic scale."""
     figure, axis = plt.subplots(figsize=(8, 3))
@@ -92,11 +127,14 @@ def compared_curves(candidates: list[Candidate]) -> Figure:
     return _show(figure)
 
 
-def accuracies(names: list[str], values: list[float], intervals: list[tuple[float, float]]) -> Figure:
-    """Accuracy with its confidence interval, a line a model, the best on top."""
-    figure, axis = plt.subplots(figsize=(8, 0.45 * len(names) + 0.8))
-    places = range(len(names) - 1, -1, -1)
-    below, above = [v - low for v, (low, _) in zip(values, intervals)], [high - v for v, (_, high) in zip(values, intervals)]
-    axis.errorbar(values, places, xerr=[below, above], fmt="o", capsize=4)
-    axis.set(yticks=places, yticklabels=names, xlabel="validation accuracy, 95 % interval", ylim=(-0.6, len(names) - 0.4))
+def accuracies(candidates: list[Candidate], confidence: float) -> Figure:
+    """Validation accuracy with its confidence interval, a line a model, in the order given from the top."""
+    values = [each.validation.accuracy for each in candidates]
+    low, high = zip(*(interval(each.validation, confidence) for each in candidates))
+    figure, axis = plt.subplots(figsize=(8, 0.45 * len(candidates) + 0.8))
+    places = range(len(candidates) - 1, -1, -1)
+    spread = [[value - bound for value, bound in zip(values, low)], [bound - value for value, bound in zip(values, high)]]
+    axis.errorbar(values, places, xerr=spread, fmt="o", capsize=4)
+    axis.set(yticks=places, yticklabels=[each.name for each in candidates], ylim=(-0.6, len(candidates) - 0.4))
+    axis.set_xlabel(f"validation accuracy, {confidence:.0%} interval")
     return _show(figure)

@@ -47,9 +47,9 @@ def without_credentials(text: str) -> str:
 class Run:
     """One MLflow run. The first call that the store does not answer is the last that is made; the rest is listed as missed."""
 
-    def __init__(self, name: str, parameters: dict, digits_source: str, digits_digest: str):
-        self.name, self.id, self.missed, self.started = name, None, [], time.monotonic()
-        self.reachable, self.reason = True, ""
+    def __init__(self, name: str, parameters: dict, digits_source: str, digits_digest: str, device: str = "cpu"):
+        self.name, self.id, self.missed, self.by_epoch, self.started = name, None, [], set(), time.monotonic()
+        self.reachable, self.reason, self.device = True, "", device
         atexit.register(self._end, "FAILED")
         self._attempt("the run", self._open, parameters, digits_source, digits_digest)
 
@@ -86,7 +86,7 @@ class Run:
             _close_dead_runs(self.client, experiment)
         tags = {
             "mlflow.source.name": f"notebooks/{self.name}.ipynb", "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": _commit(),
-            "notebook": self.name, "process": _process(os.getpid()),
+            "notebook": self.name, "device": self.device, "process": _process(os.getpid()),
         }
         adopted = os.environ.get("MLFLOW_RUN_ID")  # whoever started the notebook may have made its run already
         run_id = adopted or self.client.create_run(experiment, run_name=self.name, tags=tags).info.run_id
@@ -100,6 +100,7 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        self.by_epoch |= set(metrics)
         self._attempt(f"epoch {epoch}", lambda: self.client.log_batch(self.id, [Metric(key, value, now, epoch) for key, value in metrics.items()]))
 
     def figure(self, name: str, figure: Figure) -> None:
@@ -129,8 +130,8 @@ class Run:
             self.client.log_artifacts(self.id, folder)
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Log the final numbers and the seconds since the start, and end the run."""
-        final = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+        """Log the final numbers that no epoch had, and the seconds since the start, and end the run."""
+        final = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key not in self.by_epoch}
         self._attempt("the final metrics", lambda: [self.client.log_metric(self.id, key, value) for key, value in final.items()])
         self._attempt("the seconds", lambda: self.client.log_metric(self.id, "seconds", time.monotonic() - self.started))
         self._end("FINISHED")
@@ -146,7 +147,7 @@ class Run:
 
 def start(name: str, parameters: dict, digits: Digits) -> Run:
     """Begin the MLflow run of a training of `name` on `digits`."""
-    return Run(name, parameters, digits.source, digits.digest)
+    return Run(name, parameters, digits.source, digits.digest, digits.train.images.device.type)
 
 
 def runs_of(run: Run, names: list[str]) -> dict[str, str]:
@@ -165,10 +166,10 @@ def runs_of(run: Run, names: list[str]) -> dict[str, str]:
 
 
 def _experiment(client, local: bool) -> str:
-    """The id of the experiment MLFLOW_EXPERIMENT_NAME (`digits` if unset), made where it is missing."""
+    """The id of the experiment MLFLOW_EXPERIMENT_NAME, made where it is missing; unset, it is `digits` in a stage, `explore` by hand."""
     from mlflow.exceptions import MlflowException
 
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "digits")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or ("digits" if os.environ.get("OUTPUT_ROOT") else "explore")
     if known := client.get_experiment_by_name(name):
         return known.experiment_id
     try:

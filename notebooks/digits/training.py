@@ -1,9 +1,8 @@
 """One training loop for every net: reproducible, on whole tensors, with a one-cycle schedule and averaged weights."""
 
 import copy
-import math
 import os
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +11,9 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from digits import progress
+from digits.augment import Draw, unmoved
 from digits.data import Split
-from digits.progress import say
 
 
 def prepare(seed: int, threads: int, device: str) -> torch.device:
@@ -61,60 +61,51 @@ def evaluate(net: nn.Module, split: Split, batch: int = 1000) -> Evaluation:
     return Evaluation(logits.float().softmax(1).cpu(), split.labels.cpu())
 
 
-def moved(images: torch.Tensor, shift: float, rotate: float, scale: float, generator: torch.Generator) -> torch.Tensor:
-    """Images [N, 1, H, W], each shifted by up to `shift` pixels, turned by up to `rotate` degrees and resized by up to the share `scale`.
-
-    One affine map an image, drawn uniformly (P. Simard, D. Steinkraus, J. Platt, Best practices for convolutional neural
-    networks, 2003); what comes in from outside has the grey of the background.
-    """
-    draw = lambda: torch.rand(len(images), generator=generator) * 2 - 1  # noqa: E731
-    angle, size, far = draw() * math.radians(rotate), 1 + draw() * scale, 2 * shift / images.shape[-1]
-    rows = [torch.stack([size * angle.cos(), -angle.sin(), far * draw()], 1), torch.stack([angle.sin(), size * angle.cos(), far * draw()], 1)]
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images)
-    background = images.min()
-    return F.grid_sample(images - background, grid, align_corners=False) + background
+def _average(averaged: list[torch.Tensor], newest: list[torch.Tensor], seen: torch.Tensor) -> None:
+    """Move the averages towards the newest values: over the last 50 steps or so, over fewer while there are not as many."""
+    get_ema_multi_avg_fn(min(0.98, (1 + int(seen)) / (10 + int(seen))))(averaged, newest, seen)
 
 
 def fit(
     net: nn.Module, train: Split, validation: Split, *, epochs: int, batch: int, lr: float, seed: int, weight_decay: float = 0.0,
-    shift: float = 0.0, rotate: float = 0.0, scale: float = 0.0, on_epoch=lambda epoch, metrics: None,
+    draw: Draw | None = None, on_epoch: Callable[[int, dict], None] = lambda epoch, metrics: None,
 ) -> list[dict]:
     """Train `net` in place and return one row an epoch: epoch, train_loss, validation_loss, validation_accuracy.
 
     AdamW on mini-batches under a one-cycle learning rate with peak `lr` (L. Smith, N. Topin, Super-Convergence,
     arXiv:1708.07120). What is judged, and left in `net`, is an exponential average of the weights, which is ahead of them
     while the rate is high (B. Polyak, A. Juditsky, Acceleration of stochastic approximation by averaging, 1992).
-    Training images are `moved` where shift [pixels], rotate [degrees] or scale [share] says so. `on_epoch(epoch, metrics)`
-    is called after every epoch.
+    `draw` (see augment) makes the batches, from the images as they are if it is None; `on_epoch(epoch, metrics)` is called
+    after every epoch.
     """
-    device = train.images.device
+    device, draw = train.images.device, draw or unmoved(train.images)
     net.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
+    averaged = AveragedModel(net, multi_avg_fn=_average, use_buffers=True)
     steps = max(1, len(train) // batch)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, foreach=True)
-    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
-    history, started = [], time.monotonic()
-    for epoch in range(1, epochs + 1):
-        net.train()
-        total = torch.zeros((), device=device)
-        order = torch.randperm(len(train), generator=generator).to(device)
-        for chosen in order[: steps * batch].split(batch):
-            images = train.images[chosen]
-            if shift or rotate or scale:
-                images = moved(images, shift, rotate, scale, generator)
-            loss = F.cross_entropy(net(images.contiguous(memory_format=torch.channels_last)), train.labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(net)
-            total += loss.detach()
-        judged = evaluate(averaged.module, validation)
-        metrics = {"train_loss": total.item() / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy}
-        history.append({"epoch": epoch, **metrics})
-        say(epoch=f"{epoch}/{epochs}", accuracy=f"{judged.accuracy:.4f}", seconds=round(time.monotonic() - started, 1))
-        on_epoch(epoch, metrics)
+    history = []
+    with progress.training(epochs, steps) as follower:
+        for epoch in range(1, epochs + 1):
+            net.train()
+            total = torch.zeros((), device=device)
+            order = torch.randperm(len(train), generator=generator).to(device)
+            for chosen in order[: steps * batch].split(batch):
+                images = draw(chosen, generator).contiguous(memory_format=torch.channels_last)
+                loss = F.cross_entropy(net(images), train.labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                averaged.update_parameters(net)
+                total += loss.detach()
+                follower.step()
+            judged = evaluate(averaged.module, validation)
+            metrics = {"train_loss": total.item() / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy}
+            history.append({"epoch": epoch, **metrics})
+            follower.epoch(metrics)
+            on_epoch(epoch, metrics)
     net.load_state_dict(copy.deepcopy(averaged.module.state_dict()))
     net.eval()
     return history

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbclient.client
 import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
@@ -17,10 +18,12 @@ from nbclient.exceptions import CellExecutionError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from pipeline import ROOT
+from pipeline import ROOT, Refused
 from pipeline.stage.source import KERNEL, strip
 
 KERNEL_SCRIPT = Path(__file__).with_name("kernel.py")
+# nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell timeout ends; both match the same.
+nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -44,17 +47,28 @@ class NotebookKernel(AsyncKernelManager):
         return [sys.executable, str(KERNEL_SCRIPT), "-f", self.connection_file, "--HistoryManager.hist_file=:memory:"]
 
 
+class KernelExit(RuntimeError):
+    """A cell asked the kernel to exit."""
+
+
 class EveryCellClient(PapermillNotebookClient):
     """Runs the cells in order; whatever ends one early leaves as an exception, with the cell's place in `reached`."""
 
-    reached = 0
+    reached, asked_to_exit = 0, False
 
     def papermill_execute_cells(self) -> None:
+        self.on_cell_executed = self._look_for_exit
         for index, cell in enumerate(self.nb.cells):
             self.reached = index
             self.execute_cell(cell, index)
+            if self.asked_to_exit:  # the kernel ends a moment later, in whatever cell it is by then
+                raise KernelExit("the cell asked the kernel to exit; a stage runs every cell")
             if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
                 raise RuntimeError("the cell was skipped; a stage runs every cell")
+
+    def _look_for_exit(self, cell, cell_index, execute_reply) -> None:
+        """IPython's exit() and quit() raise nothing: they leave a request in the cell's reply."""
+        self.asked_to_exit = any(request.get("source") == "ask_exit" for request in execute_reply["content"].get("payload", []))
 
 
 class StageEngine(NBClientEngine):
@@ -103,7 +117,8 @@ def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat
             )
         except Exception as error:  # of the cell, the kernel or the machine: each becomes the stage's failure
             if "client" not in record:
-                raise
+                said = " ".join(str(error).split())[:200]
+                raise Refused(f"notebooks/{notebook.name} could not be started: {type(error).__name__}: {said}") from None
             failure = _mark(record["notebook"], record["client"].reached, error)
         finally:
             ended.set()
@@ -112,13 +127,20 @@ def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat
 
 
 def _show_progress(name: str, path: Path, ended: threading.Event) -> None:
-    """Print what the notebook says while it works, a line an event, until `ended`."""
-    with path.open(encoding="utf-8") as file:
-        last = False
+    """Print what the notebook says while it works, a line an event, until `ended`; a line that a full disk cut short is left out."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        last, begun = False, ""
         while not last:
             last = ended.wait(0.2)
             for line in file:
-                event = json.loads(line)
+                begun += line
+                if not begun.endswith("\n"):
+                    continue
+                line, begun = begun, ""
+                try:
+                    event = dict(json.loads(line))
+                except (ValueError, TypeError):
+                    continue
                 said = [event.pop("message")] if "message" in event else []
                 print(f"{name}:", "  ".join([*said, *(f"{key} {value}" for key, value in event.items())]), flush=True)
 

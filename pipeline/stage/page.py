@@ -66,7 +66,7 @@ def render(notebook: nbformat.NotebookNode) -> str:
 
 def _without_requests(body: BeautifulSoup) -> None:
     """Take out what would run or fetch: scripts, frames, remote images (these become links); drop nbconvert's link marks."""
-    for tag in body.find_all(["script", "iframe", "object", "embed", "link", "style", "base", "form"]):
+    for tag in body.find_all(["script", "iframe", "object", "embed", "link", "meta", "style", "base", "form"]):
         tag.decompose()
     for tag in body.find_all(True):
         for name in [name for name in tag.attrs if name.startswith("on") or name in ("srcset", "background")]:

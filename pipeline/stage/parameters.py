@@ -11,11 +11,11 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import ROOT, Refused
+from pipeline.stage import source
 
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -60,16 +60,15 @@ def read(path: Path) -> dict:
 
 def definitions(notebook: Path) -> dict[str, Parameter]:
     """What the tagged cell of `notebook` declares, in order; Refused names the line that is not a declaration."""
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except FileNotFoundError:
-        raise Refused(f"{_shown(notebook)} is not there: every model in params.yaml needs its notebook, and every notebook its entry.") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise Refused(f"{_shown(notebook)} is not a notebook: {' '.join(str(error).split())[:200]}") from None
-    tagged = [cell for cell in cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])]
+    return declared_in(source.read(notebook)["cells"], _shown(notebook))
+
+
+def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
+    """What the tagged one of a notebook's `cells` declares; `where` names the notebook in a refusal."""
+    tagged = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
-        raise Refused(f"{_shown(notebook)} must have one cell tagged `parameters`, found {len(tagged)}.")
-    return _declared(tagged[0].source, _shown(notebook))
+        raise Refused(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
+    return _declared(source.code(tagged[0]), where)
 
 
 def _declared(code: str, where: str) -> dict[str, Parameter]:
@@ -83,8 +82,13 @@ def _declared(code: str, where: str) -> dict[str, Parameter]:
     for line in lines:
         written = ast.unparse(line)
         match line:
-            case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind), value=ast.Attribute(ast.Name("P"), source)) if name == source:
+            case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind), value=ast.Attribute(ast.Name("P"), same)) if name == same:
                 pass
+            case ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(kind)):
+                raise Refused(
+                    f"{where}: `{written}` in the parameters cell must read `{name}: {kind} = P.{name}`; where it is an exploration's "
+                    "value, `make adopt RUN=last` takes it into params.yaml and puts the line right."
+                )
             case _:
                 raise Refused(f"{where}: `{written}` in the parameters cell must read `name: type = P.name  # [low, high] meaning`.")
         comment = comments.get(line.lineno, "")

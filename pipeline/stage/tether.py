@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+from pipeline import Refused
+
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe", "pwsh"}
 
 
@@ -40,5 +42,8 @@ def die_with_starter() -> None:
 
     ancestors = psutil.Process().parents()
     starter = next((each for each in ancestors if each.name() not in SHELLS), None)
-    above = [each for each in ancestors if str(each.pid) == os.environ.get("STARTED_BY")]
-    die_with([each for each in (starter, *above) if each])
+    above = os.environ.get("STARTED_BY")
+    run = [each for each in ancestors if str(each.pid) == above]
+    if above and not run:  # it was killed before this stage came to life, and DVC still starts what it was told to
+        raise Refused("The run that started this stage has ended: nothing is done.")
+    die_with([each for each in (starter, *run) if each])

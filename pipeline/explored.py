@@ -1,0 +1,37 @@
+"""What MLflow remembers of the runs that were made by hand."""
+
+import os
+
+from pipeline import ROOT, Refused
+
+EXPLORATIONS = "explore"  # the experiment of notebooks that no stage runs
+
+
+def recorded(run: str) -> tuple[str, str, dict[str, str]]:
+    """The id, the notebook's name and the parameters (as text) of the run with the id `run`, or of the newest finished exploration for `last`."""
+    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_LOGGING_LEVEL": "ERROR"}.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
+    if address.startswith("sqlite:") and not os.environ.get("MLFLOW_TRACKING_URI") and not (ROOT / "mlflow.db").exists():
+        raise Refused("There is no run to adopt yet: run a notebook in JupyterLab (make lab) first.")
+    client = mlflow.MlflowClient(address)
+    try:
+        found = _newest(client) if run == "last" else client.get_run(run)
+    except MlflowException as error:
+        raise Refused(f"MLflow does not give run {run!r}: {' '.join(str(error).split())[:200]}") from None
+    if "notebook" not in found.data.tags:
+        raise Refused(f"Run {run} has no tag `notebook`, so it is none of this project's notebooks.")
+    return found.info.run_id, found.data.tags["notebook"], dict(found.data.params)
+
+
+def _newest(client):
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPLORATIONS
+    experiment = client.get_experiment_by_name(name)
+    query = "attributes.status = 'FINISHED'"
+    runs = client.search_runs([experiment.experiment_id], query, max_results=1, order_by=["attributes.start_time DESC"]) if experiment else []
+    if not runs:
+        raise Refused(f"MLflow's experiment {name} has no finished run yet: run a notebook in JupyterLab (make lab) to its end first.")
+    return runs[0]
