@@ -194,6 +194,11 @@ def family(project: Path) -> list[psutil.Process]:
     return found
 
 
+def as_from_a_terminal() -> None:
+    """Ctrl-C reaches the process, also where whoever runs the tests ignores it (a shell's background job does)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 SLOW = "import time, os\nfrom pathlib import Path\nfor i in range(1000):\n    Path(os.environ['OUTPUT_ROOT'], 'beat').write_text(str(i))\n    time.sleep(0.1)"
 
 
@@ -219,7 +224,7 @@ def wait_for(condition, seconds: float) -> bool:
 def test_nothing_lives_on_after_a_kill(project, started, killed, signal_sent):
     write(project, SLOW)
     log = (project.parent / f"{project.name}.log").open("w")
-    process = subprocess.Popen([sys.executable, "-m", *started], cwd=project, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-m", *started], cwd=project, stdout=log, stderr=log, start_new_session=True, preexec_fn=as_from_a_terminal)
     assert wait_for((project / "beat").exists, 60), Path(log.name).read_text()
     victim = process.pid
     if killed == "kernel":
@@ -247,7 +252,9 @@ def test_an_interrupt_starts_nothing_more(project):
         shutil.copy(project / "notebooks" / "x.ipynb", project / "notebooks" / f"{name}.ipynb")
     (project / "params.yaml").write_text("models:\n" + "".join(f"  {name}:\n    n: 1\n" for name in "xyz"))
     words = [sys.executable, "-m", "pipeline", "run", "--jobs", "1"]
-    process = subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=as_from_a_terminal
+    )
     assert wait_for((project / "beat").exists, 60)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=30)[0]
