@@ -83,6 +83,14 @@ def test_training_learns_and_repeats_itself_bit_for_bit(small, draw):
     assert train(small, seed=1, **options)[1] != history
 
 
+@pytest.mark.parametrize("epochs, batch", [(1, 1000), (2, 1000), (10, 50), (1, 5), (3, 25)])
+def test_training_of_few_steps(epochs, batch):
+    """From a single step on, also where a tenth of the steps is exactly one."""
+    few = data.Split(torch.randn(50, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 10)
+    history = training.fit(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), few, few, epochs=epochs, batch=batch, lr=0.01, seed=0)
+    assert len(history) == epochs and all(math.isfinite(row["train_loss"]) for row in history)
+
+
 def test_augmentation(small):
     images, chosen = small.train.images[:50], torch.tensor([4, 4, 9])
     generator = torch.Generator().manual_seed(0)

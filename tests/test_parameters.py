@@ -72,8 +72,11 @@ def test_one_sentence_for_a_bad_value(tmp_path, changes, key, expected, found):
     ({"models": "data: {}\nmodels: {data: {}}\n"}, "params.yaml: models.data has the name of the section data"),
     ({"models": "models: {y: {}}\n"}, "params.yaml has no section 'x'; there are y."),
     ({"text": "just words\n"}, "params.yaml must hold sections"),
-    ({"text": "models:\n  x: [1\n"}, "params.yaml is not valid YAML:"),
-    ({"text": "models:\n  x:\n    lr: 1\n    lr: 2\n"}, "params.yaml is not valid YAML:"),
+    ({"text": "1: {}\nmodels: {x: {}}\n"}, "params.yaml has a section with the name 1; a name is small letters"),
+    ({"text": "'$(pwned)': {}\nmodels: {x: {}}\n"}, "params.yaml has a section with the name '$(pwned)'"),
+    ({"text": "models:\n  x: [1\n"}, "params.yaml is not valid YAML: expected ',' or ']'"),
+    ({"text": "models:\n  x:\n    lr: 1\n    lr: 2\n"}, 'params.yaml is not valid YAML: found duplicate key "lr" with value "2"'),
+    ({"text": "models: !!python/object/apply:os.getcwd []\n"}, "params.yaml is not valid YAML: could not determine a constructor"),
     ({"tags": ()}, "notebooks/x.ipynb must have one cell tagged `parameters`, found 0."),
     ({"tags": (("parameters",), ("parameters",))}, "notebooks/x.ipynb must have one cell tagged `parameters`, found 2."),
     ({"cell": "epochs = 3"}, "notebooks/x.ipynb: `epochs = 3` in the parameters cell must read `name: type = P.name"),
@@ -85,6 +88,8 @@ def test_one_sentence_for_a_bad_value(tmp_path, changes, key, expected, found):
     ({"cell": "epochs: int = P.epochs  # n = 3"}, "has an = in its comment."),
     ({"cell": "epochs: int = P.epochs  # [1, many] passes"}, "must be two numbers such as [1, 100]"),
     ({"cell": "epochs: int = P.epochs  # [9, 1] passes"}, "must be two numbers such as [1, 100]"),
+    ({"cell": "epochs: int = P.epochs  # [nan, 1] passes"}, "must be two numbers such as [1, 100]"),
+    ({"cell": "device: str = P.device  # [1, 9] passes"}, "must be two numbers such as [1, 100]"),
     ({"cell": "epochs: int = P.epochs  # [1, 9"}, "must be two numbers such as [1, 100]"),
     ({"cell": "epochs: int ="}, "line 1 of the parameters cell is not Python"),
 ])
@@ -92,6 +97,19 @@ def test_one_sentence_for_a_bad_definition(tmp_path, options, said):
     with pytest.raises(Refused) as refused:
         parameters.checked("x", project(tmp_path, **options))
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1" + "0" * 400])
+def test_a_float_without_a_range_is_a_finite_number(tmp_path, value):
+    with pytest.raises(Refused, match=r"models.x.lr must be float \(step\), found"):
+        parameters.checked("x", project(tmp_path, cell="lr: float = P.lr  # step", epochs=None, device=None, loud=None, lr=value))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    project(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"models: {x: {}} # \xff\n")
+    with pytest.raises(Refused, match="params.yaml is not valid YAML: 'utf-8' codec"):
+        parameters.checked("x", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../x", "models", "x y", "", "nothing"])

@@ -1,5 +1,6 @@
 """MNIST by torchvision's own download, from mirrors on loopback; the small digits from scikit-learn."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import http.server
 import os
 import shutil
 import socket
+import socketserver
 import struct
 import threading
 from pathlib import Path
@@ -133,6 +135,34 @@ def test_all_dead(monkeypatch, tmp_path):
     with pytest.raises(sources.MirrorsUnreachable) as refused:
         fetch(monkeypatch, tmp_path, "http://127.0.0.1:9/a", "http://127.0.0.1:9/b", "/no/such/folder")
     assert all(each in str(refused.value) for each in ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/", "/no/such/folder"))
+
+
+def test_what_is_no_mirror_is_passed_over(files, monkeypatch, tmp_path):
+    """Something that speaks no HTTP, or breaks off in the middle, or has an address that is none; whatever it is, no password is repeated."""
+    answers = {"other": b"SSH-2.0-OpenSSH_9.2\r\n", "short": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nabc"}
+    with contextlib.ExitStack() as stack:
+        addresses = ["gopher://127.0.0.1/", "http://someone:hunter2@127.0.0.1:9/", "http://someone:hun@ter2@127.0.0.1:port/"]
+        for answer in answers.values():
+            server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), answering(answer)))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            addresses.append(f"http://127.0.0.1:{server.server_address[1]}/")
+        with pytest.raises(sources.MirrorsUnreachable) as refused:
+            fetch(monkeypatch, tmp_path, *addresses)
+        said = str(refused.value)
+        assert "hun" not in said and "ter2" not in said and "someone" not in said and all(each in said for each in addresses if "@" not in each)
+        assert is_whole(fetch(monkeypatch, tmp_path, *addresses, str(files)))
+
+
+def answering(content: bytes) -> type:
+    """A handler that says `content` to whoever asks, and hangs up."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(10_000)
+            self.request.sendall(content)
+
+    return Answer
 
 
 def test_torchvisions_mirrors_are_the_default(monkeypatch):

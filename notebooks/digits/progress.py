@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,11 @@ def say(**event) -> None:
             file.write(json.dumps(event) + "\n")
     else:
         print("  ".join(f"{key} {value}" if key != "message" else value for key, value in event.items()), file=sys.stderr)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with the user and password cut out of every address in it."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Where the images come from: MNIST by torchvision, or the small set of digits that scikit-learn carries."""
 
 import contextlib
+import http.client
 import io
 import os
 import shutil
@@ -13,6 +14,7 @@ from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity
 
 from digits.paths import ROOT
+from digits.progress import without_credentials
 
 ANSWER_WITHIN = 20  # seconds a mirror may stay silent
 
@@ -44,8 +46,8 @@ def mnist(folder: Path | None = None) -> dict[str, torch.Tensor]:
         for mirror in mirrors():
             try:
                 return _from_mirror(mirror, folder, raw)
-            except (RuntimeError, OSError) as error:
-                refused.append(f"{mirror} ({' '.join(str(error).split())[-200:]})")
+            except (RuntimeError, OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
+                refused.append(without_credentials(f"{mirror} ({' '.join(without_credentials(str(error)).split())[-200:]})"))
     finally:
         socket.setdefaulttimeout(before)
     raise MirrorsUnreachable(

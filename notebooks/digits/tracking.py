@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import io
 import os
-import re
 import socket
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ from torch import nn
 from digits import models, paths
 from digits.data import Digits
 from digits.paths import ROOT
-from digits.progress import say
+from digits.progress import say, without_credentials
 
 PATIENCE = 25  # seconds that a store may take to answer; the first that it does not is the last that is asked
 for name, value in {
@@ -39,11 +38,6 @@ def store_address() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
 
 
-def without_credentials(text: str) -> str:
-    """`text` with the user and password cut out of every address in it."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
-
-
 class Run:
     """One MLflow run. The first call that the store does not answer is the last that is made; the rest is listed as missed."""
 
@@ -51,6 +45,9 @@ class Run:
         self.name, self.id, self.missed, self.by_epoch, self.started = name, None, [], set(), time.monotonic()
         self.reachable, self.reason, self.device = True, "", device
         atexit.register(self._end, "FAILED")
+        with contextlib.suppress(ImportError):  # slow on a busy machine, and no reason to lose patience with the store
+            import mlflow  # noqa: F401
+
         self._attempt("the run", self._open, parameters, digits_source, digits_digest)
 
     def _attempt(self, what: str, call, *arguments):
@@ -72,7 +69,7 @@ class Run:
             worker.join(PATIENCE)
         if worker.is_alive() or failures:
             self.reachable, self.missed = False, [*self.missed, what]
-            self.reason = without_credentials(" ".join(str(failures[0]).split())[:200]) if failures else f"no answer within {PATIENCE} s"
+            self.reason = " ".join(without_credentials(str(failures[0])).split())[:200] if failures else f"no answer within {PATIENCE} s"
 
     def _open(self, parameters: dict, source: str, digest: str) -> None:
         import mlflow
@@ -188,8 +185,16 @@ def _close_dead_runs(client, experiment: str) -> None:
     """Mark as KILLED what a process of this machine left RUNNING when it was killed."""
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
         host, _, pid = run.data.tags.get("process", "").partition(":")
-        if host == socket.gethostname() and not psutil.pid_exists(int(pid)):
+        if host == socket.gethostname() and pid.isdigit() and not _is_alive(int(pid), run.info.start_time / 1000):
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    """Whether the process that began a run at `started` (seconds since 1970) is there, and no later one with its number."""
+    try:
+        return psutil.Process(pid).create_time() <= started + 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _commit() -> str:

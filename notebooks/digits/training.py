@@ -83,7 +83,8 @@ def fit(
     averaged = AveragedModel(net, multi_avg_fn=_average, use_buffers=True)
     steps = max(1, len(train) // batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
-    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
+    climb = min(0.9, max(0.1, 2 / (epochs * steps)))  # two steps at least: OneCycleLR divides by the steps of the climb less one
+    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=climb)
     generator = torch.Generator().manual_seed(seed)
     history = []
     with progress.training(epochs, steps) as follower:

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
+from bs4.element import PreformattedString
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -14,7 +15,15 @@ from pygments.formatters import HtmlFormatter
 from pipeline import ROOT
 
 CSS = Path(__file__).with_name("page.css")
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+# What runs, fetches or leads away by itself, what changes attributes later, and what a browser reads otherwise than our parser does.
+REFUSED_TAGS = [
+    "script", "style", "link", "meta", "base", "title", "form", "iframe", "frame", "frameset", "object", "embed", "applet", "portal", "track", "animate", "set",
+    "noscript", "noembed", "noframes", "template", "textarea", "xmp", "plaintext",
+]
+REFUSED_ATTRIBUTES = {"srcset", "srcdoc", "background", "poster", "ping", "action", "formaction", "data", "lowsrc", "dynsrc", "codebase", "archive"}
+ADDRESS = re.compile(r"url\s*\((?!\s*[\"']?#)", re.I)  # in CSS, and in SVG's attributes that take what CSS takes
+OTHER_ADDRESS = re.compile(r"\\|image(-set)?\s*\(|src\s*\(", re.I)  # in CSS; a backslash can hide any of them
 
 
 class MathRenderer(IPythonRenderer):
@@ -52,6 +61,7 @@ def render(notebook: nbformat.NotebookNode) -> str:
     """
     cells, _ = CellsExporter(template_name="basic").from_notebook_node(notebook)
     body = BeautifulSoup(cells, "html.parser")
+    _set_mathematics(body)
     _without_requests(body)
     contents = _contents(body)
     first = body.find("h1")
@@ -64,15 +74,22 @@ def render(notebook: nbformat.NotebookNode) -> str:
     )
 
 
+def _set_mathematics(body: BeautifulSoup) -> None:
+    """Set what cells showed as LaTeX, as their Markdown is set; take off the random name that nbconvert gives an output of JavaScript."""
+    for shown in body.select(".output_latex"):
+        latex = shown.get_text()
+        shown.clear()
+        shown.append(BeautifulSoup(CellsExporter().markdown2html(latex), "html.parser"))
+    for output in body.select(".output_javascript"):
+        del output["id"]
+
+
 def _without_requests(body: BeautifulSoup) -> None:
     """Take out what would run or fetch: scripts, frames, remote images (these become links); drop nbconvert's link marks."""
-    for tag in body.find_all(["script", "iframe", "object", "embed", "link", "meta", "style", "base", "form"]):
+    for hidden in body.find_all(string=lambda text: isinstance(text, PreformattedString)):  # comments and their like
+        hidden.extract()
+    for tag in body.find_all(REFUSED_TAGS):
         tag.decompose()
-    for tag in body.find_all(True):
-        for name in [name for name in tag.attrs if name.startswith("on") or name in ("srcset", "background")]:
-            del tag[name]
-        if tag.name == "a" and re.match(r"\s*(javascript|data|vbscript):", tag.get("href", ""), re.I):
-            del tag["href"]
     for image in body.find_all(["img", "video", "audio", "source", "image"]):
         address = image.get("src") or image.get("xlink:href") or image.get("href") or ""
         if not address.startswith("data:image/"):
@@ -81,8 +98,21 @@ def _without_requests(body: BeautifulSoup) -> None:
             image.replace_with(link)
         elif not image.get("alt"):
             image["alt"] = "figure"
+    for tag in body.find_all(True):
+        for name in [name for name, value in tag.attrs.items() if not _is_harmless(tag, name, value if isinstance(value, str) else " ".join(value))]:
+            del tag[name]
     for mark in body.find_all("a", class_="anchor-link"):
         mark.decompose()
+
+
+def _is_harmless(tag: Tag, name: str, value: str) -> bool:
+    """Whether an attribute neither runs nor fetches anything."""
+    if name in ("href", "xlink:href", "src"):
+        address = re.sub(r"[\x00-\x20]", "", value).lower()  # browsers do not see these either
+        scheme = re.match(r"([^/?#]*):", address)
+        link = tag.name == "a" and name == "href" and (not scheme or scheme[1] in ("http", "https", "mailto"))
+        return link or address.startswith("#") or (tag.name == "img" and address.startswith("data:image/"))
+    return not (name.startswith("on") or name in REFUSED_ATTRIBUTES or ADDRESS.search(value) or (name == "style" and OTHER_ADDRESS.search(value)))
 
 
 def _contents(body: BeautifulSoup) -> str:

@@ -7,6 +7,7 @@ or neither before the meaning. Everything is checked before a kernel starts, and
 import ast
 import io
 import re
+import sys
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,10 @@ class Parameter:
     def accepts(self, value: object) -> bool:
         """Whether `value` has the type (an int may stand for a float, a bool for nothing else) and lies in the range."""
         right_type = type(value) is TYPES[self.type] or (self.type == "float" and type(value) is int)
-        if not right_type or not self.allowed:
-            return right_type
+        if not right_type or (self.type == "float" and not abs(value) <= sys.float_info.max):
+            return False
+        if not self.allowed:
+            return True
         if self.allowed.startswith("{"):
             return str(value) in re.split(r"\s*,\s*", self.allowed[1:-1].strip())
         opens, low, high, closes, _ = INTERVAL.fullmatch(self.allowed).groups()
@@ -51,11 +54,20 @@ def read(path: Path) -> dict:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refused(f"{path.name} is not there: take it from git again (git checkout {path.name}).") from None
-    except YAMLError as error:
-        raise Refused(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        reason = f"{error.problem} in line {place.line + 1}, column {place.column + 1}" if place else str(error)
+        raise Refused(f"{path.name} is not valid YAML: {' '.join(reason.split())}.") from None
     if not isinstance(values, dict):
         raise Refused(f"{path.name} must hold sections such as data: and models:, found {values!r}.")
+    for name in values:
+        _check_name(name, f"{path.name} has a section with the name")
     return values
+
+
+def _check_name(name: object, what: str) -> None:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Refused(f"{what} {name!r}; a name is small letters, digits and _, a letter first.")
 
 
 def definitions(notebook: Path) -> dict[str, Parameter]:
@@ -107,7 +119,7 @@ def _allowed(comment: str, kind: str, where: str) -> tuple[str, str]:
         return "", comment
     interval = INTERVAL.fullmatch(comment)
     try:
-        if kind not in ("int", "float") or float(interval[2]) > float(interval[3]):
+        if kind not in ("int", "float") or not float(interval[2]) <= float(interval[3]):
             raise ValueError
     except (TypeError, ValueError):
         raise Refused(f"{where} must be two numbers such as [1, 100] or (0, 1], for an int or a float; found `{comment}`.") from None
@@ -120,8 +132,7 @@ def models(values: dict) -> list[str]:
     if not isinstance(named, dict) or not named:
         raise Refused(f"params.yaml: models must hold at least one model with its parameters, found {named!r}.")
     for name in named:
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise Refused(f"params.yaml: models has the name {name!r}; a name is small letters, digits and _, a letter first.")
+        _check_name(name, "params.yaml: models has the name")
         if name in values:
             raise Refused(f"params.yaml: models.{name} has the name of the section {name}; give the model another one.")
     return list(named)
@@ -131,7 +142,7 @@ def checked(name: str, root: Path = ROOT) -> tuple[Path, dict]:
     """The notebook of stage `name` and its values from params.yaml, typed; Refused names file, key, what was expected, what was found."""
     everything = read(root / "params.yaml")
     of_models = models(everything)
-    if name not in of_models and (not NAME.fullmatch(name) or name == "models" or name not in everything):
+    if name not in of_models and (name == "models" or name not in everything):
         raise Refused(f"params.yaml has no section {name!r}; there are {', '.join([*(key for key in everything if key != 'models'), *of_models])}.")
     key, values = (f"models.{name}", everything["models"][name]) if name in of_models else (name, everything[name])
     notebook = root / "notebooks" / f"{name}.ipynb"
