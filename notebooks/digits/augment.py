@@ -41,7 +41,8 @@ def moved(images: torch.Tensor, shift: float, rotate: float, scale: float) -> Dr
     def draw(chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         angle, size, right, down = torch.rand(4, len(chosen), generator=generator) * 2 - 1
         angle, size = angle * math.radians(rotate), 1 + size * scale
-        rows = [torch.stack([size * angle.cos(), -angle.sin(), far * right], 1), torch.stack([angle.sin(), size * angle.cos(), far * down], 1)]
+        across, along = size * angle.cos(), size * angle.sin()
+        rows = [torch.stack([across, -along, far * right], 1), torch.stack([along, across, far * down], 1)]
         grid = F.affine_grid(torch.stack(rows, 1), [len(chosen), *images.shape[1:]], align_corners=False).to(images)
         return F.grid_sample(images[chosen] - background, grid, align_corners=False) + background
 
