@@ -46,7 +46,7 @@ def _run(jobs: int, force: bool) -> int:
         healed = heal_cache(repo)
         upstream = graph(repo)
         changed = set(upstream) if force else with_downstream(set(repo.status()), upstream)
-        if not force:
+        if changed and not force:
             healed += heal_run_cache(repo, changed)
     for sentence in healed:
         print(sentence, flush=True)
