@@ -3,14 +3,16 @@ PIPELINE = $(PYTHON) -m pipeline
 
 RUN ?= last
 
-.PHONY: run test test-lab lab adopt model ui verify report bench setup pins
+.PHONY: run test test-lab test-remote lab adopt model ui sync verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
 test-lab: ; @$(PIPELINE) test tests/lab
+test-remote: ; @$(PIPELINE) test tests/remote
 lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
 adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes)
 model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
-ui: ; @$(PIPELINE) tool -- mlflow ui --backend-store-uri sqlite:///mlflow.db
+ui: ; @$(PIPELINE) ui
+sync: ; @$(PIPELINE) sync
 verify: ; @$(PIPELINE) verify
 report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(OUT))
 bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py

@@ -57,7 +57,7 @@ def _report(given: argparse.Namespace) -> int:
 
 def _test(given: argparse.Namespace) -> int:
     environment.ensure(RUN, TEST)
-    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests", "--ignore=tests/lab"])]]
+    checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests", "--ignore=tests/lab", "--ignore=tests/remote", "--ignore=tests/sweep"])]]
     return max(subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment.with_tools()).returncode for check in checks)
 
 
@@ -91,6 +91,24 @@ def _model(given: argparse.Namespace) -> int:
     from pipeline.edit import new_model
 
     return new_model(given.name, given.like)
+
+
+def _sync(_: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.sync import sync
+
+    return sync()
+
+
+def _ui(_: argparse.Namespace) -> int:
+    """MLflow's own page on the local store; a server has one already."""
+    environment.ensure(RUN)
+    from pipeline.tracking import LOCAL, address, without_credentials
+
+    if address() != LOCAL:
+        print(f"The runs are at {without_credentials(address())}.")
+        return 0
+    return subprocess.run([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", LOCAL], cwd=ROOT, env=environment.with_tools()).returncode
 
 
 def _git(given: argparse.Namespace) -> int:
@@ -138,6 +156,8 @@ def main() -> int:
     model = command("model", _model, "make the notebook and the parameters of a new model")
     model.add_argument("name")
     model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
+    command("sync", _sync, "send what the tracking store did not take while a training ran")
+    command("ui", _ui, "open MLflow's page on the local store")
     git = command("git", _git, "have git show and merge notebooks by cells and commit their source alone; setup does it too")
     git.add_argument("--remove", action="store_true", help="take it away again")
     git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")

@@ -1,6 +1,7 @@
 """Changes that a person asks for to params.yaml and to notebooks: shown first, written whole, comments and types kept."""
 
 import ast
+import contextlib
 import difflib
 import io
 import re
@@ -66,6 +67,16 @@ def with_parameters_restored(code: str) -> str:
                 whole = lines[value.lineno - 1]
                 lines[value.lineno - 1] = whole[: value.col_offset] + f"P.{name}".encode() + whole[value.end_col_offset :]
     return b"".join(lines).decode()
+
+
+def put_by_hand(code: str) -> dict:
+    """The values that an exploration has put into a parameters cell's `code` in the place of `P.name`, by name."""
+    found = {}
+    for line in ast.parse(code).body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+            with contextlib.suppress(ValueError):  # P.name, or a computed value: nothing to compare with
+                found[line.target.id] = ast.literal_eval(line.value)
+    return found
 
 
 def restored(notebook: Path) -> str:
@@ -143,6 +154,8 @@ def adopt(run: str, yes: bool) -> int:
     before = path.read_text(encoding="utf-8")
     after = with_values(before, key, taken)
     edited = source_then != source.stripped(notebook.read_text(encoding="utf-8"))
+    if run == "last" and edited:
+        _refuse_other_values(notebook, words, run_id)
     if before == after:
         print(f"params.yaml holds the values of run {run_id} ({name}) already.")
     elif approved(before, after, "params.yaml", yes):
@@ -155,6 +168,17 @@ def adopt(run: str, yes: bool) -> int:
         write_whole(notebook, source_then)
         print(f"notebooks/{name}.ipynb reads its values from params.yaml again; where it is open, reload it from disk (File menu).")
     return 0
+
+
+def _refuse_other_values(notebook: Path, words: dict[str, str], run_id: str) -> None:
+    """Refused where the parameters cell holds values that the newest finished run did not have: that run is not the one which is meant."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for key, value in put_by_hand(cell.source).items() if "parameters" in cell.metadata.get("tags", []) else ():
+            if key in words and words[key] != str(value):
+                raise Refused(
+                    f"notebooks/{notebook.name} says {key} = {value}, its newest finished run ({run_id}) had {words[key]}: run the notebook "
+                    f"to its end first, or name the run that you mean (make adopt RUN={run_id})."
+                )
 
 
 def _typed(declared: dict[str, parameters.Parameter], words: dict[str, str], run_id: str) -> dict:

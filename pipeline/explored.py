@@ -3,23 +3,21 @@
 import os
 
 from pipeline import ROOT, Refused
+from pipeline.tracking import LOCAL, address, client
 
 EXPLORATIONS = "explore"  # the experiment of notebooks that no stage runs
 
 
 def recorded(run: str) -> tuple[str, str, dict[str, str]]:
     """The id, the notebook's name and the parameters (as text) of the run with the id `run`, or of the newest finished exploration for `last`."""
-    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_LOGGING_LEVEL": "ERROR"}.items():
-        os.environ.setdefault(name, value)
-    import mlflow
     from mlflow.exceptions import MlflowException
 
-    address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
-    if address.startswith("sqlite:") and not os.environ.get("MLFLOW_TRACKING_URI") and not (ROOT / "mlflow.db").exists():
+    store = address()
+    if store == LOCAL and not (ROOT / "mlflow.db").exists():
         raise Refused("There is no run to adopt yet: run a notebook in JupyterLab (make lab) first.")
-    client = mlflow.MlflowClient(address)
+    known = client(store)
     try:
-        found = _newest(client) if run == "last" else client.get_run(run)
+        found = _newest(known) if run == "last" else known.get_run(run)
     except MlflowException as error:
         raise Refused(f"MLflow does not give run {run!r}: {' '.join(str(error).split())[:200]}") from None
     if "notebook" not in found.data.tags:

@@ -81,6 +81,11 @@ def test_an_exploration_is_adopted(project):
     (project.root / "notebooks/explored.py").unlink()
     assert project.git("status", "--porcelain").split() == ["M", "notebooks/linear.ipynb"], "only the edited cell"
     assert "a yes on a terminal" in project.pipeline("adopt", "last", code=2)
+    edited = notebook.read_text(encoding="utf-8")
+    notebook.write_text(edited.replace("epochs: int = 16", "epochs: int = 17"), encoding="utf-8")
+    said = project.pipeline("adopt", "last", "--yes", code=2)
+    assert "says epochs = 17, its newest finished run" in said and "had 16" in said, "an edit that was not run to its end is not dropped in silence"
+    notebook.write_text(edited, encoding="utf-8")
     said = project.pipeline("adopt", "last", "--yes")
     assert "-    epochs: 15" in said and "+    epochs: 16" in said
     assert notebook.read_text(encoding="utf-8") == original
