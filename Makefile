@@ -3,7 +3,7 @@ PIPELINE = $(PYTHON) -m pipeline
 
 RUN ?= last
 
-.PHONY: run test test-lab test-remote lab adopt model ui sync verify report bench setup pins
+.PHONY: run test test-lab test-remote lab adopt model ui sync remote secrets promote predict verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
 test-lab: ; @$(PIPELINE) test tests/lab
@@ -13,6 +13,10 @@ adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes)
 model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
 ui: ; @$(PIPELINE) ui
 sync: ; @$(PIPELINE) sync
+remote: ; @$(PIPELINE) remote $(if $(filter undefined,$(origin URL)),,--url '$(URL)') $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(DATA),--data '$(DATA)') $(if $(ENDPOINT),--endpoint '$(ENDPOINT)')
+secrets: ; @$(PIPELINE) secrets
+promote: ; @$(PIPELINE) promote $(if $(MODEL),'$(MODEL)')
+predict: ; @$(PIPELINE) predict '$(IMAGE)'
 verify: ; @$(PIPELINE) verify
 report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(OUT))
 bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py

@@ -100,6 +100,38 @@ def _sync(_: argparse.Namespace) -> int:
     return sync()
 
 
+def _remote(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline import remote
+
+    if given.unset or given.url == "":
+        return remote.unset()
+    if not (given.url or given.tracking or given.data):
+        return remote.check()
+    return remote.use(given.url or "", given.tracking or "", given.data or "", given.endpoint or "")
+
+
+def _secrets(_: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.remote import secrets
+
+    return secrets()
+
+
+def _promote(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.registry import promote
+
+    return promote(given.model)
+
+
+def _predict(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.predict import predict
+
+    return predict(given.image)
+
+
 def _ui(_: argparse.Namespace) -> int:
     """MLflow's own page on the local store; a server has one already."""
     environment.ensure(RUN)
@@ -157,6 +189,17 @@ def main() -> int:
     model.add_argument("name")
     model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
     command("sync", _sync, "send what the tracking store did not take while a training ran")
+    remote = command("remote", _remote, "track, and keep data and models, on servers; without options, try the ones that are set")
+    remote.add_argument("--url", metavar="https://HOST/OWNER/REPO", help="a repository of DagsHub's form; empty: back to local")
+    remote.add_argument("--tracking", metavar="ADDRESS", help="an MLflow server")
+    remote.add_argument("--data", metavar="ADDRESS", help="a DVC remote: s3://bucket/path, https://..., ssh://..., a folder")
+    remote.add_argument("--endpoint", metavar="ADDRESS", help="where the S3-compatible store is")
+    remote.add_argument("--unset", action="store_true", help="back to local")
+    command("secrets", _secrets, "which secrets are set, never a value")
+    promote = command("promote", _promote, "register the comparison's champion, or the model that is named")
+    promote.add_argument("model", nargs="?", default="")
+    predict = command("predict", _predict, "ask the registered champion about an image")
+    predict.add_argument("image", type=Path)
     command("ui", _ui, "open MLflow's page on the local store")
     git = command("git", _git, "have git show and merge notebooks by cells and commit their source alone; setup does it too")
     git.add_argument("--remove", action="store_true", help="take it away again")

@@ -15,8 +15,9 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from pipeline import ROOT, Refused
+from pipeline import ROOT, Refused, sync
 from pipeline.environment import with_tools
+from pipeline.registry import promote_once
 from pipeline.stage import parameters, source
 from pipeline.stage.files import write_whole
 from pipeline.verify import heal_cache, heal_run_cache, opened
@@ -53,6 +54,7 @@ def _run(jobs: int, force: bool) -> int:
     if not changed:
         order_lock(list(upstream))  # plain `dvc repro` may have appended
         print("Everything is up to date. The result: reports/compare.html")
+        _after()
         return 0
     failed = execute(changed, upstream, jobs, force)
     order_lock(list(upstream))
@@ -65,8 +67,16 @@ def _run(jobs: int, force: bool) -> int:
         for reason in failed.values():
             print(reason, file=sys.stderr)
         return 1
-    print(f"Done in {time.monotonic() - started:.0f} s. The result: reports/compare.html")
+    print(f"Done in {time.monotonic() - started:.0f} s. The result: reports/compare.html", flush=True)
+    _after()
     return 0
+
+
+def _after() -> None:
+    """The comparison stands: its champion is registered, and what no server has yet is named."""
+    promote_once()
+    if sync.waiting():
+        print("Runs that the tracking store did not take are kept in unsent/: make sync sends them.")
 
 
 def check_all() -> None:

@@ -26,12 +26,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Digits:
-    """What a model learns from and is judged on, with the name of its source and a digest of its bytes."""
+    """What a model learns from and is judged on: the name of its source, a digest of its bytes, and how pixels (0 to 1) became images."""
 
     source: str
     digest: str
     train: Split
     validation: Split
+    mean: float = 0.0
+    deviation: float = 1.0
 
 
 def stratified(labels: torch.Tensor, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +72,8 @@ def load(device: torch.device | str = "cpu") -> Digits:
     """Training and validation images, normalised, on `device`."""
     tensors, facts = restore(TRAIN)
     digest = hashlib.sha256(paths.source(TRAIN).read_bytes()).hexdigest()
-    return Digits(facts["source"], digest, *(_split(tensors, name, facts, torch.device(device)) for name in ("train", "validation")))
+    splits = (_split(tensors, name, facts, torch.device(device)) for name in ("train", "validation"))
+    return Digits(facts["source"], digest, *splits, facts["mean"], facts["deviation"])
 
 
 def load_test(device: torch.device | str = "cpu") -> Split:

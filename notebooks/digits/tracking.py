@@ -151,7 +151,7 @@ class Run:
         """The model with its signature, as MLflow keeps it (pt2, no pickle)."""
         with tempfile.TemporaryDirectory() as folder:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                _save_model(net, digits, Path(folder) / "model")
+                models.save_for_mlflow(net, digits, Path(folder) / "model")
             # log_artifacts, not log_model: 2.x servers know no logged models
             self._attempt("the model", lambda client, run: client.log_artifacts(run, folder))
 
@@ -176,18 +176,6 @@ class Run:
                         f"{where}. The results on disk are whole.")
 
 
-def _save_model(net: nn.Module, digits: Digits, folder: Path) -> None:
-    import mlflow.pytorch
-    import torch
-
-    example = digits.validation.images[:2].cpu()
-    signature = mlflow.models.infer_signature(example.numpy(), net(example).detach().numpy())
-    mlflow.pytorch.save_model(
-        net, folder, signature=signature, input_example=example.numpy(), serialization_format="pt2",
-        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-    )
-
-
 def start(name: str, parameters: dict, digits: Digits) -> Run:
     """Begin the MLflow run of a training of `name` on `digits`."""
     return Run(name, parameters, digits.source, digits.digest, digits.train.images.device.type)
@@ -206,6 +194,12 @@ def runs_of(run: Run, names: list[str]) -> dict[str, str]:
 
     run._attempt("the runs compared", search)
     return found
+
+
+def experiment_of(client) -> str:
+    """The id of the experiment in which the stages' runs are, in the store of `store_address()`."""
+    os.environ.setdefault("OUTPUT_ROOT", str(ROOT))
+    return _experiment(client, ROOT / "mlartifacts" if store_address().startswith("sqlite:") else None)
 
 
 def _experiment(client, artifacts: Path | None) -> str:

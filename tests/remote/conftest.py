@@ -12,7 +12,7 @@ import servers  # noqa: E402
 for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
     os.environ.pop(name, None)
 # a person's own store of credentials must not help a test along
-os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true", "NETRC": os.devnull}
+os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "NETRC": os.devnull}
 ACCOUNT = {"MLFLOW_TRACKING_USERNAME": servers.USER, "MLFLOW_TRACKING_PASSWORD": servers.PASSWORD}
 
 

@@ -120,7 +120,8 @@ def s3_store(folder: Path) -> Iterator[Bucket]:
         allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
         iam.put_user_policy(UserName=USER, PolicyName="all", PolicyDocument=json.dumps(allowed))
         made = iam.create_access_key(UserName=USER)["AccessKey"]
-        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset-auth", data=b"0", method="POST")).close()
+        plain = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset-auth", data=b"0", headers=plain, method="POST")).close()
         yield Bucket(address, "dvc", made["AccessKeyId"], made["SecretAccessKey"])
 
 
