@@ -3,7 +3,7 @@ PIPELINE = $(PYTHON) -m pipeline
 
 RUN ?= last
 
-.PHONY: run test test-lab test-remote lab adopt model ui sync remote secrets promote predict verify report bench setup pins
+.PHONY: run test test-lab test-remote lab adopt model ui sync remote push pull secrets promote predict verify report bench setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
 test: ; @$(PIPELINE) test $(ARGS)
 test-lab: ; @$(PIPELINE) test tests/lab
@@ -14,6 +14,8 @@ model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
 ui: ; @$(PIPELINE) ui
 sync: ; @$(PIPELINE) sync
 remote: ; @$(PIPELINE) remote $(if $(filter undefined,$(origin URL)),,--url '$(URL)') $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(DATA),--data '$(DATA)') $(if $(ENDPOINT),--endpoint '$(ENDPOINT)')
+push: ; @$(PIPELINE) push
+pull: ; @$(PIPELINE) pull
 secrets: ; @$(PIPELINE) secrets
 promote: ; @$(PIPELINE) promote $(if $(MODEL),'$(MODEL)')
 predict: ; @$(PIPELINE) predict '$(IMAGE)'

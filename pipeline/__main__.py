@@ -111,6 +111,13 @@ def _remote(given: argparse.Namespace) -> int:
     return remote.use(given.url or "", given.tracking or "", given.data or "", given.endpoint or "")
 
 
+def _transfer(given: argparse.Namespace) -> int:
+    environment.ensure(RUN)
+    from pipeline.remote import transfer
+
+    return transfer(given.direction)
+
+
 def _secrets(_: argparse.Namespace) -> int:
     environment.ensure(RUN)
     from pipeline.remote import secrets
@@ -195,6 +202,8 @@ def main() -> int:
     remote.add_argument("--data", metavar="ADDRESS", help="a DVC remote: s3://bucket/path, https://..., ssh://..., a folder")
     remote.add_argument("--endpoint", metavar="ADDRESS", help="where the S3-compatible store is")
     remote.add_argument("--unset", action="store_true", help="back to local")
+    for direction, explained in (("push", "send data, models and reports to the DVC remote"), ("pull", "bring them from there")):
+        command(direction, _transfer, explained).set_defaults(direction=direction)
     command("secrets", _secrets, "which secrets are set, never a value")
     promote = command("promote", _promote, "register the comparison's champion, or the model that is named")
     promote.add_argument("model", nargs="?", default="")

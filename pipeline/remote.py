@@ -2,11 +2,14 @@
 
 import os
 import re
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 from dvc.config import Config
 
 from pipeline import ROOT, Refused
+from pipeline.environment import with_tools
 from pipeline.stage.files import write_whole
 from pipeline.tracking import client, without_credentials
 
@@ -53,11 +56,13 @@ def use(url: str, tracking: str, data: str, endpoint: str) -> int:
 
 
 def unset() -> int:
-    """Back to local: no address in any file."""
+    """Back to local: no address in any file, and no credentials for one, which DVC would not accept alone."""
     FILE.unlink(missing_ok=True)
-    with Config(str(ROOT / ".dvc"), validate=False).edit("repo") as config:
-        config.get("core", {}).pop("remote", None)
-        config.pop("remote", None)
+    for level in ("local", "repo"):
+        with Config(str(ROOT / ".dvc"), validate=False).edit(level, validate=False) as config:
+            if config.get("core", {}).get("remote") == NAME:
+                del config["core"]["remote"]
+            config.setdefault("remote", {}).pop(NAME, None)
     print("Everything stays on this machine: runs in mlflow.db, data and models in DVC's cache.")
     return 0
 
@@ -125,10 +130,16 @@ def _data_problem() -> str:
             remote = repo.cloud.get_remote(name)
             if url.startswith("s3"):
                 remote.fs.ls(remote.path.split("/")[0])  # the bucket: a place in it that holds nothing yet does not exist in S3
+            elif url.startswith("http"):
+                remote.fs.fs.info(f"{url.rstrip('/')}/files")  # exists() takes every failure for a no
             else:
-                remote.fs.exists(f"{remote.path.rstrip('/')}/files")
-        except FileNotFoundError:
-            return f"The DVC remote {url}: there is no such bucket; check OWNER/REPO or the bucket's name."
+                remote.fs.exists(remote.path)
+        except FileNotFoundError as error:
+            if url.startswith("s3"):
+                return f"The DVC remote {url}: there is no such bucket; check OWNER/REPO or the bucket's name."
+            cause = error.__cause__
+            if cause and getattr(cause, "status", None) != 404:  # a 404 is an answer: nothing was pushed yet
+                return f"The DVC remote {url}: {_what(f'{type(cause).__name__}: {cause}', names)}"
         except Exception as error:  # each kind of remote has its own errors, down to the system's
             return f"The DVC remote {url}: {_what(f'{type(error).__name__}: {error} {error.__cause__ or str()}', names)}"
     return ""
@@ -136,6 +147,12 @@ def _data_problem() -> str:
 
 def _what(error: str, names: str) -> str:
     """An error of whatever library, as one sentence that says what to do."""
+    if re.search(r"\b507\b|No space left|EntityTooLarge|QuotaExceeded|Insufficient Storage", error):
+        return "it is full: make room there."
+    if re.search(r"\b405\b|[Rr]ead-only|MethodNotAllowed", error):
+        return "it can only be read: use an address that can be written."
+    if re.search(r"corrupt|checksum|hash mismatch|unexpected hash", error, re.IGNORECASE):
+        return "a file there is damaged: it was not taken (make run makes it again, make push replaces it)."
     if re.search("Skew|not yet valid|certificate has expired", error):
         return "its clock and this machine's differ too much: set the clock."
     if re.search(r"401|Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|[Cc]redentials|Authentication", error):
@@ -144,9 +161,29 @@ def _what(error: str, names: str) -> str:
         return f"this account may not read it: look at {names}, and at the account's rights there."
     if re.search(r"404|NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND", error):
         return "there is no such repository or bucket: check the address."
-    if re.search(r"[Tt]imed? ?out|Max retries|Connect|resolve|unreachable|refused|aborted", error):
+    if re.search(r"[Tt]imed? ?out|Max retries|Connect|resolve|unreachable|refused|aborted|disconnected|payload is not completed", error):
         return "no answer: the network or the server is down, or the address is wrong."
     return without_credentials(error)
+
+
+def transfer(direction: str) -> int:
+    """`dvc push` or `dvc pull`; where it fails, why in one sentence. What went through stays, so that the next one completes it."""
+    from pipeline.verify import opened
+
+    with opened(ROOT) as repo:
+        name = repo.config["core"].get("remote")
+        url = repo.config["remote"][name]["url"] if name else ""
+    if not url:
+        raise Refused("No DVC remote is set: make remote URL=... (or DATA=...) sets one.")
+    done = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=ROOT, env=with_tools(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode == 0:
+        print(without_credentials(done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "Everything is up to date."))
+        return 0
+    names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if url.startswith("s3") else "user and password in .dvc/config.local or ~/.netrc"
+    what = "Not everything reached" if direction == "push" else "Not everything came from"
+    print(f"{what} the DVC remote {without_credentials(url)}: {_what(done.stdout, names)} What went through stays; make {direction} again does the rest.",
+          file=sys.stderr)
+    return 1
 
 
 def secrets() -> int:

@@ -133,9 +133,11 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else():
         for secret in re.findall(r"secrets\.(\w+)", str(each)):
             found.setdefault(secret, set()).add((place, each.get("run", "")))
     read_step = ("report.pipeline", "python -m pipeline github pull")
+    retrain_step = ("retrain.retrain", "python -m pipeline github run --force")
     write_step = ("publish.publish", 'python -m pipeline github publish --results "$RUNNER_TEMP/results"')
     assert found == {
         "DVC_READ_USER": {read_step}, "DVC_READ_PASSWORD": {read_step}, "DVC_WRITE_USER": {write_step}, "DVC_WRITE_PASSWORD": {write_step},
+        "MLFLOW_TRACKING_USERNAME": {retrain_step}, "MLFLOW_TRACKING_PASSWORD": {retrain_step},
     }
     assert job("publish.publish")["environment"] == "publish"
     for place, workflow, each in jobs():

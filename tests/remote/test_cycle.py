@@ -93,6 +93,13 @@ def test_two_clones_share_everything(server, request, tmp_path, bucket):
     said = a.pipeline("run")
     assert "is the registered champion now" in said and "did not take" not in said
     a.commit("trained")
+    if server == "mlflow3":  # once: the store of the data is the same for both
+        the_clones(a, tmp_path, credentials)
+    the_registry(a, tmp_path)
+
+
+def the_clones(a: Clone, tmp_path: Path, credentials: dict[str, str]) -> None:
+    """B has all that A pushed and trains nothing; changes one model, runs, pushes; A pulls and has the same bytes."""
     a.dvc("push")
 
     a.call("git", "clone", "-q", str(a.root), str(tmp_path / "b"))
@@ -114,8 +121,6 @@ def test_two_clones_share_everything(server, request, tmp_path, bucket):
     a.dvc("pull")
     assert outputs(a.root) == outputs(b.root) and (a.root / "dvc.lock").read_bytes() == (b.root / "dvc.lock").read_bytes()
     assert "every cell ran" not in a.pipeline("run")
-
-    the_registry(a, tmp_path)
 
 
 def the_registry(a: Clone, tmp_path: Path) -> None:
