@@ -9,19 +9,28 @@ from pathlib import Path
 from pipeline import ROOT, Refused, environment
 from pipeline.github import command as github
 
-RUN, TEST = "requirements.txt", "requirements-dev.txt"
+RUN, TEST, SWEEP = "requirements.txt", "requirements-dev.txt", "requirements-sweep.txt"
 
 
 def _stage(given: argparse.Namespace) -> int:
     if not environment.holds(Path(sys.prefix), RUN) and environment.PYTHON.exists() and Path(sys.prefix) != environment.VENV:
         environment.restart_in_venv()
     try:
-        from pipeline.stage import run_stage, tether
+        from pipeline.stage import parameters, run_stage, tether
     except ModuleNotFoundError as error:
         raise Refused(f"{error.name} is not installed for {sys.executable}: `make setup` makes .venv, which is then used by itself.") from None
     tether.die_with_starter()
     addressing = given.name or os.environ.get("DVC_STAGE", "")
-    return run_stage(addressing.rpartition("@")[2])
+    name = addressing.rpartition("@")[2]
+    engine = os.environ.get("ENGINE", "")
+    if engine not in ("", "ray"):
+        raise Refused(f"ENGINE must be ray, or not set, found {engine!r}.")
+    if engine == "ray" and name in parameters.models(parameters.read(ROOT / "params.yaml")):
+        environment.ensure(RUN, SWEEP)
+        from pipeline import cluster
+
+        return cluster.run_stage(name)
+    return run_stage(name)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -56,7 +65,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _test(given: argparse.Namespace) -> int:
-    environment.ensure(RUN, TEST)
+    environment.ensure(RUN, SWEEP, TEST)
     checks = [["ruff", "check", "."], ["pytest", *(given.arguments or ["tests", "--ignore=tests/lab", "--ignore=tests/remote", "--ignore=tests/sweep"])]]
     return max(subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment.with_tools()).returncode for check in checks)
 
@@ -68,7 +77,7 @@ def _setup(given: argparse.Namespace) -> int:
 
 def _tool(given: argparse.Namespace) -> int:
     """Run a program of the environment, such as `jupyter lab`, in the project's root."""
-    environment.ensure(RUN)
+    environment.ensure(RUN, *([SWEEP] if given.sweep else []))
     return subprocess.run(given.arguments, cwd=ROOT, env=environment.with_tools()).returncode
 
 
@@ -83,7 +92,7 @@ def _adopt(given: argparse.Namespace) -> int:
     environment.ensure(RUN)
     from pipeline.edit import adopt
 
-    return adopt(given.run, given.yes)
+    return adopt(given.run, given.yes, given.model)
 
 
 def _model(given: argparse.Namespace) -> int:
@@ -91,6 +100,13 @@ def _model(given: argparse.Namespace) -> int:
     from pipeline.edit import new_model
 
     return new_model(given.name, given.like)
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    environment.ensure(RUN, SWEEP)
+    from pipeline.sweep.drive import sweep
+
+    return sweep(given.model, given.force)
 
 
 def _sync(_: argparse.Namespace) -> int:
@@ -191,10 +207,14 @@ def main() -> int:
     lab.add_argument("arguments", nargs="*", help="for JupyterLab: lab -- --no-browser")
     adopt = command("adopt", _adopt, "take the parameters of an exploration into params.yaml")
     adopt.add_argument("run", help="an MLflow run's id, or last")
+    adopt.add_argument("--model", default="", help="with `best`: the model whose newest sweep is meant")
     adopt.add_argument("--yes", action="store_true", help="write without asking")
     model = command("model", _model, "make the notebook and the parameters of a new model")
     model.add_argument("name")
     model.add_argument("--like", default="mlp", help="the model to start from (default: mlp)")
+    sweep = command("sweep", _sweep, "try many values of a model's parameters, on this machine or at RAY_ADDRESS")
+    sweep.add_argument("model")
+    sweep.add_argument("--force", action="store_true", help="begin anew where a sweep is finished or broken off")
     command("sync", _sync, "send what the tracking store did not take while a training ran")
     remote = command("remote", _remote, "track, and keep data and models, on servers; without options, try the ones that are set")
     remote.add_argument("--url", metavar="https://HOST/OWNER/REPO", help="a repository of DagsHub's form; empty: back to local")
@@ -214,6 +234,7 @@ def main() -> int:
     git.add_argument("--remove", action="store_true", help="take it away again")
     git.add_argument("--staged", action="store_true", help="strip what is about to be committed; the commit hook calls this")
     tool = command("tool", _tool, "run a program of the environment: tool -- jupyter lab")
+    tool.add_argument("--sweep", action="store_true", help="with what sweeps need")
     tool.add_argument("arguments", nargs="+")
     github.add(commands)
     given = parser.parse_args()

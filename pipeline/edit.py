@@ -136,11 +136,15 @@ def _renamed(like: Path, pattern: str, name: str) -> str:
     return source.text(content)
 
 
-def adopt(run: str, yes: bool) -> int:
-    """Take the parameters of an MLflow run (its id, or `last`: the newest finished exploration) into params.yaml, after a look at the change."""
-    from pipeline.explored import recorded
+def adopt(run: str, yes: bool, model: str = "") -> int:
+    """Take the parameters of an MLflow run into params.yaml, after a look at the change.
+
+    `run` is its id, `last` for the newest finished exploration, or `best` for the best trial of the newest sweep, of `model` if it is named.
+    """
+    from pipeline.explored import best_of_sweep, recorded
 
     path = ROOT / "params.yaml"
+    run = best_of_sweep(model) if run == "best" else run
     run_id, name, words = recorded(run)
     values = parameters.read(path)
     notebook = ROOT / "notebooks" / f"{name}.ipynb"

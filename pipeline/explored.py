@@ -1,11 +1,22 @@
 """What MLflow remembers of the runs that were made by hand."""
 
+import json
 import os
 
 from pipeline import ROOT, Refused
 from pipeline.tracking import LOCAL, address, client
 
 EXPLORATIONS = "explore"  # the experiment of notebooks that no stage runs
+
+
+def best_of_sweep(model: str) -> str:
+    """The MLflow id of the best trial of the newest finished sweep, of `model` where it is named."""
+    notes = sorted((ROOT / "scratch" / "sweeps").glob("*/best.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [json.loads(note.read_text(encoding="utf-8")) for note in notes]
+    for each in found:
+        if model in ("", each["model"]):
+            return each["run_id"]
+    raise Refused(f"There is no finished sweep{f' of {model}' if model else ''} here: make sweep MODEL={model or 'cnn'} first.")
 
 
 def recorded(run: str) -> tuple[str, str, dict[str, str]]:

@@ -20,6 +20,7 @@ from pipeline.environment import with_tools
 from pipeline.registry import promote_once
 from pipeline.stage import parameters, source
 from pipeline.stage.files import write_whole
+from pipeline.sweep import space
 from pipeline.verify import heal_cache, heal_run_cache, opened
 
 # When a notebook ends with this error, this value takes the place of the one in params.yaml, and the run goes on.
@@ -84,8 +85,9 @@ def check_all() -> None:
     values = parameters.read(ROOT / "params.yaml")
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         source.strip_file(notebook)
-    for name in [*parameters.models(values), *(key for key in values if key != "models")]:
+    for name in [*parameters.models(values), *(key for key in values if key not in ("models", "sweep"))]:
         parameters.checked(name)
+    space.check_all()
 
 
 def short(name: str) -> str:

@@ -1,5 +1,6 @@
 """Executes a notebook by papermill and says truthfully how far it came."""
 
+import functools
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import re
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +93,15 @@ class StageEngine(NBClientEngine):
 papermill_engines.register("stage", StageEngine)
 
 
-def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat.NotebookNode, Failure | None]:
+def execute(
+    notebook: Path, values: dict, cell_timeout: float, output_root: Path = ROOT, on_event: Callable[[dict], None] | None = None,
+) -> tuple[nbformat.NotebookNode, Failure | None]:
     """The executed copy of `notebook` with `values` injected, and the failure that stopped it, if one did.
 
-    `cell_timeout` is in seconds. The copy holds nothing that varies from run to run; cells after a failure are not marked as run.
+    `cell_timeout` is in seconds; the notebook writes below `output_root`. What it says while it works goes to `on_event`, from another
+    thread, else to the terminal. The copy holds nothing that varies from run to run; cells after a failure are not marked as run.
     """
+    on_event = on_event or functools.partial(print_event, notebook.stem)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # what went wrong is said once, by us
     record, failure = {}, None
@@ -104,11 +110,11 @@ def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat
         progress.touch()
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "notebooks"), os.environ.get("PYTHONPATH")])),
-            "OUTPUT_ROOT": str(ROOT), "PROGRESS_FILE": str(progress), "PYTHONHASHSEED": "0",
+            "OUTPUT_ROOT": str(output_root), "PROGRESS_FILE": str(progress), "PYTHONHASHSEED": "0",
         }
         environment.pop("MPLBACKEND", None)
         ended = threading.Event()
-        reader = threading.Thread(target=_show_progress, args=(notebook.stem, progress, ended))
+        reader = threading.Thread(target=_follow, args=(progress, ended, on_event))
         reader.start()
         try:
             papermill.execute_notebook(
@@ -126,8 +132,13 @@ def execute(notebook: Path, values: dict, cell_timeout: float) -> tuple[nbformat
     return _cleaned(record["notebook"], values), failure
 
 
-def _show_progress(name: str, path: Path, ended: threading.Event) -> None:
-    """Print what the notebook says while it works, a line an event, until `ended`; a line that a full disk cut short is left out."""
+def print_event(name: str, event: dict) -> None:
+    said = [event.pop("message")] if "message" in event else []
+    print(f"{name}:", "  ".join([*said, *(f"{key} {value}" for key, value in event.items())]), flush=True)
+
+
+def _follow(path: Path, ended: threading.Event, on_event: Callable[[dict], None]) -> None:
+    """Pass on what the notebook says while it works, event by event, until `ended`; a line that a full disk cut short is left out."""
     with path.open(encoding="utf-8", errors="replace") as file:
         last, begun = False, ""
         while not last:
@@ -141,8 +152,7 @@ def _show_progress(name: str, path: Path, ended: threading.Event) -> None:
                     event = dict(json.loads(line))
                 except (ValueError, TypeError):
                     continue
-                said = [event.pop("message")] if "message" in event else []
-                print(f"{name}:", "  ".join([*said, *(f"{key} {value}" for key, value in event.items())]), flush=True)
+                on_event(event)
 
 
 def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:

@@ -1,0 +1,1 @@
+"""Many trials of one model's notebook, on Ray Tune: on this machine or on a cluster."""

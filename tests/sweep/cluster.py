@@ -1,0 +1,80 @@
+"""A real Ray cluster on loopback: a head and nodes, each with its own `ray start`, with token authentication."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+
+class Cluster:
+    """A head on 127.0.0.2 and nodes on 127.0.0.3 and up; `variables` is what a driver needs to use it."""
+
+    def __init__(self, folder: Path, cpus: int):
+        self.folder, self.cpus = folder, cpus
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.2", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"127.0.0.2:{self.port}"
+        self.security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+        self.variables = self.security | {"RAY_ADDRESS": self.address}
+        self.processes: list[subprocess.Popen] = []
+
+    def start(self, *options: str) -> subprocess.Popen:
+        number = len(self.processes) + 2
+        ray = Path(sys.executable).with_name("ray")
+        command = [
+            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus}", "--object-store-memory=300000000",
+            "--disable-usage-stats", *options,
+        ]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        log = (self.folder / f"node{number}.log").open("w")
+        process = subprocess.Popen(command, env=clean | self.security, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
+        log.close()
+        self.processes.append(process)
+        self._until("Ray runtime started", self.folder / f"node{number}.log", process)
+        return process
+
+    def _until(self, words: str, log: Path, process: subprocess.Popen) -> None:
+        ends = time.monotonic() + 90
+        while words not in log.read_text():
+            assert process.poll() is None and time.monotonic() < ends, log.read_text()
+            time.sleep(0.2)
+
+    def kill(self, node: int) -> None:
+        """End the node with that number (0 is the head) and all of its processes at once, as a power cut does."""
+        process = self.processes[node]
+        try:
+            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        except psutil.NoSuchProcess:
+            return
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGKILL)
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def cluster(nodes: int, cpus: int = 1) -> Iterator[Cluster]:
+    """`nodes` nodes, the head among them, of `cpus` processors each; all their processes are ended with the block."""
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        made = Cluster(Path(folder), cpus)
+        try:
+            made.start("--head", f"--port={made.port}", "--include-dashboard=false")
+            for _ in range(nodes - 1):
+                made.start(f"--address={made.address}")
+            yield made
+        finally:
+            for node in reversed(range(len(made.processes))):
+                made.kill(node)

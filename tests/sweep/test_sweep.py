@@ -1,0 +1,207 @@
+"""Sweeps on this machine's own Ray and on a cluster: what they find, what they keep, and what they leave behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import cluster
+from test_cycle import Clone, edit
+
+
+def client(project: Clone):
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+
+
+def trials(project: Clone, sweep: str) -> list:
+    """The MLflow runs of the trials of `sweep`."""
+    known = client(project)
+    experiment = known.get_experiment_by_name("sweep").experiment_id
+    return [run for run in known.search_runs([experiment], f"tags.sweep = '{sweep}'", max_results=1000) if "trial" in run.data.tags]
+
+
+def newest(project: Clone, model: str = "linear"):
+    return max((project.root / "scratch/sweeps").glob(f"{model}-*"), key=lambda path: path.stat().st_mtime)
+
+
+def table(project: Clone) -> list[dict]:
+    with (newest(project) / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def left() -> set[int]:
+    """Processes of Ray and kernels of stages on this machine."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if "raylet" in words or "gcs_server" in words or words.startswith("ray::") or "pipeline/stage/kernel.py" in words:
+            found.add(process.pid)
+    return found
+
+
+def space(project: Clone, text: str) -> None:
+    """Another `sweep:` section."""
+    path = project.root / "params.yaml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[: whole.index("\nsweep:")] + "\n" + text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("section, sentence", [
+    ("sweep: {linear: {trials: 3, space: {speed: [1]}}}", "sweep.linear.space.speed is unknown"),
+    ("sweep: {linear: {trials: 3, space: {lr: [fast]}}}", "sweep.linear.space.lr must be float in (0, 1], found 'fast'"),
+    ("sweep: {linear: {trials: 3, space: {lr: {low: 0, high: 0.1}}}}", "sweep.linear.space.lr.low must be float in (0, 1], found 0"),
+    ("sweep: {linear: {trials: 3, space: {lr: {low: 0.2, high: 0.1}}}}", "must go from a lower to a higher number"),
+    ("sweep: {linear: {trials: 3, space: {device: {low: 1, high: 2}}}}", "must be a list of choices or a range"),
+    ("sweep: {linear: {trials: 0, space: {lr: [0.1]}}}", "sweep.linear.trials must be a positive number, found 0"),
+    ("sweep: {linear: {trails: 3, space: {lr: [0.1]}}}", "sweep.linear.trails is unknown"),
+    ("sweep: {linear: {trials: 3}}", "sweep.linear.space is missing"),
+    ("sweep: {nobody: {trials: 3, space: {lr: [0.1]}}}", "sweep.linear is missing"),
+    ("sweep: 7", "there are none"),
+])
+def test_a_wrong_section_is_refused_before_anything_starts(section, sentence, project):
+    before = (project.root / "params.yaml").read_bytes()
+    try:
+        space(project, section)
+        said = project.pipeline("sweep", "linear", code=2)
+        assert sentence in said and len(said.strip().splitlines()) == 1
+    finally:
+        (project.root / "params.yaml").write_bytes(before)
+
+
+def test_the_best_trial_is_adopted_and_gives_the_same_number(project):
+    tracked, before = project.call("git", "status", "--porcelain"), left()
+    said = project.pipeline("sweep", "linear")
+    rows = table(project)
+    assert len(rows) == 6 and {row["state"] for row in rows} <= {"done", "stopped early"}
+    early = [row for row in rows if row["state"] == "stopped early"]
+    assert early and all(int(row["epochs_done"]) < int(row["epochs_planned"]) for row in early), "some were stopped in the middle"
+    assert "6 of 6 trials: 0 running" in said and "% of the epochs saved" in said and "the parameters in params.yaml" in said
+    runs = {run.data.tags["trial"]: run for run in trials(project, newest(project).name)}
+    assert set(runs) == {row["trial"] for row in rows}
+    for row in rows:
+        run = runs[row["trial"]]
+        assert run.info.status == ("FINISHED" if row["state"] == "done" else "KILLED") and run.info.run_id == row["run_id"]
+        assert run.data.tags["mlflow.parentRunId"] and float(run.data.params["lr"]) == float(row["lr"])
+        history = client(project).get_metric_history(run.info.run_id, "validation_accuracy")
+        assert len(history) >= int(row["epochs_done"]), "its curve"
+        assert "notebook" in [each.path for each in client(project).list_artifacts(run.info.run_id)]
+    assert project.call("git", "status", "--porcelain") == tracked and left() <= before, "nothing tracked was touched, nothing runs on"
+    page = (project.root / "reports/sweep-linear.html").read_text(encoding="utf-8")
+    assert "Which values go together?" in page and "6 trials" in page
+    assert "is finished" in project.pipeline("sweep", "linear")
+    assert "no finished sweep of cnn" in project.pipeline("adopt", "best", "--model", "cnn", code=2)
+
+    best = max((row for row in rows if row["state"] == "done"), key=lambda row: float(row["validation_accuracy"]))
+    adopted = project.pipeline("adopt", "best", "--model", "linear", "--yes")
+    assert f"+    lr: {float(best['lr'])!r}" in adopted
+    ran = project.pipeline("run")
+    assert "linear: every cell ran" in ran and "mlp: every cell ran" not in ran
+    metrics = json.loads((project.root / "metrics/linear.json").read_text())
+    assert metrics["validation_accuracy"] == float(best["validation_accuracy"]), "the stage gives what the trial gave"
+    project.call("git", "checkout", "-q", ".")
+    project.dvc("checkout", "-q")
+
+
+def start(project: Clone, **variables: str) -> subprocess.Popen:
+    """The sweep as a process of its own group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "sweep", "linear"], cwd=project.root, env=project.variables | variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def until_two_ended(process: subprocess.Popen) -> str:
+    for line in process.stdout:
+        if line.startswith("2 of"):
+            return line
+    raise AssertionError("the sweep ended before two trials had")
+
+
+def gone(before: set[int]) -> None:
+    ends = time.monotonic() + 100  # Ray's agents look only now and then whether their node is there
+    while left() - before:
+        assert time.monotonic() < ends, [psutil.Process(each).cmdline()[:3] for each in left() - before if psutil.pid_exists(each)]
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_was_ended_goes_on_where_it_was(number, project):
+    whole = (project.root / "params.yaml").read_bytes()
+    edit(project.root / "params.yaml", "low: 0.0005", f"low: 0.000{4 if number == signal.SIGKILL else 3}")  # a sweep of its own
+    before = left()
+    try:
+        process = start(project)
+        until_two_ended(process)
+        os.kill(process.pid, number)
+        rest = process.communicate(timeout=120)[0]
+        gone(before)
+        if number == signal.SIGINT:
+            assert process.returncode == 130 and "Stopped. What was finished is kept" in rest
+        name = newest(project).name
+        ended = {run.info.run_id for run in trials(project, name) if run.info.status == "FINISHED"}
+        said = project.pipeline("sweep", "linear")
+        assert "Going on with the sweep of linear" in said
+        rows, runs = table(project), trials(project, name)
+        assert len(rows) == 6 and ended <= {row["run_id"] for row in rows}, "what was finished is not done again"
+        finished = [run.data.tags["trial"] for run in runs if run.info.status == "FINISHED"]
+        assert len(finished) == len(set(finished)) == sum(row["state"] == "done" for row in rows), "each finished trial exactly once"
+        assert not [run for run in runs if run.info.status == "RUNNING"]
+        gone(before)
+        assert not list(Path(tempfile.gettempdir()).glob("trial-*-*")), "no file of a dead trial stays"
+    finally:
+        (project.root / "params.yaml").write_bytes(whole)
+
+
+def test_a_notebook_that_raises_fails_its_trial_only(project):
+    notebook, params = project.root / "notebooks/linear.ipynb", project.root / "params.yaml"
+    whole, values = notebook.read_bytes(), params.read_bytes()
+    try:
+        edit(notebook, '"processor = training', '"assert batch < 64, \'too large on purpose\'\\n",\n    "processor = training')
+        space(project, "sweep: {linear: {trials: 4, grace: 12, space: {batch: [32, 64]}}}\n")
+        said = project.pipeline("sweep", "linear", code=None)
+        rows, runs = table(project), trials(project, newest(project).name)
+        failed = [row for row in rows if row["state"] == "failed"]
+        assert failed and all(row["batch"] == "64" for row in failed) and {row["batch"] for row in rows if row["state"] == "done"} <= {"32"}
+        assert len(runs) == 4, "a failed trial is not tried again"
+        for run in runs:
+            if run.data.params.get("batch", "64") == "64":
+                assert run.info.status == "FAILED" and "too large on purpose" in run.data.tags["failure"]
+                assert "notebook" in [each.path for each in client(project).list_artifacts(run.info.run_id)]
+        assert f"{len(failed)} failed" in said
+    finally:
+        notebook.write_bytes(whole)
+        params.write_bytes(values)
+
+
+def test_a_dead_tracking_server_is_said(project):
+    said = project.pipeline("sweep", "linear", "--force", code=2, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "MLflow at http://127.0.0.1:9 does not answer, and a sweep keeps its trials there" in said
+
+
+def test_forty_trials_on_two_nodes_survive_the_loss_of_one(project):
+    whole = (project.root / "params.yaml").read_bytes()
+    try:
+        space(project, "sweep: {linear: {trials: 40, grace: 1, space: {lr: {low: 0.0001, high: 0.05, log: true}, batch: [32, 64], epochs: [4, 8]}}}\n")
+        with cluster(2) as machines:
+            process = start(project, **machines.variables)
+            until_two_ended(process)
+            machines.kill(1)
+            said = process.communicate(timeout=500)[0]
+        assert process.returncode == 0, said
+        rows, runs = table(project), trials(project, newest(project).name)
+        assert len(rows) == 40 and not [row for row in rows if row["state"] == "failed"]
+        assert sum(row["state"] == "stopped early" for row in rows) >= 5
+        finished = [run.data.tags["trial"] for run in runs if run.info.status == "FINISHED"]
+        assert len(finished) == len(set(finished)) == sum(row["state"] == "done" for row in rows)
+        assert not [run for run in runs if run.info.status == "RUNNING"]
+    finally:
+        (project.root / "params.yaml").write_bytes(whole)
