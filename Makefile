@@ -26,4 +26,4 @@ report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(O
 bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py
 bench-sweep: ; @$(PIPELINE) tool --sweep -- python benchmarks/bench_sweep.py
 setup: ; @$(PIPELINE) setup
-pins: ; uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt requirements-dev.in -o requirements-dev.txt
+pins: ; uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt requirements-sweep.in -o requirements-sweep.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt -c requirements-sweep.txt requirements-dev.in -o requirements-dev.txt

@@ -39,11 +39,12 @@ def table(project: Clone) -> list[dict]:
 
 
 def left() -> set[int]:
-    """Processes of Ray and kernels of stages on this machine."""
+    """Nodes and workers of Ray, and kernels of stages, on this machine. Ray's agents look for their node each minute or so, and go then."""
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
-        if "raylet" in words or "gcs_server" in words or words.startswith("ray::") or "pipeline/stage/kernel.py" in words:
+        ours = "raylet/raylet" in words or "gcs_server" in words or words.startswith(("ray::Trial", "ray::IDLE")) or "pipeline/stage/kernel.py" in words
+        if ours:
             found.add(process.pid)
     return found
 
@@ -127,7 +128,7 @@ def until_two_ended(process: subprocess.Popen) -> str:
 
 
 def gone(before: set[int]) -> None:
-    ends = time.monotonic() + 100  # Ray's agents look only now and then whether their node is there
+    ends = time.monotonic() + 60
     while left() - before:
         assert time.monotonic() < ends, [psutil.Process(each).cmdline()[:3] for each in left() - before if psutil.pid_exists(each)]
         time.sleep(0.5)
