@@ -137,7 +137,10 @@ def run_stage(name: str) -> int:
         said.put(None)
         shown.join(10)
     for path, whole in files.items():
-        write_whole(ROOT / path, whole)
+        beside = (ROOT / path).with_name(f".{Path(path).name}.{os.getpid()}")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(whole)
+        os.replace(beside, ROOT / path)
     copy = nbformat.from_dict(executed)
     write_whole(ROOT / "reports" / f"{name}.ipynb", nbformat.writes(copy) + "\n")
     write_whole(ROOT / "reports" / f"{name}.html", page.render(copy))
