@@ -94,7 +94,7 @@ def check() -> int:
     for problem in problems:
         print(problem)
     if not problems:
-        print("Both answer.")
+        print("All that is set answers.")
     return 1 if problems else 0
 
 

@@ -1,6 +1,7 @@
 """The tracking store, as the commands see it: where it is, and a client that does not wait for long."""
 
 import os
+import re
 
 from ruamel.yaml import YAML
 
@@ -34,6 +35,4 @@ def client(store: str = ""):
 
 def without_credentials(text: str) -> str:
     """`text` on one line of at most 300 characters, with user and password cut out of every address in it."""
-    import re
-
     return " ".join(re.sub(r"://[^/\s]*@", "://", text).split())[:300]

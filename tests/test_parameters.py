@@ -132,7 +132,7 @@ def test_not_a_notebook(tmp_path, content):
 def test_papermill_sees_the_same_definitions():
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        if any("parameters" in cell["metadata"].get("tags", []) for cell in cells):
+        if notebook.stem != "sweep" and any("parameters" in cell["metadata"].get("tags", []) for cell in cells):  # sweep's come from make sweep
             seen = papermill.inspect_notebook(str(notebook))
             ours = parameters.definitions(notebook)
             assert {name: each["inferred_type_name"] for name, each in seen.items()} == {name: each.type for name, each in ours.items()}

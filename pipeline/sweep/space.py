@@ -96,12 +96,14 @@ def _check_tried(key: str, tried: object, parameter: parameters.Parameter | None
 
 
 def check_all() -> None:
-    """Check every sweep of params.yaml; Refused at the first that is wrong."""
-    section = parameters.read(ROOT / "params.yaml").get("sweep")
+    """Check every sweep of params.yaml; Refused at the first that is wrong. That of a model which was removed may stay."""
+    values = parameters.read(ROOT / "params.yaml")
+    section = values.get("sweep")
     if section is not None and not isinstance(section, dict):
         raise Refused(f"params.yaml: sweep must hold models with what to try, found {section!r}.")
     for model in section or {}:
-        read(model)
+        if model in parameters.models(values):
+            read(model)
 
 
 def for_tune(sweep: Sweep) -> dict:

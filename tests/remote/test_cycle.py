@@ -86,7 +86,7 @@ def test_two_clones_share_everything(server, request, tmp_path, bucket):
     a = small_project(tmp_path / "a", credentials)
     place = f"s3://{bucket.name}/{server}"
     said = a.pipeline("remote", "--tracking", tracking, "--data", place, "--endpoint", bucket.endpoint)
-    assert "Both answer." in said
+    assert "All that is set answers." in said
     for name in ("remote.yaml", ".dvc/config"):
         text = (a.root / name).read_text(encoding="utf-8")
         assert not [secret for secret in credentials.values() if secret in text]
@@ -96,6 +96,20 @@ def test_two_clones_share_everything(server, request, tmp_path, bucket):
     if server == "mlflow3":  # once: the store of the data is the same for both
         the_clones(a, tmp_path, credentials)
     the_registry(a, tmp_path)
+    without_a_registry(a, tmp_path / "alone", tracking)
+
+
+def without_a_registry(a: Clone, alone: Path, tracking: str) -> None:
+    """On a server that knows no registry, the champion is the run with the tag; predict finds it there."""
+    with servers.proxied(tracking) as proxy:
+        proxy.trouble = "no registry"
+        said = a.pipeline("promote", MLFLOW_TRACKING_URI=proxy.address)
+        assert "is the registered champion now (run " in said
+        assert "already (run " in a.pipeline("promote", MLFLOW_TRACKING_URI=proxy.address)
+        moved = a.pipeline("promote", "mlp", MLFLOW_TRACKING_URI=proxy.address) + a.pipeline("promote", "linear", MLFLOW_TRACKING_URI=proxy.address)
+        assert "before: run " in moved
+        elsewhere = Clone(alone, {name: a.variables[name] for name in ACCOUNT})
+        assert "by the champion, run " in elsewhere.pipeline("predict", "digit.png", MLFLOW_TRACKING_URI=proxy.address)
 
 
 def the_clones(a: Clone, tmp_path: Path, credentials: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ def test_a_repository_of_dagshubs_form_is_one_switch_and_back(project, mlflow3, 
         proxy.routes = {"/me/repo.mlflow": mlflow3, "/me/repo.s3": bucket.endpoint}
         project.variables |= bucket.credentials
         said = project.pipeline("remote", "--url", f"{proxy.address}/me/repo.git")
-        assert "Both answer." in said
+        assert "All that is set answers." in said
         assert (project.root / "remote.yaml").read_text().splitlines()[-1] == f"tracking: {proxy.address}/me/repo.mlflow"
         config = (project.root / ".dvc/config").read_text()
         assert "url = s3://dvc" in config and f"endpointurl = {proxy.address}/me/repo.s3" in config
@@ -44,7 +44,7 @@ def test_a_repository_of_dagshubs_form_is_one_switch_and_back(project, mlflow3, 
 def test_keys_and_bucket_of_an_s3_store_are_checked(project, bucket):
     place = f"s3://{bucket.name}/x"
     project.variables |= bucket.credentials
-    assert "Both answer" in project.pipeline("remote", "--data", place, "--endpoint", bucket.endpoint)
+    assert "All that is set answers" in project.pipeline("remote", "--data", place, "--endpoint", bucket.endpoint)
     wrong = project.pipeline("remote", code=1, AWS_SECRET_ACCESS_KEY="wrong")
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in wrong
     missing = project.pipeline("remote", code=1, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", HOME=str(project.root))
@@ -67,7 +67,7 @@ def test_what_is_no_address_is_refused_and_nothing_written(project, options, sen
 
 def test_a_folder_is_a_remote_too(project, tmp_path):
     (tmp_path / "store").mkdir()
-    assert "Both answer" in project.pipeline("remote", "--data", str(tmp_path / "store"))
+    assert "All that is set answers" in project.pipeline("remote", "--data", str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("error, sentence", [
