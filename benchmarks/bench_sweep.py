@@ -35,7 +35,7 @@ with tempfile.TemporaryDirectory() as folder:
     with connected():
         import psutil, ray
         job = {{"model": wanted.model, "fixed": wanted.fixed, "metric": wanted.metric, "parent": parent, "experiment": experiment,
-               "variables": settings(), "tags": {{"sweep": "bench"}}}}
+               "timeout": 600, "variables": settings(), "tags": {{"sweep": "bench"}}}}
         data = ray.put(content(DATA))
         began = time.monotonic()
         results, _ = drive._fit(wanted, folder, job, data)
@@ -130,7 +130,7 @@ def speedup(runs: int) -> None:
 
 
 def memory(runs: int) -> None:
-    row("peak memory of an idle worker (proportional set size)", f"{result(SWEEP, 1, 2)['idle']:.0f} MiB", "", None)
+    row("memory of an idle worker after its trials (proportional set size)", f"{result(SWEEP, 1, 2)['idle']:.0f} MiB", "", None)
 
 
 def growth(runs: int) -> None:

@@ -1,6 +1,7 @@
 """Ray, on this machine or on a cluster, and what its workers need: the code as Ray's working directory, the data from its object store."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -70,28 +71,60 @@ def quiet() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def content(name: str):
-    """The bytes of a file of the project, as an array that Ray's workers share without a copy."""
+def content(name: str) -> tuple:
+    """The SHA-256 and the bytes of a file of the project, these as an array that Ray's workers share without a copy."""
     import numpy as np
 
     path = ROOT / name
     if not path.exists():
         raise Refused(f"{name} is not there yet: make run (or dvc pull) makes it.")
-    return np.fromfile(path, dtype=np.uint8)
+    array = np.fromfile(path, dtype=np.uint8)
+    return hashlib.sha256(array).hexdigest(), array
 
 
-def bring(name: str, array) -> None:
+def bring(name: str, known: tuple) -> None:
     """On a worker: put a file of the project in its place in the working directory, once for each node."""
     from filelock import FileLock
 
+    digest, array = known
     path = ROOT / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    brought = path.with_name(f"{path.name}.sha256")
     with FileLock(f"{path}.lock"):
-        if path.exists() and path.stat().st_size == len(array):
+        if brought.exists() and brought.read_text() == digest:
             return
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         array.tofile(beside)
         os.replace(beside, path)
+        brought.write_text(digest)
+
+
+def place(kind: str) -> Path:
+    """A temporary folder of this process, named so that it is found when the process was killed."""
+    return Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-"))
+
+
+def remove_dead() -> None:
+    """Take away the folders of trials and stages on this machine whose worker was killed."""
+    import psutil
+
+    for folder in [each for kind in ("trial", "stage") for each in Path(tempfile.gettempdir()).glob(f"{kind}-*-*")]:
+        number = folder.name.split("-")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def needs(values: dict) -> dict[str, int]:
+    """What a notebook with these parameters takes of a node: a GPU where it asks for one by name, else its threads."""
+    return {"gpu": 1} if str(values.get("device", "")).startswith("cuda") else {"cpu": values.get("threads", 1)}
+
+
+def cell_timeout() -> float:
+    """Seconds that a cell may take: CELL_TIMEOUT, as for a stage."""
+    try:
+        return float(os.environ.get("CELL_TIMEOUT") or 3600)
+    except ValueError:
+        raise Refused(f"CELL_TIMEOUT must be a number of seconds above 0, found {os.environ['CELL_TIMEOUT']!r}.") from None
 
 
 def settings() -> dict[str, str]:
@@ -112,10 +145,7 @@ def run_stage(name: str) -> int:
     """The stage `name` with its notebook executed by one task on the cluster; its outputs are brought back. 0 if every cell ran to its end."""
     import time
 
-    import nbformat
-
-    from pipeline.stage import page, parameters, source
-    from pipeline.stage.files import write_whole
+    from pipeline.stage import parameters, source
 
     started = time.monotonic()
     notebook, values = parameters.checked(name)
@@ -124,18 +154,40 @@ def run_stage(name: str) -> int:
         import ray
         from ray.util.queue import Queue
 
-        needs = {"num_gpus": 1} if str(values.get("device", "")).startswith("cuda") else {"num_cpus": values.get("threads", 1)}
+        wanted = {f"num_{kind}s": number for kind, number in needs(values).items()}
         said = Queue(actor_options={"num_cpus": 0})
         shown = threading.Thread(target=_show, args=(name, said), daemon=True)
         shown.start()
         # a node that is lost is no fault of the notebook; an error of the notebook comes back as a result and is not tried again
-        task = ray.remote(max_retries=3, **needs)(_execute).remote(name, values, ray.put(content(DATA)), settings(), said)
+        task = ray.remote(max_retries=3, **wanted)(_execute).remote(name, values, ray.put(content(DATA)), settings(), said, cell_timeout())
         try:
             executed, failure, files = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, Refused):
+                raise error.cause from None
+            raise
         except ray.exceptions.RayError as error:
             raise Refused(f"{name}: the cluster lost the task: {' '.join(str(error).split())[:300]}") from None
         said.put(None)
         shown.join(10)
+    try:
+        _write(name, executed, files)
+    except OSError as error:
+        raise Refused(f"{name}: its outputs could not be written ({error.strerror}); make room and run again.") from None
+    if failure:
+        print(f"{name}: notebooks/{name}.ipynb failed at {failure}", file=sys.stderr, flush=True)
+        return 1
+    print(f"{name}: every cell ran, {time.monotonic() - started:.1f} s on the cluster -> reports/{name}.html", flush=True)
+    return 0
+
+
+def _write(name: str, executed: dict, files: dict[str, bytes]) -> None:
+    """What came back, each file whole or not at all; then the executed copy and its page."""
+    import nbformat
+
+    from pipeline.stage import page
+    from pipeline.stage.files import write_whole
+
     for path, whole in files.items():
         beside = (ROOT / path).with_name(f".{Path(path).name}.{os.getpid()}")
         beside.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +196,6 @@ def run_stage(name: str) -> int:
     copy = nbformat.from_dict(executed)
     write_whole(ROOT / "reports" / f"{name}.ipynb", nbformat.writes(copy) + "\n")
     write_whole(ROOT / "reports" / f"{name}.html", page.render(copy))
-    if failure:
-        print(f"{name}: notebooks/{name}.ipynb failed at {failure}", file=sys.stderr, flush=True)
-        return 1
-    print(f"{name}: every cell ran, {time.monotonic() - started:.1f} s on the cluster -> reports/{name}.html", flush=True)
-    return 0
 
 
 def _show(name: str, said) -> None:
@@ -158,16 +205,17 @@ def _show(name: str, said) -> None:
         print_event(name, event)
 
 
-def _execute(name: str, values: dict, data, variables: dict[str, str], said) -> tuple[dict, str, dict[str, bytes]]:
+def _execute(name: str, values: dict, data: tuple, variables: dict[str, str], said, timeout: float) -> tuple[dict, str, dict[str, bytes]]:
     """The task: execute the notebook on a worker; the executed copy, the failure if there was one, and the files that it wrote."""
     from pipeline.stage.execute import execute
 
     os.environ |= variables
     reachable(variables["MLFLOW_TRACKING_URI"])
     bring(DATA, data)
-    folder = Path(tempfile.mkdtemp(prefix="stage-"))
+    remove_dead()
+    folder = place("stage")
     try:
-        executed, failure = execute(ROOT / "notebooks" / f"{name}.ipynb", values, 3600, output_root=folder, on_event=said.put)
+        executed, failure = execute(ROOT / "notebooks" / f"{name}.ipynb", values, timeout, output_root=folder, on_event=said.put)
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline import ROOT, Refused
-from pipeline.cluster import DATA, connected, content, settings
+from pipeline.cluster import DATA, cell_timeout, connected, content, needs, remove_dead, settings
 from pipeline.stage.files import write_whole
 from pipeline.sweep import space
 from pipeline.tracking import LOCAL, address, client, without_credentials
@@ -47,7 +47,7 @@ def _sweep(wanted: space.Sweep, folder: Path, force: bool) -> int:
 
         job = {
             "model": wanted.model, "fixed": wanted.fixed, "metric": wanted.metric, "parent": parent, "experiment": experiment, "variables": settings(),
-            "tags": {"sweep": folder.name, "mlflow.source.git.commit": _commit()},
+            "timeout": cell_timeout(), "tags": {"sweep": folder.name, "mlflow.source.git.commit": _commit()},
         }
         results, interrupted = _fit(wanted, folder, job, ray.put(content(DATA)))
         rows = [_row(wanted, result) for result in results]
@@ -71,7 +71,7 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("optuna").setLevel(logging.ERROR)
-    trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), {"cpu": wanted.fixed.get("threads", 1)})
+    trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), needs(wanted.fixed))
     table = Table(wanted.trials, wanted.metric, wanted.minutes)
     place = folder / "tune"
     if tune.Tuner.can_restore(str(place)):
@@ -140,8 +140,6 @@ def _parent(wanted: space.Sweep, folder: Path) -> tuple[str, str]:
 
 def _close(parent: str, experiment: str, sweep_name: str, interrupted: bool) -> None:
     """No run of this sweep is running any more: what a lost node left open is closed, and its files on this machine are removed."""
-    from pipeline.sweep.trial import remove_dead
-
     remove_dead()
     known = client()
     for run in known.search_runs([experiment], f"tags.sweep = '{sweep_name}' and attributes.status = 'RUNNING'", max_results=5000):

@@ -13,14 +13,14 @@ import psutil
 from ray import tune
 
 from pipeline import ROOT
-from pipeline.cluster import DATA, bring, reachable
+from pipeline.cluster import DATA, bring, place, reachable, remove_dead
 
 
 class Trial(tune.Trainable):
     """Each step is an epoch that the notebook says it has finished; a step that is not asked for any more ends the notebook's kernel."""
 
-    def setup(self, config: dict, job: dict, data) -> None:
-        """`job`: model, fixed values, metric, epochs, MLflow variables, parent run, experiment, tags; `data`: the bytes of DATA."""
+    def setup(self, config: dict, job: dict, data: tuple) -> None:
+        """`job`: model, fixed values, metric, seconds a cell may take, MLflow variables, parent run, experiment, tags; `data`: DATA's content."""
         self.job = job
         os.environ |= job["variables"]
         reachable(os.environ["MLFLOW_TRACKING_URI"])
@@ -39,7 +39,7 @@ class Trial(tune.Trainable):
     def _begin(self) -> None:
         self.values = {**self.job["fixed"], **{name: getattr(value, "item", lambda value=value: value)() for name, value in self.config.items()}}
         tempfile.tempdir = None
-        self.folder = Path(tempfile.mkdtemp(prefix=f"trial-{os.getpid()}-"))
+        self.folder = place("trial")
         tempfile.tempdir = str(self.folder)  # all that the trial leaves behind when it is killed is in there
         self.events: queue.Queue = queue.Queue()
         self.known, self.over, self.epochs_done = 0.0, False, 0
@@ -67,7 +67,7 @@ class Trial(tune.Trainable):
         from pipeline.stage.execute import execute
 
         try:
-            done = execute(ROOT / "notebooks" / f"{self.job['model']}.ipynb", values, 3600, output_root=folder, on_event=events.put)
+            done = execute(ROOT / "notebooks" / f"{self.job['model']}.ipynb", values, self.job["timeout"], output_root=folder, on_event=events.put)
         except Exception as error:  # the kernel could not even start: this trial fails, with these words
             done = None, f"{type(error).__name__}: {error}"
         events.put({"done": done})
@@ -138,11 +138,3 @@ class Trial(tune.Trainable):
         self._keep(ended[0][0] if ended else None)
         self.store.set_tag(self.run, "stopped", why)
         self._close("KILLED")
-
-
-def remove_dead() -> None:
-    """Take away the folders of trials on this machine whose worker was killed."""
-    for folder in Path(tempfile.gettempdir()).glob("trial-*-*"):
-        number = folder.name.split("-")[1]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import servers
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from servers import ROOT
 from small_training import SCRIPT
 
@@ -71,10 +72,10 @@ def the_run(client):
     assert run.data.metrics["parameters"] == 7850 and run.data.metrics["seconds"] > 0
     assert run.inputs.dataset_inputs[0].dataset.digest == "ab" * 16 and len(run.inputs.dataset_inputs) == 1
     assert run.data.tags["notebook"] == "x" and run.data.tags["model_digest"] == "d" * 64 and "server_run" not in run.data.tags
-    from mlflow.artifacts import list_artifacts  # by address: by run it asks for logged models, which 2.x servers do not know
-
-    assert {each.path for each in list_artifacts(artifact_uri=run.info.artifact_uri)} == {"figures", "model"}
-    assert "data/model.pt2" in [each.path for each in list_artifacts(artifact_uri=f"{run.info.artifact_uri}/model/data")]
+    # by address: by run MLflow 3 asks for logged models too, which 2.x servers do not know
+    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+    assert {each.path for each in artifacts.list_artifacts()} == {"figures", "model"}
+    assert "model/data/model.pt2" in [each.path for each in artifacts.list_artifacts("model/data")]
     return run
 
 
