@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -37,6 +38,8 @@ def connected() -> Iterator[None]:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    elif (reason := _silent(address)):
+        raise Refused(f"Ray at {address} (RAY_ADDRESS) cannot be reached: {reason}.")
     import ray
 
     options = {"address": address} if address else {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
@@ -56,6 +59,18 @@ def connected() -> Iterator[None]:
             ray.shutdown()
         if not address:
             token.unlink()
+
+
+def _silent(address: str) -> str:
+    """Why nothing listens at HOST:PORT, if so; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return ""  # `auto`: Ray looks for it
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 @contextlib.contextmanager

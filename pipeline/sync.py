@@ -39,7 +39,7 @@ def _sync() -> int:
     kept = client(f"sqlite:///{(UNSENT / 'mlflow.db').as_posix()}")
     runs = _runs(kept)
     store = without_credentials(address())
-    sent, busy = [], []
+    sent, busy, refused = [], [], []
     for run in runs:
         name = run.data.tags.get("notebook", run.info.run_name)
         if run.info.status == "RUNNING" and _is_alive(run):
@@ -48,10 +48,11 @@ def _sync() -> int:
         try:
             _send(kept, run, client())
         except (MlflowException, OSError) as error:
-            left = len(runs) - len(sent)
             print(f"MLflow at {store} did not take the run of {name}: {without_credentials(str(error))}", file=sys.stderr)
-            print(f"{left} of {len(runs)} runs are still kept in unsent/; make sync again once the store answers.", file=sys.stderr)
-            return 1
+            refused.append(name)
+            if not _is_about_this_run(error):
+                break
+            continue
         _forget(kept, run)
         sent.append(name)
     with FileLock(UNSENT / "mlflow.db.lock"):  # under which a training makes its run
@@ -61,9 +62,16 @@ def _sync() -> int:
         print(f"MLflow at {store} has {len(sent)} more: {', '.join(sent)}.")
     if busy:
         print(f"Still being trained, and kept for the next time: {', '.join(busy)}.")
-    if not sent and not busy:
-        print("There is nothing to send: the tracking store took everything.")
-    return 0
+    if refused:
+        print(f"{len(runs) - len(sent)} of {len(runs)} runs are still kept in unsent/; make sync again once the store takes them.", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _is_about_this_run(error: Exception) -> bool:
+    """Whether the server itself answered and found fault with one request, so that other runs may be taken."""
+    from mlflow.exceptions import RestException
+
+    return isinstance(error, RestException) and error.error_code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 
 
 def _runs(kept) -> list:
@@ -95,8 +103,8 @@ def _send(kept, run, server) -> None:
 
 
 def _target(kept, run, server) -> str:
-    """The server's run for a kept one: the one that the training began there, else one with its key, else a new one."""
-    if begun := run.data.tags.get("server_run"):
+    """The server's run for a kept one: the one that the training began there, if it still is there, else one with its key, else a new one."""
+    if (begun := run.data.tags.get("server_run")) and _has(server, begun):
         return begun
     name = kept.get_experiment(run.info.experiment_id).name
     known = server.get_experiment_by_name(name)
@@ -105,6 +113,18 @@ def _target(kept, run, server) -> str:
         return found[0].info.run_id
     tags = {key: value for key, value in run.data.tags.items() if key not in OURS}
     return server.create_run(experiment, start_time=run.info.start_time, run_name=run.info.run_name, tags=tags).info.run_id
+
+
+def _has(server, run_id: str) -> bool:
+    """Whether this server has the run; it may have been deleted, or begun on another server."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return server.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
 
 
 def _artifact_root(store: str) -> str | None:

@@ -105,8 +105,8 @@ def fit(
             judged = evaluate(averaged.module, validation)
             metrics = {"train_loss": total.item() / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy}
             history.append({"epoch": epoch, **metrics})
-            follower.epoch(metrics)
             on_epoch(epoch, metrics)
+            follower.epoch(metrics)  # last: who follows may end the training as soon as it is said
     net.load_state_dict(copy.deepcopy(averaged.module.state_dict()))
     net.eval()
     return history

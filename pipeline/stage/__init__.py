@@ -37,7 +37,7 @@ def run_stage(name: str) -> int:
     except OSError as error:
         also = f"{said}\n" if failure else ""
         raise Refused(f"{also}{name}: its reports could not be written ({error.strerror}); make room and run again, or bring the last "
-                      "results back by dvc checkout.") from None
+                      "results back by dvc checkout --force.") from None
     if failure:
         print(said, file=sys.stderr, flush=True)
         return 1

@@ -94,7 +94,14 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
             ),
         )
     try:
-        return list(tuner.fit()), False
+        results = list(tuner.fit())
+        for _ in range(3):  # Tune gives a trial up when its lost worker is reported twice, once as unavailable and once as dead
+            if not any(result.error for result in results):
+                break
+            tuner = tune.Tuner.restore(str(place), trainable=trainable, restart_errored=True)
+            tuner._local_tuner._run_config.callbacks = [table]
+            results = list(tuner.fit())
+        return results, False
     except KeyboardInterrupt:
         return [], True
 

@@ -127,7 +127,7 @@ def s3_store(folder: Path, signed: bool = True) -> Iterator[Bucket]:
 
 
 class Stored(http.server.BaseHTTPRequestHandler):
-    """Files under server.folder for who has server.password; server.trouble: full, read-only, cut."""
+    """Files under server.folder for who has server.password; server.trouble: full, read-only, cut, slow. server.requests: each request's line and headers."""
 
     protocol_version = "HTTP/1.1"
 
@@ -144,6 +144,9 @@ class Stored(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _allowed(self) -> bool:
+        self.server.requests.append((self.requestline, dict(self.headers)))
+        if self.server.trouble == "slow":
+            time.sleep(1)
         given = self.headers.get("Authorization", "").removeprefix("Basic ")
         right = base64.b64encode(f"{USER}:{self.server.password}".encode()).decode()
         if given != right:
@@ -217,9 +220,9 @@ def served(handler, **settings) -> Iterator[http.server.ThreadingHTTPServer]:
 
 @contextlib.contextmanager
 def http_store(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
-    """A DVC remote over HTTP with basic auth; `.trouble` (full, read-only, cut) makes it fail, `.address` is where it is."""
+    """A DVC remote over HTTP with basic auth; `.trouble` (full, read-only, cut, slow) makes it fail, `.address` is where it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    with served(Stored, folder=folder, password="planted-http-password", trouble="", cut_after=1000) as server:
+    with served(Stored, folder=folder, password="planted-http-password", trouble="", cut_after=1000, requests=[]) as server:
         server.address = f"http://127.0.0.1:{server.server_port}"
         yield server
 

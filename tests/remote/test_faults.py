@@ -143,6 +143,31 @@ def test_a_sync_that_breaks_off_is_completed_by_the_next(mlflow3, project, store
     the_run(store(mlflow3))
 
 
+def test_a_run_that_one_server_began_is_whole_enough_for_another(mlflow3, mlflow2, project, store):
+    with servers.proxied(mlflow3) as proxy:
+        proxy.trouble, proxy.after = "refuse", 9
+        not_whole(train(project, proxy.address))
+    assert "has 1 more: x" in sync(project, mlflow2)
+    client = store(mlflow2)
+    (run,) = client.search_runs([client.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"]).experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params == {"lr": "0.1", "epochs": "2"} and run.data.metrics["parameters"] == 7850
+
+
+def test_a_run_that_the_server_refuses_keeps_no_other_back(mlflow3, project, store, monkeypatch):
+    client, name = store(mlflow3), os.environ["MLFLOW_EXPERIMENT_NAME"]
+    deleted = client.create_experiment(f"{name} deleted")
+    client.delete_experiment(deleted)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{name} deleted")
+    not_whole(train(project, "http://127.0.0.1:9"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    not_whole(train(project, "http://127.0.0.1:9"))
+    said = sync(project, mlflow3, code=1)
+    assert "did not take the run of x" in said and "has 1 more: x" in said and "1 of 2 runs are still kept" in said
+    the_run(client)
+    client.restore_experiment(deleted)
+    assert "has 1 more: x" in sync(project, mlflow3)
+
+
 def test_a_training_that_died_beside_a_dead_server_is_sent_as_killed(mlflow3, project, store):
     environment = os.environ | ACCOUNT | {"PYTHONPATH": str(project / "notebooks"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "OUTPUT_ROOT": str(project)}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, "hang"], env=environment, cwd=project, stdout=subprocess.PIPE, text=True)

@@ -59,6 +59,13 @@ def test_a_push_that_fails_is_completed_by_the_next(trouble, sentence, project, 
     assert [(clone.root / f"file{n}").read_bytes() for n in range(5)] == [(project.root / f"file{n}").read_bytes() for n in range(5)]
 
 
+def test_a_slow_remote_is_waited_for(project, http_store, tmp_path):
+    http_store.trouble = "slow"
+    project.pipeline("push")
+    second(project, http_store, tmp_path / "second").pipeline("pull")
+    assert len(stored(http_store)) == 5 and (tmp_path / "second/file4").read_bytes() == (project.root / "file4").read_bytes()
+
+
 def test_a_pull_that_is_cut_is_completed_by_the_next(project, http_store, tmp_path):
     project.pipeline("push")
     clone = second(project, http_store, tmp_path / "second")

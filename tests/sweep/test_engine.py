@@ -8,7 +8,7 @@ from test_cycle import Clone, edit
 
 def reset(project: Clone) -> None:
     project.call("git", "checkout", "-q", ".")
-    project.dvc("checkout", "-q")
+    project.dvc("checkout", "-q", "--force")  # the copy that shows the failure is not in the cache
 
 
 def test_the_same_bytes_come_back_from_four_nodes(project):
