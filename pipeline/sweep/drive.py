@@ -44,14 +44,24 @@ def _sweep(wanted: space.Sweep, folder: Path, force: bool) -> int:
     parent, experiment = _parent(wanted, folder)
     with connected():
         import ray
+        from mlflow.exceptions import MlflowException
+
+        from pipeline.sweep.table import NotKept
 
         job = {
             "model": wanted.model, "fixed": wanted.fixed, "metric": wanted.metric, "parent": parent, "experiment": experiment, "variables": settings(),
             "timeout": cell_timeout(), "tags": {"sweep": folder.name, "mlflow.source.git.commit": _commit()},
         }
-        results, interrupted = _fit(wanted, folder, job, ray.put(content(DATA)))
-        rows = [_row(wanted, result) for result in results]
-    _close(parent, experiment, folder.name, interrupted)
+        try:
+            results, interrupted = _fit(wanted, folder, job, ray.put(content(DATA)))
+            rows = [_row(wanted, result) for result in results]
+            _close(parent, experiment, folder.name, interrupted)
+        except (NotKept, MlflowException, OSError) as error:
+            said = " ".join(without_credentials(str(error)).split())
+            raise Refused(
+                f"The sweep stopped, because a trial could not be kept: {said} "
+                f"What was finished is kept: mend that, and make sweep MODEL={wanted.model} goes on."
+            ) from None
     if interrupted:
         print(f"\nStopped. What was finished is kept; make sweep MODEL={wanted.model} goes on with it.", file=sys.stderr)
         return 130
@@ -62,10 +72,11 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     """Tune's results, and whether a person stopped it."""
     import logging
 
+    import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
 
+    from pipeline.sweep.search import Search
     from pipeline.sweep.table import Table  # here: Ray reads its settings when it is first imported, so connected() comes before
     from pipeline.sweep.trial import Trial
 
@@ -76,14 +87,14 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     place = folder / "tune"
     if tune.Tuner.can_restore(str(place)):
         print(f"Going on with the sweep of {wanted.model} where it was broken off.", flush=True)
-        tuner = tune.Tuner.restore(str(place), trainable=trainable, resume_unfinished=True, restart_errored=True)
+        tuner = tune.Tuner.restore(str(place), trainable=trainable, resume_unfinished=True, resume_errored=True)
         tuner._local_tuner._run_config.callbacks = [table]
     else:
         tuner = tune.Tuner(
             trainable, param_space=space.for_tune(wanted),
             tune_config=tune.TuneConfig(
                 metric=wanted.metric, mode="max", num_samples=wanted.trials, time_budget_s=60 * wanted.minutes, reuse_actors=True,
-                search_alg=OptunaSearch(seed=SEED),
+                search_alg=Search(seed=SEED),
                 scheduler=ASHAScheduler(
                     time_attr="epoch", max_t=wanted.most_epochs, grace_period=min(wanted.grace, wanted.most_epochs), reduction_factor=wanted.reduction,
                 ),
@@ -96,9 +107,9 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     try:
         results = list(tuner.fit())
         for _ in range(3):  # Tune gives a trial up when its lost worker is reported twice, once as unavailable and once as dead
-            if not any(result.error for result in results):
+            if not any(isinstance(result.error, ray.exceptions.RayActorError) for result in results):
                 break
-            tuner = tune.Tuner.restore(str(place), trainable=trainable, restart_errored=True)
+            tuner = tune.Tuner.restore(str(place), trainable=trainable, resume_errored=True)
             tuner._local_tuner._run_config.callbacks = [table]
             results = list(tuner.fit())
         return results, False
@@ -157,7 +168,7 @@ def _conclude(wanted: space.Sweep, folder: Path, rows: list[dict], parent: str) 
     """trials.csv, the page, and the best trial in one sentence."""
     from pipeline.sweep.table import short
 
-    done = sorted((row for row in rows if row["state"] == "done"), key=lambda row: -row[wanted.metric])
+    done = sorted((row for row in rows if row["state"] == "done"), key=lambda row: (-row[wanted.metric], row["trial"]))
     if not done:
         failed = sum(row["state"] == "failed" for row in rows)
         print(f"No trial of {wanted.model} came to its end ({failed} failed); their notebooks are in MLflow, experiment sweep.", file=sys.stderr)

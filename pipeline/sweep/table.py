@@ -3,7 +3,14 @@
 import sys
 import time
 
+from mlflow.exceptions import MlflowException
 from ray.tune import Callback
+
+from pipeline.tracking import without_credentials
+
+
+class NotKept(BaseException):
+    """A trial cannot be kept, tried again or not: the tracking store is gone, or a disk is full. (Tune would wrap an Exception.)"""
 
 
 class Table(Callback):
@@ -35,6 +42,8 @@ class Table(Callback):
         self.running.discard(trial.trial_id)
         self.failed.add(trial.trial_id)
         self._show(True)
+        if reason := _not_kept(trial):
+            raise NotKept(reason)
 
     def line(self) -> str:
         """The state in one line."""
@@ -53,6 +62,17 @@ class Table(Callback):
                 print(f"\r\x1b[2K{self.line()}", end="", flush=True)
         elif ended:
             print(self.line(), flush=True)
+
+
+def _not_kept(trial) -> str:
+    """Why a trial that Tune gave up could not be kept; empty where its worker was lost."""
+    try:
+        cause = getattr(trial.get_pickled_error(), "cause", None)
+    except (EOFError, OSError):
+        return "the disk is full."
+    if not isinstance(cause, MlflowException | OSError):
+        return ""
+    return "the disk is full." if "disk is full" in str(cause) or "No space left" in str(cause) else without_credentials(str(cause))
 
 
 def short(value) -> str:

@@ -31,12 +31,12 @@ class Cluster:
         self.variables = self.security | {"RAY_ADDRESS": self.address}
         self.processes: list[subprocess.Popen] = []
 
-    def start(self, *options: str) -> subprocess.Popen:
+    def start(self, *options: str, cpus: int | None = None) -> subprocess.Popen:
         number = len(self.processes) + 2
         ray = Path(sys.executable).with_name("ray")
         command = [
-            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus}", "--object-store-memory=300000000",
-            "--disable-usage-stats", *options,
+            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus if cpus is None else cpus}",
+            "--object-store-memory=300000000", "--disable-usage-stats", *options,
         ]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         log = (self.folder / f"node{number}.log").open("w")
@@ -52,6 +52,11 @@ class Cluster:
             assert process.poll() is None and time.monotonic() < ends, log.read_text()
             time.sleep(0.2)
 
+    def node_of(self, process: psutil.Process) -> int:
+        """The number of the node that `process` is a part of."""
+        ours = {each.pid for each in [process, *process.parents()]}
+        return next(number for number, each in enumerate(self.processes) if each.pid in ours)
+
     def kill(self, node: int) -> None:
         """End the node with that number (0 is the head) and all of its processes at once, as a power cut does."""
         process = self.processes[node]
@@ -66,12 +71,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(nodes: int, cpus: int = 1) -> Iterator[Cluster]:
-    """`nodes` nodes, the head among them, of `cpus` processors each; all their processes are ended with the block."""
+def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None) -> Iterator[Cluster]:
+    """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`); all their processes are ended with the block."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         made = Cluster(Path(folder), cpus)
         try:
-            made.start("--head", f"--port={made.port}", "--include-dashboard=false")
+            made.start("--head", f"--port={made.port}", "--include-dashboard=false", cpus=head_cpus)
             for _ in range(nodes - 1):
                 made.start(f"--address={made.address}")
             yield made

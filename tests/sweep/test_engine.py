@@ -1,5 +1,10 @@
 """ENGINE=ray: DVC drives as ever, each model's notebook is a task on the cluster, and the bytes are the same."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import psutil
 from cluster import cluster
@@ -25,6 +30,49 @@ def test_the_same_bytes_come_back_from_four_nodes(project):
         assert "on purpose" in (project.root / "reports/linear.html").read_text(encoding="utf-8")
         reset(project)
     assert not [each for each in psutil.process_iter(["cmdline"]) if str(project.root) in " ".join(each.info["cmdline"] or [])]
+
+
+def start(project: Clone, **variables: str) -> subprocess.Popen:
+    """A stage that has finished its first epoch, on Ray."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "stage", "linear"], cwd=project.root, env=project.variables | {"ENGINE": "ray"} | variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for line in process.stdout:
+        if line.startswith("linear: epoch 1/"):
+            return process
+    raise AssertionError("the stage ended before its first epoch")
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of Ray that execute a stage."""
+    return [each for each in psutil.process_iter(["cmdline"]) if " ".join(each.info["cmdline"] or []).startswith("ray::_execute")]
+
+
+def test_a_lost_node_has_its_stage_run_elsewhere(project):
+    before = (project.root / "metrics/linear.json").read_bytes()
+    with cluster(3, head_cpus=0) as machines:
+        process = start(project, **machines.variables)
+        (worker,) = workers()
+        machines.kill(machines.node_of(worker))
+        rest = process.communicate(timeout=200)[0]
+    assert process.returncode == 0 and "linear: epoch 1/12" in rest and "s on the cluster" in rest, rest
+    assert (project.root / "metrics/linear.json").read_bytes() == before
+    reset(project)
+
+
+def test_ctrl_c_leaves_no_process_behind(project):
+    process = start(project)
+    kernels = [child for worker in workers() for child in worker.children(recursive=True)]
+    assert kernels
+    os.kill(process.pid, signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in rest, rest
+    ends = time.monotonic() + 30
+    while workers() or any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in kernels):
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    reset(project)
 
 
 def test_without_an_address_this_machine_is_the_cluster(project):

@@ -1,8 +1,10 @@
 """Sweeps on this machine's own Ray and on a cluster: what they find, what they keep, and what they leave behind."""
 
+import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import servers
 from cluster import cluster
 from test_cycle import Clone, edit
 
@@ -19,7 +22,7 @@ from test_cycle import Clone, edit
 def client(project: Clone):
     import mlflow
 
-    return mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    return mlflow.MlflowClient(project.variables.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root / 'mlflow.db'}")
 
 
 def trials(project: Clone, sweep: str) -> list:
@@ -151,11 +154,8 @@ def test_a_sweep_that_was_ended_goes_on_where_it_was(number, project):
         ended = {run.info.run_id for run in trials(project, name) if run.info.status == "FINISHED"}
         said = project.pipeline("sweep", "linear")
         assert "Going on with the sweep of linear" in said
-        rows, runs = table(project), trials(project, name)
+        rows = once_each(project)
         assert len(rows) == 6 and ended <= {row["run_id"] for row in rows}, "what was finished is not done again"
-        finished = [run.data.tags["trial"] for run in runs if run.info.status == "FINISHED"]
-        assert len(finished) == len(set(finished)) == sum(row["state"] == "done" for row in rows), "each finished trial exactly once"
-        assert not [run for run in runs if run.info.status == "RUNNING"]
         gone(before)
         assert not list(Path(tempfile.gettempdir()).glob("trial-*-*")), "no file of a dead trial stays"
     finally:
@@ -188,6 +188,71 @@ def test_a_dead_tracking_server_is_said(project):
     assert "MLflow at http://127.0.0.1:9 does not answer, and a sweep keeps its trials there" in said
 
 
+def once_each(project: Clone) -> list[dict]:
+    """The table of the newest sweep, of which every finished trial is in MLflow exactly once and none is left RUNNING."""
+    rows, runs = table(project), trials(project, newest(project).name)
+    finished = [run.data.tags["trial"] for run in runs if run.info.status == "FINISHED"]
+    assert len(finished) == len(set(finished)) == sum(row["state"] == "done" for row in rows)
+    assert not [run for run in runs if run.info.status == "RUNNING"]
+    return rows
+
+
+def test_a_tracking_server_that_dies_in_the_middle_is_said_and_nothing_lost(project, tmp_path, monkeypatch):
+    whole, before = (project.root / "params.yaml").read_bytes(), left()
+    account = {"MLFLOW_TRACKING_USERNAME": servers.USER, "MLFLOW_TRACKING_PASSWORD": servers.PASSWORD}
+    for name, value in account.items():
+        monkeypatch.setenv(name, value)
+    try:
+        edit(project.root / "params.yaml", "low: 0.0005", "low: 0.0002")
+        with servers.mlflow_server(tmp_path / "server") as server, servers.proxied(server) as proxy:
+            tracked = Clone(project.root, project.variables | account | {"MLFLOW_TRACKING_URI": proxy.address})
+            process = start(tracked)
+            until_two_ended(process)
+            proxy.trouble = "refuse"
+            rest = process.communicate(timeout=200)[0]
+            assert process.returncode == 2 and "The sweep stopped, because a trial could not be kept" in rest and "Traceback" not in rest, rest
+            assert servers.PASSWORD not in rest
+            gone(before)
+            proxy.trouble = ""
+            assert "Going on with the sweep of linear" in tracked.pipeline("sweep", "linear")
+            rows = once_each(tracked)
+            assert len(rows) == 6 and {row["state"] for row in rows} <= {"done", "stopped early"}
+    finally:
+        (project.root / "params.yaml").write_bytes(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 200 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "none", str(place)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"a disk that can be full needs the right to mount one: {made.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
+    before = left()
+    copy = Clone(small_disk / "project", project.variables)
+    shutil.copytree(project.root, copy.root, ignore=shutil.ignore_patterns("sweeps", ".git", ".dvc"), symlinks=True)
+    (copy.root / ".dvc/tmp").mkdir(parents=True)
+    filler = small_disk / "filler"
+    process = start(copy)
+    until_two_ended(process)
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+    rest = process.communicate(timeout=300)[0]
+    assert process.returncode == 2 and "What was finished is kept" in rest and "Traceback" not in rest, rest
+    gone(before)
+    filler.unlink()
+    assert "Going on with the sweep of linear" in copy.pipeline("sweep", "linear")
+    rows = once_each(copy)
+    assert len(rows) == 6 and {row["state"] for row in rows} <= {"done", "stopped early"}
+
+
 def test_forty_trials_on_two_nodes_survive_the_loss_of_one(project):
     whole = (project.root / "params.yaml").read_bytes()
     try:
@@ -198,11 +263,8 @@ def test_forty_trials_on_two_nodes_survive_the_loss_of_one(project):
             machines.kill(1)
             said = process.communicate(timeout=500)[0]
         assert process.returncode == 0, said
-        rows, runs = table(project), trials(project, newest(project).name)
+        rows = once_each(project)
         assert len(rows) == 40 and not [row for row in rows if row["state"] == "failed"]
         assert sum(row["state"] == "stopped early" for row in rows) >= 5
-        finished = [run.data.tags["trial"] for run in runs if run.info.status == "FINISHED"]
-        assert len(finished) == len(set(finished)) == sum(row["state"] == "done" for row in rows)
-        assert not [run for run in runs if run.info.status == "RUNNING"]
     finally:
         (project.root / "params.yaml").write_bytes(whole)
