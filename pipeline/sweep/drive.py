@@ -80,8 +80,8 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     from pipeline.sweep.table import Table  # here: Ray reads its settings when it is first imported, so connected() comes before
     from pipeline.sweep.trial import Trial
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    for name in ("ray.tune", "ray.train", "optuna"):  # what goes wrong is said in one sentence, once
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), needs(wanted.fixed))
     table = Table(wanted.trials, wanted.metric, wanted.minutes)
     place = folder / "tune"
