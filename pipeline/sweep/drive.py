@@ -77,18 +77,19 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     from ray.tune.schedulers import ASHAScheduler
 
     from pipeline.sweep.search import Search
+    from pipeline.sweep.snapshot import Snapshots, restored
     from pipeline.sweep.table import Table  # here: Ray reads its settings when it is first imported, so connected() comes before
     from pipeline.sweep.trial import Trial
 
     for name in ("ray.tune", "ray.train", "optuna"):  # what goes wrong is said in one sentence, once
         logging.getLogger(name).setLevel(logging.CRITICAL)
     trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), needs(wanted.fixed))
-    table = Table(wanted.trials, wanted.metric, wanted.minutes)
+    callbacks = [Table(wanted.trials, wanted.metric, wanted.minutes), Snapshots(folder)]
     place = folder / "tune"
-    if tune.Tuner.can_restore(str(place)):
+    if restored(folder):
         print(f"Going on with the sweep of {wanted.model} where it was broken off.", flush=True)
         tuner = tune.Tuner.restore(str(place), trainable=trainable, resume_unfinished=True, resume_errored=True)
-        tuner._local_tuner._run_config.callbacks = [table]
+        tuner._local_tuner._run_config.callbacks = callbacks
     else:
         tuner = tune.Tuner(
             trainable, param_space=space.for_tune(wanted),
@@ -100,7 +101,7 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
                 ),
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(folder), verbose=0, callbacks=[table], failure_config=tune.FailureConfig(max_failures=3),
+                name="tune", storage_path=str(folder), verbose=0, callbacks=callbacks, failure_config=tune.FailureConfig(max_failures=3),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the model is in MLflow; a trial that is lost begins anew
             ),
         )
@@ -110,7 +111,7 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
             if not any(isinstance(result.error, ray.exceptions.RayActorError) for result in results):
                 break
             tuner = tune.Tuner.restore(str(place), trainable=trainable, resume_errored=True)
-            tuner._local_tuner._run_config.callbacks = [table]
+            tuner._local_tuner._run_config.callbacks = callbacks
             results = list(tuner.fit())
         return results, False
     except KeyboardInterrupt:

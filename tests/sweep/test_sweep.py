@@ -253,6 +253,23 @@ def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
     assert len(rows) == 6 and {row["state"] for row in rows} <= {"done", "stopped early"}
 
 
+def test_a_state_torn_by_a_full_disk_gives_way_to_the_last_whole_one(tmp_path):
+    from types import SimpleNamespace
+
+    from pipeline.sweep.snapshot import Snapshots, restored
+
+    assert not restored(tmp_path), "nothing to go on with"
+    staging, tune = tmp_path / "staging", tmp_path / "tune"
+    for place, text in ((staging, "whole"), (tune, "torn")):
+        place.mkdir()
+        (place / "experiment_state-1.json").write_text(text)
+    (staging / "searcher-state-1.pkl").write_text("whole")
+    (tune / "searcher-state-2.pkl").write_text("of another moment")
+    Snapshots(tmp_path).on_step_end(1, [SimpleNamespace(storage=SimpleNamespace(experiment_driver_staging_path=str(staging)))])
+    assert restored(tmp_path)
+    assert {path.name: path.read_text() for path in tune.iterdir()} == {"experiment_state-1.json": "whole", "searcher-state-1.pkl": "whole"}
+
+
 def test_forty_trials_on_two_nodes_survive_the_loss_of_one(project):
     whole = (project.root / "params.yaml").read_bytes()
     try:
