@@ -249,7 +249,7 @@ def main() -> None:
     every = {"stage": stage, "runner": runner, "loop": loop, "cnn": cnn, "jobs": jobs, "idle": idle, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("only", nargs="*", choices=[*every, []], default=list(every))
+    parser.add_argument("only", nargs="*", choices=[*every, "all"], default="all")
     given = parser.parse_args()
     if not (ROOT / "data" / "train.safetensors").exists():
         raise SystemExit("There is no data yet: make run first.")
@@ -261,7 +261,7 @@ def main() -> None:
         seconds([PYTHON, "-m", "dvc", "checkout"], clone)
         print(f"{os.cpu_count()} cores, medians of {given.runs} or more alternating runs\n")
         print("| what | ours | reference | ratio | wanted | reached |\n|:--|--:|--:|--:|--:|:--|", flush=True)
-        for name in given.only or every:
+        for name in every if "all" in given.only else given.only:
             every[name](clone, given.runs)
 
 

@@ -27,7 +27,7 @@ def connected() -> Iterator[None]:
     """Ray for the length of the block: the cluster at RAY_ADDRESS, or one of this machine's own that ends with it; Refused if there is none."""
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", "RAY_DEDUP_LOGS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
         "RAY_gcs_rpc_server_connect_timeout_s": "20",

@@ -84,6 +84,7 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
     for name in ("ray.tune", "ray.train", "optuna"):  # what goes wrong is said in one sentence, once
         logging.getLogger(name).setLevel(logging.CRITICAL)
     trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), needs(wanted.fixed))
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(max(1.0, wanted.trials / 100))  # the state grows with the trials and is written whole
     callbacks = [Table(wanted.trials, wanted.metric, wanted.minutes), Snapshots(folder)]
     place = folder / "tune"
     if restored(folder):
