@@ -5,10 +5,10 @@ RUN ?= last
 
 .PHONY: run test test-lab test-remote test-sweep lab adopt model ui sync sweep remote push pull secrets promote predict verify report bench bench-sweep setup pins
 run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
-test: ; @$(PIPELINE) test $(ARGS)
+test: ; @$(PIPELINE) test -- $(ARGS)
 test-lab: ; @$(PIPELINE) test tests/lab
 test-remote: ; @$(PIPELINE) test tests/remote
-test-sweep: ; @$(PIPELINE) test tests/sweep
+test-sweep: ; @$(PIPELINE) test -- tests/sweep -n 0 $(ARGS)
 lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
 adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes) $(if $(MODEL),--model '$(MODEL)')
 model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')

@@ -169,9 +169,11 @@ def run_stage(name: str) -> int:
     with connected():
         import ray
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         wanted = {f"num_{kind}s": number for kind, number in needs(values).items()}
-        said = Queue(actor_options={"num_cpus": 0})
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node's end takes it away
+        said = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         shown = threading.Thread(target=_show, args=(name, said), daemon=True)
         shown.start()
         # a node that is lost is no fault of the notebook; an error of the notebook comes back as a result and is not tried again

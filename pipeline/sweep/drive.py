@@ -83,6 +83,8 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
 
     for name in ("ray.tune", "ray.train", "optuna"):  # what goes wrong is said in one sentence, once
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    job["lost"] = _lost(folder, job)
+    Search.lost = [json.loads(values) for values in job["lost"]]
     trainable = tune.with_resources(tune.with_parameters(Trial, job=job, data=data), needs(wanted.fixed))
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(max(1.0, wanted.trials / 100))  # the state grows with the trials and is written whole
     callbacks = [Table(wanted.trials, wanted.metric, wanted.minutes), Snapshots(folder)]
@@ -117,6 +119,16 @@ def _fit(wanted: space.Sweep, folder: Path, job: dict, data) -> tuple[list, bool
         return results, False
     except KeyboardInterrupt:
         return [], True
+
+
+def _lost(folder: Path, job: dict) -> dict[str, tuple[str, str]]:
+    """Trials that ended after the state was last kept: what they tried, each with its MLflow run and the id by which Tune knew it."""
+    from pipeline.sweep.snapshot import known
+
+    still = known(folder)
+    ended = client().search_runs([job["experiment"]], f"tags.`mlflow.parentRunId` = '{job['parent']}'", max_results=50_000) if still else []
+    tags = {run.info.run_id: run.data.tags for run in ended}
+    return {each["values"]: (run, each["trial"]) for run, each in tags.items() if "result" in each and each["trial"] not in still}
 
 
 def _row(wanted: space.Sweep, result) -> dict:

@@ -1,5 +1,6 @@
 """What a sweep knows, kept whole: Tune writes its own state file by file and in place, so a full disk or a kill may leave a part of it."""
 
+import json
 import os
 import time
 import zipfile
@@ -40,6 +41,15 @@ class Snapshots(Callback):
 def found(place: Path) -> list[Path]:
     """The files of Tune's state in `place`."""
     return sorted(path for pattern in PARTS for path in place.glob(pattern))
+
+
+def known(folder: Path) -> set[str]:
+    """The ids of the trials in the state that was kept last; none where there is no such state."""
+    if not (folder / STATE).exists():
+        return set()
+    with zipfile.ZipFile(folder / STATE) as archive:
+        newest = max(name for name in archive.namelist() if name.startswith("experiment_state-"))
+        return {json.loads(trial)["trial_id"] for trial, _ in json.loads(archive.read(newest))["trial_data"]}
 
 
 def restored(folder: Path) -> bool:

@@ -37,14 +37,15 @@ class Trial(tune.Trainable):
         self._end("early")
 
     def _begin(self) -> None:
-        self.values = {**self.job["fixed"], **{name: getattr(value, "item", lambda value=value: value)() for name, value in self.config.items()}}
+        self.values = self.job["fixed"] | json.loads(self._varied())
         tempfile.tempdir = None
         self.folder = place("trial")
         tempfile.tempdir = str(self.folder)  # all that the trial leaves behind when it is killed is in there
         self.events: queue.Queue = queue.Queue()
         self.known, self.over, self.epochs_done = 0.0, False, 0
         tags = self.job["tags"] | {
-            "trial": self.trial_id, "mlflow.parentRunId": self.job["parent"], "notebook": self.job["model"], "mlflow.source.type": "NOTEBOOK",
+            "trial": self.trial_id, "values": self._varied(), "mlflow.parentRunId": self.job["parent"], "notebook": self.job["model"],
+            "mlflow.source.type": "NOTEBOOK",
             "mlflow.source.name": f"notebooks/{self.job['model']}.ipynb", "process": f"{socket.gethostname()}:{os.getpid()}",
         }
         self.run = self.store.create_run(self.job["experiment"], run_name=f"{self.job['model']} {self.trial_id}", tags=tags).info.run_id
@@ -52,11 +53,18 @@ class Trial(tune.Trainable):
         self.thread = threading.Thread(target=self._execute, args=(self.values, self.folder, self.events), daemon=True)
         self.thread.start()
 
+    def _varied(self) -> str:
+        """What this trial tries, as JSON."""
+        return json.dumps({name: getattr(value, "item", lambda value=value: value)() for name, value in self.config.items()}, sort_keys=True)
+
     def _earlier(self) -> dict:
         """The result of this very trial where a driver was killed just after it; what a lost node left open is closed."""
         from pipeline.tracking import client
 
         self.store = client()
+        run, forgotten = self.job["lost"].get(self._varied(), ("", ""))
+        if run and self.store.get_run(run).data.tags["trial"] == forgotten:  # Tune gave what that one had tried to this trial: the run is this one's now
+            self.store.set_tag(run, "trial", self.trial_id)
         found = self.store.search_runs([self.job["experiment"]], f"tags.trial = '{self.trial_id}' and tags.sweep = '{self.job['tags']['sweep']}'")
         for run in found:
             if run.info.status == "RUNNING":

@@ -36,7 +36,7 @@ class Cluster:
         ray = Path(sys.executable).with_name("ray")
         command = [
             str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus if cpus is None else cpus}",
-            "--object-store-memory=300000000", "--disable-usage-stats", *options,
+            "--object-store-memory=300000000", "--disable-usage-stats", f"--temp-dir={self.folder / f'n{number}'}", *options,  # as a machine has its own disk
         ]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         log = (self.folder / f"node{number}.log").open("w")

@@ -7,6 +7,7 @@ import sys
 import time
 
 import psutil
+import pytest
 from cluster import cluster
 from test_cycle import Clone, edit
 
@@ -49,6 +50,7 @@ def workers() -> list[psutil.Process]:
     return [each for each in psutil.process_iter(["cmdline"]) if " ".join(each.info["cmdline"] or []).startswith("ray::_execute")]
 
 
+@pytest.mark.long
 def test_a_lost_node_has_its_stage_run_elsewhere(project):
     before = (project.root / "metrics/linear.json").read_bytes()
     with cluster(3, head_cpus=0) as machines:
@@ -61,6 +63,7 @@ def test_a_lost_node_has_its_stage_run_elsewhere(project):
     reset(project)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_no_process_behind(project):
     process = start(project)
     kernels = [child for worker in workers() for child in worker.children(recursive=True)]
@@ -75,6 +78,7 @@ def test_ctrl_c_leaves_no_process_behind(project):
     reset(project)
 
 
+@pytest.mark.long
 def test_without_an_address_this_machine_is_the_cluster(project):
     before = (project.root / "dvc.lock").read_bytes()
     assert "on the cluster" in project.pipeline("stage", "linear", ENGINE="ray")

@@ -123,11 +123,11 @@ def start(project: Clone, **variables: str) -> subprocess.Popen:
     )
 
 
-def until_two_ended(process: subprocess.Popen) -> str:
+def until_ended(trials: int, process: subprocess.Popen) -> None:
     for line in process.stdout:
-        if line.startswith("2 of"):
-            return line
-    raise AssertionError("the sweep ended before two trials had")
+        if line.startswith(f"{trials} of"):
+            return
+    raise AssertionError(f"the sweep ended before {trials} trials had")
 
 
 def gone(before: set[int]) -> None:
@@ -137,17 +137,24 @@ def gone(before: set[int]) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_was_ended_goes_on_where_it_was(number, project):
+@pytest.mark.long
+@pytest.mark.parametrize("number, forgotten", [(signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGINT, False)])
+def test_a_sweep_that_was_ended_goes_on_where_it_was(number, forgotten, project):
+    """`forgotten`: what Tune knew was kept last before the trials that ended."""
     whole = (project.root / "params.yaml").read_bytes()
-    edit(project.root / "params.yaml", "low: 0.0005", f"low: 0.000{4 if number == signal.SIGKILL else 3}")  # a sweep of its own
+    edit(project.root / "params.yaml", "low: 0.0005", f"low: 0.000{number // 2 - forgotten}")  # a sweep of its own
     before = left()
     try:
         process = start(project)
-        until_two_ended(process)
+        until_ended(1, process)
+        state = newest(project) / "state.zip"
+        kept = state.read_bytes()
+        until_ended(4 if forgotten else 2, process)
         os.kill(process.pid, number)
         rest = process.communicate(timeout=120)[0]
         gone(before)
+        if forgotten:
+            state.write_bytes(kept)
         if number == signal.SIGINT:
             assert process.returncode == 130 and "Stopped. What was finished is kept" in rest
         name = newest(project).name
@@ -197,6 +204,7 @@ def once_each(project: Clone) -> list[dict]:
     return rows
 
 
+@pytest.mark.long
 def test_a_tracking_server_that_dies_in_the_middle_is_said_and_nothing_lost(project, tmp_path, monkeypatch):
     whole, before = (project.root / "params.yaml").read_bytes(), left()
     account = {"MLFLOW_TRACKING_USERNAME": servers.USER, "MLFLOW_TRACKING_PASSWORD": servers.PASSWORD}
@@ -207,7 +215,7 @@ def test_a_tracking_server_that_dies_in_the_middle_is_said_and_nothing_lost(proj
         with servers.mlflow_server(tmp_path / "server") as server, servers.proxied(server) as proxy:
             tracked = Clone(project.root, project.variables | account | {"MLFLOW_TRACKING_URI": proxy.address})
             process = start(tracked)
-            until_two_ended(process)
+            until_ended(2, process)
             proxy.trouble = "refuse"
             rest = process.communicate(timeout=200)[0]
             assert process.returncode == 2 and "The sweep stopped, because a trial could not be kept" in rest and "Traceback" not in rest, rest
@@ -233,6 +241,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
     before = left()
     copy = Clone(small_disk / "project", project.variables)
@@ -240,7 +249,7 @@ def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
     (copy.root / ".dvc/tmp").mkdir(parents=True)
     filler = small_disk / "filler"
     process = start(copy)
-    until_two_ended(process)
+    until_ended(2, process)
     with contextlib.suppress(OSError), filler.open("wb") as file:
         while True:
             file.write(bytes(1 << 16))
@@ -256,27 +265,29 @@ def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
 def test_a_state_torn_by_a_full_disk_gives_way_to_the_last_whole_one(tmp_path):
     from types import SimpleNamespace
 
-    from pipeline.sweep.snapshot import Snapshots, restored
+    from pipeline.sweep.snapshot import Snapshots, known, restored
 
-    assert not restored(tmp_path), "nothing to go on with"
+    assert not restored(tmp_path) and not known(tmp_path), "nothing to go on with"
+    whole = json.dumps({"trial_data": [[json.dumps({"trial_id": "a"}), "{}"]]})
     staging, tune = tmp_path / "staging", tmp_path / "tune"
-    for place, text in ((staging, "whole"), (tune, "torn")):
+    for place, text in ((staging, whole), (tune, whole[:9])):
         place.mkdir()
         (place / "experiment_state-1.json").write_text(text)
     (staging / "searcher-state-1.pkl").write_text("whole")
     (tune / "searcher-state-2.pkl").write_text("of another moment")
     Snapshots(tmp_path).on_step_end(1, [SimpleNamespace(storage=SimpleNamespace(experiment_driver_staging_path=str(staging)))])
-    assert restored(tmp_path)
-    assert {path.name: path.read_text() for path in tune.iterdir()} == {"experiment_state-1.json": "whole", "searcher-state-1.pkl": "whole"}
+    assert restored(tmp_path) and known(tmp_path) == {"a"}
+    assert {path.name: path.read_text() for path in tune.iterdir()} == {"experiment_state-1.json": whole, "searcher-state-1.pkl": "whole"}
 
 
+@pytest.mark.long
 def test_forty_trials_on_two_nodes_survive_the_loss_of_one(project):
     whole = (project.root / "params.yaml").read_bytes()
     try:
         space(project, "sweep: {linear: {trials: 40, grace: 1, space: {lr: {low: 0.0001, high: 0.05, log: true}, batch: [32, 64], epochs: [4, 8]}}}\n")
         with cluster(2) as machines:
             process = start(project, **machines.variables)
-            until_two_ended(process)
+            until_ended(2, process)
             machines.kill(1)
             said = process.communicate(timeout=500)[0]
         assert process.returncode == 0, said
