@@ -1,29 +1,67 @@
+# Each target is one command; `make` lists them. Variables reach it by the environment, so that no shell reads their values.
+define HELP
+make TARGET VARIABLE=value ...
+
+Results
+  run          bring every result up to date, in parallel           JOBS=2 FORCE=1
+  verify       hash every result again and name what is damaged
+  report       what this branch changed in the results, as Markdown BASE=main OUT=report.md
+  test         lint and test                                        ARGS='-k page'
+  test-lab, test-remote, test-sweep    the slow tests               ARGS=...
+
+Notebooks
+  lab          open JupyterLab on the project                       ARGS=--no-browser
+  ui           open MLflow's page on the local runs
+  model        make the notebook and parameters of a new model      NAME=vit LIKE=mlp
+  adopt        take a run's parameters into params.yaml             RUN=last MODEL=cnn YES=1
+  sweep        try many values of a model's parameters              MODEL=cnn FORCE=1 ENGINE=ray
+  git          show and merge notebooks by cells, commit source only
+               (nbproof git --remove undoes it)
+
+Servers and models
+  remote       set, or without variables try, servers               URL= TRACKING= DATA= ENDPOINT=
+  push, pull   send or bring data, models and reports
+  sync         send runs that the server did not take yet
+  secrets      which secrets are set, never a value
+  promote      register the champion, or a model                    MODEL=cnn
+  predict      ask the registered champion                          INPUT=image.png
+
+This folder
+  setup        make .venv, nothing else                             PYTHON=python3.12
+  new          make a project of your own                           DIR=../mine
+  pins         compile requirements*.in into the locked *.txt       UPGRADE=1
+  bench, bench-sweep    measure
+  pictures     the README's pictures, anew                          MERMAID=mermaid.min.js
+endef
+export HELP
+
 PYTHON ?= python3
-PIPELINE = $(PYTHON) -m pipeline
+NBPROOF = $(PYTHON) nbproof/environment.py
+TESTS = $(NBPROOF) tool --tests -- pytest
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url $(if $(UPGRADE),--upgrade)
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict setup new
 
-RUN ?= last
-
-.PHONY: run test test-lab test-remote test-sweep lab adopt model ui sync sweep remote push pull secrets promote predict verify report bench bench-sweep setup pins
-run: ; @$(PIPELINE) run $(if $(JOBS),--jobs $(JOBS)) $(if $(FORCE),--force)
-test: ; @$(PIPELINE) test -- $(ARGS)
-test-lab: ; @$(PIPELINE) test tests/lab
-test-remote: ; @$(PIPELINE) test tests/remote
-test-sweep: ; @$(PIPELINE) test -- tests/sweep -n 0 $(ARGS)
-lab: ; @$(PIPELINE) lab $(if $(ARGS),-- $(ARGS))
-adopt: ; @$(PIPELINE) adopt '$(RUN)' $(if $(YES),--yes) $(if $(MODEL),--model '$(MODEL)')
-model: ; @$(PIPELINE) model '$(NAME)' $(if $(LIKE),--like '$(LIKE)')
-ui: ; @$(PIPELINE) ui
-sync: ; @$(PIPELINE) sync
-sweep: ; @$(PIPELINE) sweep '$(MODEL)' $(if $(FORCE),--force)
-remote: ; @$(PIPELINE) remote $(if $(filter undefined,$(origin URL)),,--url '$(URL)') $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(DATA),--data '$(DATA)') $(if $(ENDPOINT),--endpoint '$(ENDPOINT)')
-push: ; @$(PIPELINE) push
-pull: ; @$(PIPELINE) pull
-secrets: ; @$(PIPELINE) secrets
-promote: ; @$(PIPELINE) promote $(if $(MODEL),'$(MODEL)')
-predict: ; @$(PIPELINE) predict '$(IMAGE)'
-verify: ; @$(PIPELINE) verify
-report: ; @$(PIPELINE) report $(if $(BASE),--base $(BASE)) $(if $(OUT),--out $(OUT))
-bench: ; @$(PIPELINE) tool -- python benchmarks/bench.py
-bench-sweep: ; @$(PIPELINE) tool --sweep -- python benchmarks/bench_sweep.py
-setup: ; @$(PIPELINE) setup
-pins: ; uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt requirements-sweep.in -o requirements-sweep.txt && uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate -c requirements.txt -c requirements-sweep.txt requirements-dev.in -o requirements-dev.txt
+.PHONY: help remote test test-lab test-remote test-sweep pins locked bench bench-sweep pictures $(COMMANDS)
+help: ; @echo "$$HELP"
+$(COMMANDS): ; @$(NBPROOF) $@
+remote: ; @$(NBPROOF) remote $(if $(filter undefined,$(origin URL)),,$(if $(URL),,--unset))
+test:
+	@ARGS= $(NBPROOF) tool --tests -- ruff check .
+	@$(TESTS) tests --ignore=tests/lab --ignore=tests/remote --ignore=tests/sweep
+test-lab: ; @$(TESTS) tests/lab
+test-remote: ; @$(TESTS) tests/remote
+test-sweep: ; @$(TESTS) tests/sweep -n 0
+bench: ; @$(NBPROOF) tool -- python benchmarks/bench.py
+pictures: ; @$(NBPROOF) tool --tests -- python docs/pictures.py
+bench-sweep: ; @$(NBPROOF) tool --sweep -- python benchmarks/bench_sweep.py
+pins: ; @$(NBPROOF) tool -- $(MAKE) --silent locked
+locked: # in one go, in the environment as it was
+	$(LOCK) requirements.in -o requirements.txt
+	grep -v '^-e' requirements.txt > .venv/pins
+	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
+	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
+	cat requirements-sweep.txt >> .venv/pins
+	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
+	$(LOCK) -c .venv/pins pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
+	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt

@@ -43,7 +43,8 @@ def alternating(runs: int, ours, reference) -> tuple[float, float]:
 def row(what: str, ours: float, reference: float, ratio: float, wanted: str, unit: str = "s") -> None:
     limit = float(wanted.split()[1])
     reached = ratio <= limit if wanted.startswith("<=") else ratio >= limit
-    print(f"| {what} | {ours:.2f} {unit} | {reference:.2f} {unit} | {ratio:.2f} | {wanted} | {'yes' if reached else 'no'} |", flush=True)
+    cells = [what, f"{ours:.2f} {unit}", f"{reference:.2f} {unit}", f"{ratio:.2f}", wanted, "yes" if reached else "no"]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def code_of(notebook: Path, folder: Path) -> Path:
@@ -67,40 +68,50 @@ def stage(clone: Path, runs: int) -> None:
 
 def runner(clone: Path, runs: int) -> None:
     """The stage runner against papermill and nbconvert from the shell, on five trivial cells."""
-    cells = [nbformat.v4.new_code_cell("from types import SimpleNamespace\nP = SimpleNamespace(one=1)")]
+    cells = [nbformat.v4.new_code_cell('from nbproof.notebook import section\nP = section("trivial")')]
     cells += [nbformat.v4.new_code_cell("one: int = P.one  # [0, 9] a number", metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(f"print(one + {number})") for number in range(3)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), clone / "notebooks" / "trivial.ipynb")
-    params = clone / "params.yaml"
-    before = params.read_text(encoding="utf-8")
-    params.write_text(before + "\ntrivial:\n  one: 1\n", encoding="utf-8")
-    shell = "papermill --kernel python3 notebooks/trivial.ipynb trivial.out.ipynb -p one 1 && jupyter nbconvert --to html trivial.out.ipynb"
+    before = {name: (clone / name).read_text(encoding="utf-8") for name in ("params.yaml", "dvc.yaml")}
+    (clone / "params.yaml").write_text(before["params.yaml"] + "\ntrivial:\n  one: 1\n", encoding="utf-8")
+    deps = "notebooks/trivial.ipynb, nbproof/__init__.py, nbproof/notebook, nbproof/stage"
+    stage = f"\n  trivial:\n    cmd: nbproof stage\n    deps: [{deps}]\n    params: [trivial]\n"
+    (clone / "dvc.yaml").write_text(before["dvc.yaml"] + stage, encoding="utf-8")
+    shell = ("papermill --kernel python3 notebooks/trivial.ipynb trivial.out.ipynb -p one 1 "
+             "&& jupyter nbconvert --to html trivial.out.ipynb")
     ours, reference = alternating(
-        max(runs, 5), lambda: seconds([PYTHON, "-m", "pipeline", "stage", "trivial"], clone), lambda: seconds(["sh", "-c", shell], clone)
+        max(runs, 5), lambda: seconds([PYTHON, "-m", "nbproof", "stage", "trivial"], clone),
+        lambda: seconds(["sh", "-c", shell], clone),
     )
-    params.write_text(before, encoding="utf-8")
+    for name, text in before.items():
+        (clone / name).write_text(text, encoding="utf-8")
     (clone / "notebooks" / "trivial.ipynb").unlink()
-    row("stage runner / `papermill` + `jupyter nbconvert`, five trivial cells", ours, reference, ours / reference, "<= 0.6")
+    row("stage runner / `papermill` + `jupyter nbconvert`, five trivial cells", ours, reference, ours / reference,
+        "<= 0.6")
 
 
 SCIENCE = """
 import json, sys, time
 import torch, torch.nn.functional as F
 from torch import nn
-from digits import augment, data, training
-from digits.params import section
+from mnist import augment, data, training
+from nbproof.notebook import section
 P = section("models.{name}")
 training.prepare(P.seed, P.threads, "cpu")
-digits = data.load()
+dataset = data.load()
 """
 
 MLP = """
-net = nn.Sequential(nn.Flatten(), nn.Linear(784, P.hidden), nn.ReLU(), nn.Linear(P.hidden, P.hidden), nn.ReLU(), nn.Linear(P.hidden, 10))
+net = nn.Sequential(
+    nn.Flatten(), nn.Linear(784, P.hidden), nn.ReLU(), nn.Linear(P.hidden, P.hidden), nn.ReLU(),
+    nn.Linear(P.hidden, 10))
 """
 
 OUR_LOOP = SCIENCE.format(name="mlp") + MLP + """
 started = time.perf_counter()
-training.fit(net, digits.train, digits.validation, epochs=2, batch=P.batch, lr=P.lr, seed=P.seed, draw=augment.shifted(digits.train.images, P.shift))
+training.fit(
+    net, dataset.train, dataset.validation, epochs=2, batch=P.batch, lr=P.lr, seed=P.seed,
+    draw=augment.shifted(dataset.train.images, P.shift))
 print((time.perf_counter() - started) / 2)
 """
 
@@ -109,12 +120,12 @@ from pathlib import Path
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms as T
 from torchvision.datasets import MNIST
-from digits.paths import ROOT
+from nbproof.notebook.files import root
 seen = T.Compose([T.ToTensor(), T.Normalize((0.1307,), (0.3081,))])
 moved = T.Compose([T.RandomAffine(0, translate=(P.shift / 28, P.shift / 28)), seen])
-learn, judge = (MNIST(ROOT / "data" / "download", transform=t) for t in (moved, seen))
-train = DataLoader(Subset(learn, range(len(digits.train))), batch_size=P.batch, shuffle=True, drop_last=True)
-validation = DataLoader(Subset(judge, range(len(digits.train), 60000)), batch_size=1000)
+learn, judge = (MNIST(root() / "data" / "download", transform=t) for t in (moved, seen))
+train = DataLoader(Subset(learn, range(len(dataset.train))), batch_size=P.batch, shuffle=True, drop_last=True)
+validation = DataLoader(Subset(judge, range(len(dataset.train), 60000)), batch_size=1000)
 optimizer = torch.optim.Adam(net.parameters(), lr=P.lr)
 started = time.perf_counter()
 net.train()
@@ -131,15 +142,16 @@ print(time.perf_counter() - started)
 
 def printed(script: str, clone: Path) -> float:
     """The number that a script prints last."""
-    environment = TOOLS | {"PYTHONPATH": str(clone / "notebooks"), "PROGRESS_FILE": os.devnull}
-    done = subprocess.run([PYTHON, "-c", script], cwd=clone, env=environment, capture_output=True, text=True)
+    environment = TOOLS | {"PYTHONPATH": str(clone / "notebooks"), "NBPROOF_EVENTS": os.devnull}
+    command = [PYTHON, "-c", script]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:])
     return float(done.stdout.split()[-1])
 
 
 def loop(clone: Path, runs: int) -> None:
-    """An epoch of the mlp with its validation: the project's loop against DataLoader with per-item transforms, same batches and threads."""
+    """An epoch of the mlp with its validation: our loop against DataLoader with per-item transforms, same batches."""
     ours, reference = alternating(runs, lambda: printed(OUR_LOOP, clone), lambda: printed(TEXTBOOK_LOOP, clone))
     row("textbook loop / training loop, an epoch of the mlp", ours, reference, reference / ours, ">= 10")
 
@@ -148,31 +160,37 @@ OUR_TIME = SCIENCE.format(name="cnn") + """
 torch.manual_seed(P.seed)
 w = P.width
 net = nn.Sequential(
-    nn.PixelUnshuffle(2), nn.Conv2d(4, w, 3), nn.MaxPool2d(2), nn.BatchNorm2d(w), nn.ReLU(), nn.Conv2d(w, 2 * w, 3), nn.BatchNorm2d(2 * w), nn.ReLU(),
-    nn.Flatten(), nn.Dropout(P.dropout), nn.Linear(2 * w * 16, P.hidden), nn.ReLU(), nn.Linear(P.hidden, 10))
+    nn.PixelUnshuffle(2), nn.Conv2d(4, w, 3), nn.MaxPool2d(2), nn.BatchNorm2d(w), nn.ReLU(),
+    nn.Conv2d(w, 2 * w, 3), nn.BatchNorm2d(2 * w), nn.ReLU(), nn.Flatten(),
+    nn.Dropout(P.dropout), nn.Linear(2 * w * 16, P.hidden), nn.ReLU(), nn.Linear(P.hidden, 10))
 started = time.perf_counter()
 def stop(epoch, metrics):
     if metrics["validation_accuracy"] >= 0.99:
         print(time.perf_counter() - started)
         sys.exit()
-draw = augment.moved(digits.train.images, P.shift, P.rotate, P.scale)
-training.fit(net, digits.train, digits.validation, epochs=P.epochs, batch=P.batch, lr=P.lr, seed=P.seed, weight_decay=P.weight_decay, draw=draw, on_epoch=stop)
+draw = augment.moved(dataset.train.images, P.shift, P.rotate, P.scale)
+training.fit(
+    net, dataset.train, dataset.validation, epochs=P.epochs, batch=P.batch, lr=P.lr, seed=P.seed,
+    weight_decay=P.weight_decay, draw=draw, on_epoch=stop)
 sys.exit("0.99 was not reached")
 """
 
-# The recipe: conv 24 (5 x 5), conv 32 (3 x 3), dense 256, batch 256, Adam 0.01 with one-cycle (tuomaso/train_mnist_fast,
-# notebook 8), in the faster memory layout. Its one epoch need not reach 0.99 on this split: then two are given, and three.
+# The recipe: conv 24 (5 x 5), conv 32 (3 x 3), dense 256, batch 256, Adam 0.01 with one-cycle
+# (tuomaso/train_mnist_fast, notebook 8), in the faster memory layout. Its one epoch need not reach 0.99 on this split:
+# then two are given, and three.
 RECIPE_TIME = SCIENCE.format(name="cnn") + """
 most = int({epochs})
 for epochs in range(1, most + 1):
     torch.manual_seed(P.seed)
-    net = nn.Sequential(nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
-                        nn.Linear(800, 256), nn.ReLU(), nn.Linear(256, 10)).to(memory_format=torch.channels_last)
-    images, labels = digits.train.images, digits.train.labels
+    net = nn.Sequential(
+        nn.Conv2d(1, 24, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(800, 256), nn.ReLU(), nn.Linear(256, 10)).to(memory_format=torch.channels_last)
+    images, labels = dataset.train.images, dataset.train.labels
     steps = (len(labels) - 1) // 256 + 1
     started = time.perf_counter()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.7, 0.9))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps * epochs, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.01, total_steps=steps * epochs, cycle_momentum=False)
     for step in range(steps * epochs):
         part = slice(step % steps * 256, step % steps * 256 + 256)
         optimizer.zero_grad()
@@ -180,7 +198,7 @@ for epochs in range(1, most + 1):
         optimizer.step()
         schedule.step()
     took = time.perf_counter() - started
-    accuracy = training.evaluate(net, digits.validation).accuracy
+    accuracy = training.evaluate(net, dataset.validation).accuracy
     print(f"recipe: {{epochs}} epochs, accuracy {{accuracy:.4f}}, {{took:.2f}} s", file=sys.stderr)
     if accuracy >= 0.99:
         break
@@ -190,8 +208,9 @@ print(took)
 
 def cnn(clone: Path, runs: int) -> None:
     """Time to 0.99 validation accuracy with the committed schedule, against the recipe."""
-    whole, reference = alternating(runs, lambda: printed(OUR_TIME, clone), lambda: printed(RECIPE_TIME.format(epochs=6), clone))
-    row("cnn to 0.99 / the recipe with as many epochs as it needs for 0.99", whole, reference, whole / reference, "<= 1.0")
+    recipe = RECIPE_TIME.format(epochs=6)
+    whole, reference = alternating(runs, lambda: printed(OUR_TIME, clone), lambda: printed(recipe, clone))
+    row("cnn to 0.99 / the recipe with as many epochs as it needs", whole, reference, whole / reference, "<= 1.0")
     one = statistics.median(printed(RECIPE_TIME.format(epochs=1), clone) for _ in range(runs))
     row("cnn to 0.99 / the recipe's one epoch, which ends below 0.99 on this split", whole, one, whole / one, "<= 1.0")
 
@@ -205,7 +224,7 @@ def jobs(clone: Path, runs: int) -> None:
         for model in values["models"].values():
             model["seed"] = seed
         (clone / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-        return seconds([PYTHON, "-m", "pipeline", "run", "--jobs", str(number)], clone)
+        return seconds([PYTHON, "-m", "nbproof", "run", "--jobs", str(number)], clone)
 
     two, one = alternating(runs, lambda: retrain(2), lambda: retrain(1))
     (clone / "params.yaml").write_text(before, encoding="utf-8")
@@ -215,16 +234,18 @@ def jobs(clone: Path, runs: int) -> None:
 
 def idle(clone: Path, runs: int) -> None:
     """A run with nothing to do against `dvc status`."""
-    seconds([PYTHON, "-m", "pipeline", "run"], clone)
+    seconds([PYTHON, "-m", "nbproof", "run"], clone)
     ours, reference = alternating(
-        max(runs, 5), lambda: seconds([PYTHON, "-m", "pipeline", "run"], clone), lambda: seconds([PYTHON, "-m", "dvc", "status"], clone)
+        max(runs, 5), lambda: seconds([PYTHON, "-m", "nbproof", "run"], clone),
+        lambda: seconds([PYTHON, "-m", "dvc", "status"], clone),
     )
     row("`make run` with nothing to do / `dvc status`", ours, reference, ours / reference, "<= 2.0")
 
 
 def memory(clone: Path, runs: int) -> None:
-    """Peak memory of the cnn stage: runner and kernel together (proportional set size, so that shared pages count once)."""
-    process = psutil.Popen([PYTHON, "-m", "pipeline", "stage", "cnn"], cwd=clone, env=TOOLS, stdout=subprocess.DEVNULL)
+    """Peak memory of the cnn stage: runner and kernel together (proportional set size: shared pages count once)."""
+    command = [PYTHON, "-m", "nbproof", "stage", "cnn"]
+    process = psutil.Popen(command, cwd=clone, env=TOOLS, stdout=subprocess.DEVNULL)
     peaks, ended = [], threading.Event()
 
     def watch():

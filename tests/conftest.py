@@ -1,79 +1,66 @@
-"""The project's two houses importable, and scratch copies of it to run things in."""
+"""The environment of all tests, and finished projects to copy; tests/projects.py makes them."""
 
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from projects import NOT_COPIED, ONE_STAGE, ROOT, WRITES, cells, commit, nbproof, project, tiny
 
-ROOT = Path(__file__).resolve().parents[1]
+from nbproof import project as contract
+from nbproof.notebook import files
+
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-for name in ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "OUTPUT_ROOT", "PROGRESS_FILE", "DVC_STAGE", "DVC_ROOT", "STARTED_BY", "CELL_TIMEOUT"):
-    os.environ.pop(name, None)
-
+OF_A_PERSON = ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CELL_TIMEOUT",
+               "ENGINE", "JOBS", "FORCE", "YES")
+for name in [each for each in os.environ if each.startswith(("NBPROOF_", "DVC_")) or each in OF_A_PERSON]:
+    del os.environ[name]
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1"}  # nothing leaves the machine
 
 
-def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run one command in `folder` to its end; output and errors together, as a person sees them."""
-    return subprocess.run(
-        words, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
-    )
+@pytest.fixture
+def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
+    """`inside(folder)` lets this process work in a project, as the commands do that know it by where they are."""
+    def enter(folder: Path) -> Path:
+        monkeypatch.chdir(folder)
+        for known in (files.root, contract.load):
+            known.cache_clear()
+        return folder
 
-
-def pipeline(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `python -m pipeline ...` in `folder`."""
-    return command(folder, sys.executable, "-m", "pipeline", *words, **environment)
-
-
-def copy_of_project(folder: Path) -> Path:
-    """The tracked files of the project in `folder`, as a git repository of its own with one commit; no data, no results."""
-    tracked = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True).split("\0")
-    for name in filter(None, tracked):
-        if (ROOT / name).exists() and not name.startswith("tests/") and name != "dvc.lock" and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    commit(folder, "init", "-q")
-    return folder
-
-
-def commit(folder: Path, *first: str) -> None:
-    """Commit everything in `folder`, after `git FIRST` where given."""
-    who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    for words in filter(None, (first, ("add", "-A"), (*who, "commit", "-qm", "state", "--allow-empty"))):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-
-
-SMALL = {"cnn": {"epochs": 6, "width": 16, "hidden": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
-
-
-def edit_params(folder: Path, change) -> None:
-    """Let `change` work on the content of params.yaml, comments kept."""
-    from ruamel.yaml import YAML
-
-    yaml, path = YAML(), folder / "params.yaml"
-    content = yaml.load(path.read_text(encoding="utf-8"))
-    change(content)
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
-
-
-def make_small(content) -> None:
-    """The digits that need no network, and few epochs."""
-    content["data"]["source"] = "digits"
-    for name, values in SMALL.items():
-        content["models"][name].update(values)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield enter
+    for known in (files.root, contract.load):
+        known.cache_clear()
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A copy in which the whole pipeline ran on the small digits, two stages at a time. Tests that change it put it back."""
-    folder = copy_of_project(tmp_path_factory.mktemp("first") / "project")
-    edit_params(folder, make_small)
-    done = pipeline(folder, "run", "--jobs", "2")
+def finished_once(tmp_path_factory) -> tuple[Path, str]:
+    """The tiny project, run and committed, and what the run said; nobody changes it."""
+    folder = tiny(tmp_path_factory.mktemp("once") / "project")
+    done = nbproof(folder, "run", "--jobs", "2")
     assert done.returncode == 0, done.stdout
     commit(folder)
-    return folder
+    return folder, done.stdout
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path) -> Path:
+    """A copy of the finished tiny project, with its cache, to change at will."""
+    return shutil.copytree(finished_once[0], tmp_path / "copy", ignore=NOT_COPIED)
+
+
+@pytest.fixture(scope="session")
+def single_once(tmp_path_factory) -> Path:
+    """A project of the one notebook `x`; nobody changes it."""
+    folder = tmp_path_factory.mktemp("single") / "project"
+    cells(folder, WRITES)
+    return project(folder, params_yaml="models:\n  x: {n: 1}\n", dvc_yaml=ONE_STAGE)
+
+
+@pytest.fixture
+def single(single_once, tmp_path) -> Path:
+    """A copy of the project of one notebook; nothing is run yet."""
+    return shutil.copytree(single_once, tmp_path / "single", ignore=NOT_COPIED)

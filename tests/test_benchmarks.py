@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from projects import ROOT
 
 
 @pytest.mark.parametrize("script", ["bench.py", "bench_sweep.py"])

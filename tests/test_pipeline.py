@@ -1,4 +1,4 @@
-"""The whole pipeline, for real, on the digits that need no network."""
+"""Whole runs of a tiny project: what runs, what does not, and that the same sources give the same bytes."""
 
 import json
 import os
@@ -9,233 +9,263 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command, commit, copy_of_project, edit_params, make_small, pipeline
-from ruamel.yaml import YAML
+from projects import (
+    NOT_COPIED,
+    command,
+    edit_params,
+    edit_yaml,
+    model_notebook,
+    nbproof,
+    notebook,
+    results,
+    stages_run,
+    tiny,
+)
 
-RESULTS = ("data", "models", "metrics", "reports")
+from nbproof import run, stages
+from nbproof.notebook.errors import Refused
+
+ALL = {"data", "near", "far", "compare"}
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """Every result file with its bytes."""
-    files = [path for name in RESULTS for path in sorted((folder / name).iterdir()) if path.is_file() and path.name != ".gitignore"]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def test_the_first_run(finished_once):
+    folder, said = finished_once
+    lines = said.splitlines()
+    assert stages_run(said) == ALL and "near: round 3/3  error 0.75" in said and "count: counted" in lines
+    assert [line for line in lines if line.startswith("count:")] == ["count: counted"]  # nothing of DVC's own hints
+    assert any(line.startswith("Done in ") and line.endswith(" s. The result: reports/compare.html") for line in lines)
+    assert json.loads((folder / "metrics" / "compare.json").read_text()) == {"champion": "far", "error": 0.5}
+    assert sorted(path.name for path in (folder / "data" / "table").iterdir()) == ["3.csv", "5.csv"]
+    assert (folder / "data" / "count.txt").read_text().strip() == "10"
 
 
-def stages_run(output: str) -> set[str]:
-    return {line.split(":")[0] for line in output.splitlines() if ": every cell ran" in line}
-
-
-def test_twice_from_nothing_gives_the_same_bytes_even_behind_dead_mirrors(finished, tmp_path):
-    """Another folder, one job instead of two, nothing from a cache; and MNIST asked for where no mirror answers.
-
-    `run` says so, notes the small digits in params.yaml and goes on; plain `dvc repro` does not switch.
-    """
-    other = copy_of_project(tmp_path / "elsewhere" / "copy")
-
-    def small_mnist(content):
-        make_small(content)
-        content["data"]["source"] = "mnist"
-
-    edit_params(other, small_mnist)
-    commit(other)
-    nowhere = {"MNIST_MIRRORS": "http://127.0.0.1:9/mnist/"}
-    repro = command(other, "dvc", "repro", "data", **nowhere)
-    assert repro.returncode != 0 and "http://127.0.0.1:9/mnist/" in repro.stdout, repro.stdout
-    assert "MNIST_MIRRORS" in repro.stdout and "data.source to digits" in repro.stdout
-    assert command(other, "git", "status", "--short", "params.yaml").stdout == ""
-
-    done = pipeline(other, "run", "--jobs", "1", "--force", **nowhere)
-    assert done.returncode == 0 and "Going on with data.source: digits" in done.stdout and "To go back" in done.stdout, done.stdout
-    assert stages_run(done.stdout) == {"data", "linear", "mlp", "cnn", "compare"}
-    text = (other / "params.yaml").read_text(encoding="utf-8")
-    assert YAML(typ="safe").load(text)["data"]["source"] == "digits" and "# Every number a person may turn." in text
-    for name in ("data", "linear", "mlp", "cnn", "compare"):
-        assert "<strong>digits</strong>" in (other / "reports" / f"{name}.html").read_text(encoding="utf-8")
-
-    assert (other / "dvc.lock").read_text(encoding="utf-8") == (finished / "dvc.lock").read_text(encoding="utf-8")
-    ours, theirs = results(finished), results(other)
-    assert len(ours) >= 24
+def test_twice_from_nothing_gives_the_same_bytes(finished_once, tmp_path):
+    """Another folder, one job instead of two, nothing from a cache, other settings of the person's."""
+    other = tiny(tmp_path / "elsewhere" / "copy")
+    done = nbproof(other, "run", "--jobs", "1", "--force", PYTHONHASHSEED="77", MPLBACKEND="svg", TZ="Asia/Tokyo")
+    assert done.returncode == 0 and stages_run(done.stdout) == ALL, done.stdout
+    assert (other / "dvc.lock").read_bytes() == (finished_once[0] / "dvc.lock").read_bytes()
+    ours, theirs = results(finished_once[0]), results(other)
+    assert len(ours) == 21
     assert [name for name in ours | theirs if ours.get(name) != theirs.get(name)] == []
 
 
-def test_no_result_tells_where_or_when_it_was_made(finished):
+def test_no_result_tells_where_or_when_it_was_made(finished_once):
     host = socket.gethostname().encode()
-    telling = [str(finished).encode(), b"start_time", b"/site-packages/", *([host] if len(host) > 5 else [])]  # a short name is everywhere
-    assert [(name, word) for name, content in results(finished).items() for word in telling if word in content] == []
+    telling = [str(finished_once[0]).encode(), b"start_time", b"/site-packages/", *([host] if len(host) > 5 else [])]
+    for name, content in results(finished_once[0]).items():
+        assert [word for word in telling if word in content] == [], name
 
 
-def test_nothing_to_do(finished):
-    done = pipeline(finished, "run")
-    assert done.returncode == 0 and stages_run(done.stdout) == set() and "up to date" in done.stdout, done.stdout
-    repro = command(finished, "dvc", "repro")
-    assert repro.returncode == 0 and "Running stage" not in repro.stdout, repro.stdout
-    assert command(finished, "git", "status", "--short").stdout == ""
-
-
-def test_what_an_editor_saves_retrains_nothing(finished):
-    notebook = finished / "notebooks" / "mlp.ipynb"
-    before = notebook.read_text(encoding="utf-8")
+def test_nothing_to_do_after_what_editors_save_and_what_no_stage_needs(finished):
+    path = finished / "notebooks" / "near.ipynb"
+    before = path.read_text(encoding="utf-8")
     content = json.loads(before)
     content["metadata"]["language_info"] = {"name": "python", "version": "3.99"}
     content["cells"][1]["execution_count"] = 7
     content["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["seen\n"]}]
-    notebook.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    done = pipeline(finished, "run")
-    assert stages_run(done.stdout) == set() and notebook.read_text(encoding="utf-8") == before, done.stdout
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    (finished / "notebooks" / "tiny" / "play.py").write_text("changed = True\n")
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
+    assert done.stdout.startswith("Everything is up to date. The result: reports/compare.html\n")
+    assert path.read_text(encoding="utf-8") == before
+    assert command(finished, "git", "status", "--short").stdout == " M notebooks/tiny/play.py\n"
+    repro = command(finished, "dvc", "repro")
+    assert repro.returncode == 0 and "Running stage" not in repro.stdout, repro.stdout
 
 
-def test_a_changed_parameter_runs_its_model_and_the_comparison(finished):
-    lock = (finished / "dvc.lock").read_bytes()
-    edit_params(finished, lambda content: content["models"]["mlp"].update(lr=0.005))
-    done = pipeline(finished, "run")
-    assert stages_run(done.stdout) == {"mlp", "compare"}, done.stdout
-    assert "models.mlp.lr" in command(finished, "dvc", "params", "diff").stdout
+def test_a_changed_parameter_and_back(finished):
+    """One model and the comparison run; back to the committed value nothing runs: DVC kept the results."""
+    lock, before = (finished / "dvc.lock").read_bytes(), results(finished)
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"near", "compare"}, done.stdout
+    assert "models.near.step" in command(finished, "dvc", "params", "diff").stdout
+    assert json.loads((finished / "metrics" / "compare.json").read_text())["champion"] == "near"
     changed, made = (finished / "dvc.lock").read_bytes(), results(finished)
-    assert changed != lock
-
-    back_to_the_commit(finished)
-    assert (finished / "dvc.lock").read_bytes() == lock
-    edit_params(finished, lambda content: content["models"]["mlp"].update(lr=0.005))
-    repro = command(finished, "dvc", "repro", "--no-run-cache")  # the same job by DVC alone
-    assert repro.returncode == 0 and stages_run(repro.stdout) == {"mlp", "compare"}, repro.stdout
-    assert (finished / "dvc.lock").read_bytes() == changed and results(finished) == made
-    back_to_the_commit(finished)
-
-
-def back_to_the_commit(folder: Path) -> None:
-    """params.yaml as committed, and the results from DVC's run-cache: nothing is trained."""
-    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=folder, check=True)
-    back = command(folder, "dvc", "repro")
+    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=finished, check=True)
+    back = nbproof(finished, "run")
     assert back.returncode == 0 and stages_run(back.stdout) == set(), back.stdout
-    assert command(folder, "git", "status", "--short").stdout == ""
+    assert (finished / "dvc.lock").read_bytes() == lock and results(finished) == before
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    repro = command(finished, "dvc", "repro", "--no-run-cache", "train@near", "compare")  # the same by DVC alone
+    assert repro.returncode == 0 and stages_run(repro.stdout) == {"near", "compare"}, repro.stdout
+    assert (finished / "dvc.lock").read_bytes() == changed and results(finished) == made
+
+
+def test_a_module_a_list_and_a_text_that_looks_like_code(finished):
+    """An edited module runs its notebooks again; values reach a notebook as values, whatever they look like."""
+    hostile = "'\"); open('pwned', 'w') # $(touch pwned) {{ n }} \\ `touch pwned`\n\"\"\""
+    edit_params(finished, lambda content: content["data"].update(sizes=[9], label=hostile))
+    with (finished / "notebooks" / "tiny" / "cases.py").open("a") as file:
+        file.write("# edited\n")
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == ALL and "count: counted" in done.stdout, done.stdout
+    assert [path.name for path in (finished / "data" / "table").iterdir()] == ["9.csv"]
+    cells = json.loads((finished / "reports" / "data.ipynb").read_text())["cells"]
+    assert "".join(cells[-1]["outputs"][0]["text"]) == f"[9] {hostile}\n"
+    assert not list(finished.rglob("*pwned*"))
+    assert nbproof(finished, "verify").returncode == 0
 
 
 def test_dvc_alone_from_nothing_records_the_same(finished, tmp_path):
-    """No dvc.lock and no result, but DVC's cache: plain `dvc repro` restores everything; the order of dvc.lock is dvc.yaml's after the next `run`."""
-    other = tmp_path / "copy"
-    shutil.copytree(finished, other, ignore=shutil.ignore_patterns("tmp", "scratch", "__pycache__"))
-    for path in [other / "dvc.lock", *(other / name for name in results(finished))]:
-        path.unlink()
+    """No dvc.lock and no result, but DVC's cache: plain `dvc repro` restores everything."""
+    other = shutil.copytree(finished, tmp_path / "other", ignore=NOT_COPIED)
+    for name in ("data", "models", "metrics", "reports"):
+        shutil.rmtree(other / name)
+    (other / "dvc.lock").unlink()
+    subprocess.run(["git", "checkout", "-q", "data", "models", "reports"], cwd=other, check=True)  # their .gitignore
     repro = command(other, "dvc", "repro")
     assert repro.returncode == 0 and stages_run(repro.stdout) == set(), repro.stdout
-    assert "up to date" in pipeline(other, "run").stdout
+    assert "up to date" in nbproof(other, "run").stdout
     assert (other / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
     assert results(other) == results(finished)
 
 
 def test_running_a_notebook_by_hand_changes_no_result(finished):
     before = results(finished)
-    words = ["jupyter", "nbconvert", "--to", "notebook", "--execute", "notebooks/linear.ipynb", "--output-dir", "scratch", "--output", "by_hand"]
-    done = command(finished, *words, PYTHONPATH=str(finished / "notebooks"))
+    done = command(finished, "jupyter", "nbconvert", "--to", "notebook", "--execute", "notebooks/near.ipynb",
+                   "--output-dir", "scratch", "--output", "by_hand")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert (finished / "scratch" / "models" / "linear.pt2").read_bytes() == before["models/linear.pt2"]
+    assert (finished / "scratch" / "models" / "near.csv").read_bytes() == before["models/near.csv"]
+    assert (finished / "scratch" / "models" / "near" / "MLmodel").is_file()
     assert results(finished) == before and command(finished, "git", "status", "--short").stdout == ""
-    assert command(finished, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_a_model_comes_and_goes(finished):
     before, lock = results(finished), (finished / "dvc.lock").read_bytes()
-    params = (finished / "params.yaml").read_bytes()
-    pattern = (finished / "notebooks" / "linear.ipynb").read_text(encoding="utf-8")
-    added = finished / "notebooks" / "second.ipynb"
-    added.write_text(pattern.replace("models.linear", "models.second").replace('"linear"', '"second"').replace('\\"linear\\"', '\\"second\\"')
-                     .replace("models/linear", "models/second"), encoding="utf-8")
-    edit_params(finished, lambda content: content["models"].update(second=dict(content["models"]["linear"])))
-    done = pipeline(finished, "run")
-    assert stages_run(done.stdout) == {"second", "compare"}, done.stdout
-    assert "second" in (finished / "reports" / "compare.html").read_text(encoding="utf-8")
-    added.unlink()
-    (finished / "params.yaml").write_bytes(params)
-    done = pipeline(finished, "run")
-    assert done.returncode == 0 and stages_run(done.stdout) <= {"compare"}, done.stdout
-    assert (finished / "dvc.lock").read_bytes() == lock
-    assert results(finished) == before
-    assert command(finished, "git", "status", "--short").stdout == ""
-
-
-@pytest.mark.parametrize("words, told", [
-    (("metrics", "show"), "validation_accuracy"),
-    (("plots", "show", "--json"), "validation_accuracy"),
-    (("dag",), "train@cnn"),
-])
-def test_dvc_commands(finished, words, told):
-    done = command(finished, "dvc", *words)
-    assert done.returncode == 0 and told in done.stdout, done.stdout
-    command(finished, "git", "clean", "-qfd", "dvc_plots")
+    model_notebook(finished, "third")
+    edit_params(finished, lambda content: content["models"].update(third={"step": 3, "rounds": 1}))
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"third", "compare"}, done.stdout
+    assert "far of far near third" in (finished / "reports" / "compare.html").read_text(encoding="utf-8")
+    (finished / "notebooks" / "third.ipynb").unlink()
+    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=finished, check=True)
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
+    assert "third is no longer in dvc.yaml or params.yaml: its results are removed from the folder" in done.stdout
+    assert (finished / "dvc.lock").read_bytes() == lock and results(finished) == before
+    assert not (finished / "models" / "third").exists()
 
 
 def test_experiments(finished):
-    done = command(finished, "dvc", "exp", "run", "-S", "models.linear.lr=0.003")
+    done = command(finished, "dvc", "exp", "run", "-S", "models.near.rounds=1")
     assert done.returncode == 0 and "Ran experiment" in done.stdout, done.stdout
-    subprocess.run(["git", "checkout", "-q", "."], cwd=finished, check=True)
-    back = pipeline(finished, "run")
-    assert back.returncode == 0, back.stdout
-    assert command(finished, "git", "status", "--short").stdout == ""
+    assert stages_run(done.stdout) == {"near", "compare"}
 
 
-def test_no_name_from_params_reaches_a_shell(finished):
-    before = (finished / "params.yaml").read_bytes()
-    for name in ("x$(touch pwned)", "x; touch pwned", "x`touch pwned`", '"; touch pwned; "'):
-        edit_params(finished, lambda content, name=name: content["models"].update({name: {"epochs": 1}}))
-        done = pipeline(finished, "run")
-        assert done.returncode == 2 and "a name is small letters" in done.stdout, done.stdout
-        assert command(finished, "dvc", "repro").returncode != 0
-        assert not list(finished.rglob("*pwned*"))
-        (finished / "params.yaml").write_bytes(before)
+@pytest.mark.parametrize("name", ["x$(touch pwned)", "x; touch pwned", "x`touch pwned`", '"; touch pwned; "'])
+def test_no_name_from_params_reaches_a_shell(finished, name):
+    edit_params(finished, lambda content: content["models"].update({name: {"step": 1, "rounds": 1}}))
+    model_notebook(finished, "near")
+    shutil.copy(finished / "notebooks" / "near.ipynb", finished / "notebooks" / f"{name}.ipynb")
+    done = nbproof(finished, "run", "--jobs", "1")
+    assert "Traceback" not in done.stdout, done.stdout
+    assert not list(finished.rglob("pwned"))
 
 
-def test_bad_values_stop_before_a_kernel(finished):
-    before = (finished / "params.yaml").read_bytes()
-    edit_params(finished, lambda content: content["models"]["cnn"].update(epochs=0))
-    done = pipeline(finished, "run")
-    assert done.returncode == 2 and done.stdout.count("\n") == 1, done.stdout
-    assert "params.yaml: models.cnn.epochs must be int in [1, 1000]" in done.stdout and "found 0" in done.stdout
-    assert "models.cnn.epochs must be int" in command(finished, "dvc", "repro", "train@cnn").stdout
-    (finished / "params.yaml").write_bytes(before)
-    assert command(finished, "dvc", "checkout").returncode == 0  # DVC had taken the outputs away before it started the command
+def add_stage(place: Path, **stage) -> None:
+    edit_yaml(place / "dvc.yaml", lambda content: content["stages"].update(extra=stage))
+
+
+def import_helper(place: Path) -> None:
+    (place / "notebooks" / "helper.py").touch()
+    notebook(place / "notebooks" / "compare.ipynb", "import helper")
+
+
+def show_picture(place: Path) -> None:
+    (place / "notebooks" / "map.png").touch()
+    notebook(place / "notebooks" / "compare.ipynb", "#!![a map](map.png)")
+
+
+NEAR = {"cmd": "nbproof stage", "deps": ["notebooks/near.ipynb"], "outs": ["data/x"]}
+BEFORE_A_RUN = [
+    (lambda place: edit_params(place, lambda content: content["models"]["near"].update(step=0)),
+     "params.yaml: models.near.step must be int, in [1, 9] (numbers that get one class), found 0."),
+    (lambda place: edit_params(place, lambda content: content["data"].update(sizes=[3, 10])),
+     "params.yaml: data.sizes must be list[int], each in [1, 9] (cases in each file), found [3, 10]."),
+    (lambda place: edit_params(place, lambda content: content["models"]["far"].update(warmup=1)),
+     "params.yaml: models.far.warmup is unknown; notebooks/far.ipynb knows rounds, step."),
+    (import_helper, "dvc.yaml: the stage compare does not list all that notebooks/compare.ipynb needs: "
+                    "add `- notebooks/helper.py` to its deps, so that an edit there runs it again."),
+    (show_picture, "dvc.yaml: the stage compare does not list all that notebooks/compare.ipynb needs: "
+                   "add `- notebooks/map.png` to its deps, so that an edit there runs it again."),
+    (lambda place: notebook(place / "notebooks" / "compare.ipynb", "P = section('split')", "@seed: int = P.seed"),
+     "dvc.yaml: the stage compare does not list the section split, which notebooks/compare.ipynb reads: "
+     "add `- split` to its params."),
+    (lambda place: add_stage(place, **NEAR),
+     "dvc.yaml: two stages run notebooks/near.ipynb, and both would write its reports: "
+     "give each a notebook of its own."),
+    (lambda place: add_stage(place, **NEAR | {"deps": ["pins.txt"]}),
+     "dvc.yaml: the stage extra runs a notebook, so it must list exactly one .ipynb among its deps, found none."),
+    (lambda place: add_stage(place, **NEAR | {"deps": ["notebooks/near.ipynb", "notebooks/far.ipynb"]}),
+     "dvc.yaml: the stage extra runs a notebook, so it must list exactly one .ipynb among its deps, found "
+     "notebooks/near.ipynb, notebooks/far.ipynb."),
+    (lambda place: edit_yaml(place / "project.yaml", lambda content: content.update(compare="judge")),
+     "project.yaml: compare is judge, and dvc.yaml has no such stage."),
+    (lambda place: (place / "notebooks" / "far.ipynb").unlink(),
+     "notebooks/far.ipynb is not there, and dvc.yaml names it: put it there, or take its stage out."),
+]
+
+
+@pytest.mark.parametrize("change, said", BEFORE_A_RUN)
+def test_what_is_refused_before_anything_runs(finished, inside, change, said):
+    change(inside(finished))
+    with pytest.raises(Refused) as refused, stages.opened(finished) as repo:
+        run.check_all(stages.read(repo))
+    assert str(refused.value) == said
+
+
+def test_a_refusal_is_one_sentence_and_changes_nothing(finished):
+    before = results(finished)
+    edit_params(finished, lambda content: content["models"]["near"].update(step=0))
+    done = nbproof(finished, "run")
+    assert done.returncode == 2 and done.stdout == f"{BEFORE_A_RUN[0][1]}\n"
+    assert "models.near.step must be int" in command(finished, "dvc", "repro", "-s", "train@near").stdout
+    assert command(finished, "dvc", "checkout").returncode == 0  # DVC takes outputs away before it starts a command
     subprocess.run(["git", "checkout", "-q", "metrics"], cwd=finished, check=True)
+    assert results(finished) == before
 
 
-def test_committed_results_are_from_real_mnist():
-    lock = YAML(typ="safe").load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
-    assert lock["stages"]["data"]["params"]["params.yaml"]["data"]["source"] == "mnist"
-    floors = {"linear": 0.92, "mlp": 0.98, "cnn": 0.993}
-    for name, floor in floors.items():
-        metrics = json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
-        assert metrics["data"] == "mnist" and metrics["validation_accuracy"] >= floor
-        recorded = {out["path"]: out["size"] for out in lock["stages"][f"train@{name}"]["outs"]}
-        assert recorded[f"metrics/{name}.json"] == (ROOT / "metrics" / f"{name}.json").stat().st_size
+def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside, tmp_path):
+    """A dvc.lock may come from anywhere: only what lies in a folder of results is a result."""
+    inside(finished)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    (finished / "data" / "link").symlink_to(outside)
+    (finished / "data" / "old").mkdir()
+    (finished / "data" / "old" / "a.txt").touch()
+    paths = ["params.yaml", "notebooks/near.ipynb", ".git/config", "data/../params.yaml", "data/link/kept", "data/link",
+             str(outside / "kept"), "../outside/kept", "data/table", "data/old", "data/never", "data", ""]
+    outs = [{"path": path, "md5": "0" * 32} for path in paths]
+    edit_yaml(finished / "dvc.lock", lambda content: content["stages"].update(gone={"cmd": "x", "outs": outs}))
+    before = results(finished)
+    with stages.opened(finished) as repo:
+        run.forget_removed(stages.read(repo))
+    assert all((finished / name).exists() for name in ("params.yaml", "notebooks/near.ipynb", ".git/config"))
+    assert (outside / "kept").exists() and not (finished / "data" / "old").exists()
+    del before["data/old/a.txt"]
+    assert {name: content for name, content in results(finished).items() if "link" not in name} == {
+        name: content for name, content in before.items() if "link" not in name}
+    assert "gone" not in (finished / "dvc.lock").read_text()
 
 
-def nbval(folder, *notebooks, workers="2"):
-    """By nbval: re-execute `notebooks` of the copy at `folder` with their injected parameters and compare every output."""
-    environment = os.environ | {"PYTHONPATH": str(folder / "notebooks"), "PROGRESS_FILE": os.devnull}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", "-q",
-         "-n", workers, "--dist", "loadfile", "--rootdir", str(folder), "-c", os.devnull, *map(str, notebooks)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
-    )
+def nbval(folder: Path, *notebooks: str) -> subprocess.CompletedProcess:
+    """By nbval: re-execute executed notebooks with their injected parameters and compare every output."""
+    words = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q", "-n", "0", "--rootdir", str(folder)]
+    return command(folder, sys.executable, "-m", "pytest", *words, "-c", os.devnull, *notebooks)
 
 
-def test_every_cell_gives_its_output_again(finished):
-    executed = sorted((finished / "reports").glob("*.ipynb"))
-    before = {path: path.read_bytes() for path in executed}
-    done = nbval(finished, *executed)
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert len(executed) == 5 and f"{sum(_code_cells(path) for path in executed)} passed" in done.stdout
-    assert {path: path.read_bytes() for path in executed} == before
-    status = subprocess.run(["git", "status", "--short"], cwd=finished, capture_output=True, text=True)
-    assert status.stdout == ""  # what they wrote went to scratch/
+def test_every_cell_gives_its_output_again_and_a_changed_number_is_found(finished):
+    done = nbval(finished, "reports/near.ipynb")
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout[-3000:]
+    assert command(finished, "git", "status", "--short").stdout == ""  # what it wrote went to scratch/
+    path = finished / "reports" / "near.ipynb"
+    text = path.read_text(encoding="utf-8")
+    path.chmod(0o644)
+    path.write_text(text.replace("0.750 with", "0.751 with"), encoding="utf-8")
+    done = nbval(finished, "reports/near.ipynb")
+    assert done.returncode == 1 and "1 failed, 4 passed" in done.stdout, done.stdout[-3000:]
 
-
-def _code_cells(path) -> int:
-    return sum(cell["cell_type"] == "code" for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
-
-
-def test_a_changed_number_is_found(finished, tmp_path):
-    shutil.copy(finished / "reports" / "data.ipynb", tmp_path)
-    text = (tmp_path / "data.ipynb").read_text(encoding="utf-8")
-    assert "a factor of 1." in text
-    (tmp_path / "data.ipynb").write_text(text.replace("a factor of 1.", "a factor of 2.", 1), encoding="utf-8")
-    done = nbval(finished, tmp_path / "data.ipynb", workers="0")
-    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-3000:]

@@ -1,61 +1,213 @@
-"""The publish job against a real bare repository and a real DVC remote, both in folders."""
+"""The steps that handle results, on a tiny project: a DVC remote in a folder, GitHub's API before a bare repository."""
 
+import base64
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
-from pipeline import Refused
-from pipeline.github import lock, publish, report, results, retrain, storage
-from pipeline.github.api import Api
+from nbproof import project
+from nbproof.github import command, publish, results
+from nbproof.github.api import Answer, Api
+from nbproof.notebook import files
+from nbproof.notebook.errors import Refused
 
-BEFORE = {"models/cnn.pt2": b"old model", "metrics/cnn.json": b'{"accuracy": 0.5}', "metrics/gone.json": b"{}", "reports/cnn.html": b"<p>old</p>"}
-AFTER = {"models/cnn.pt2": b"new model", "metrics/cnn.json": b'{"accuracy": 0.9}', "metrics/new.csv": b"epoch\n1\n", "reports/cnn.html": b"<p>new</p>"}
+# Outputs by place; a dict is a folder. metrics/ and reports/small are kept by git.
+BEFORE = {
+    "models/cnn": {"MLmodel": b"old", "data/weights": b"old weights"},
+    "models/mlp": b"the same",
+    "reports/cnn.html": b"<p>old</p>",
+    "metrics/cnn.json": b'{"rmse": 0.5, "n": NaN}',
+    "metrics/gone.json": b"{}",
+    "reports/small": {"a.txt": b"a", "b.txt": b"b"},
+}
+AFTER = {
+    "models/cnn": {"MLmodel": b"new", "data/weights": b"new weights"},
+    "models/mlp": b"the same",
+    "reports/cnn.html": b"<p>new</p>",
+    "metrics/cnn.json": b'{"rmse": 0.4, "n": NaN}',
+    "metrics/new.csv": b"epoch\n1\n",
+    "reports/small": {"b.txt": b"b2", "c/d.txt": b"d"},
+}
+KEPT = ("metrics/", "reports/small")
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+def git(folder: Path, *arguments: str, data: bytes = b"", **environment: str) -> str:
+    identity = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *identity, *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        input=data,
+        env=os.environ | environment,
+    )
+    return done.stdout.decode().strip()
 
 
-def write(folder: Path, files: dict[str, bytes]) -> None:
-    """The files, and the dvc.lock that records them."""
-    for path, content in files.items():
+def files_of(outputs: dict) -> dict[str, bytes]:
+    """Each file by its place."""
+    return {
+        f"{path}/{name}" if name else path: data
+        for path, content in outputs.items()
+        for name, data in (content.items() if isinstance(content, dict) else [("", content)])
+    }
+
+
+def md5(content: bytes | dict) -> str:
+    """The sum that dvc.lock has for a file, or for a folder: that of DVC's list of its files."""
+    if isinstance(content, bytes):
+        return hashlib.md5(content).hexdigest()
+    listed = [{"md5": md5(data), "relpath": name} for name, data in sorted(content.items())]
+    return md5(json.dumps(listed).encode()) + ".dir"
+
+
+def lock(outputs: dict) -> str:
+    outs = [{"path": path, "hash": "md5", "md5": md5(content), "size": 1} for path, content in outputs.items()]
+    return json.dumps(
+        {"schema": "2.0", "stages": {"train@cnn": {"cmd": "nbproof stage", "outs": outs}}}
+    )  # JSON is YAML
+
+
+def write(folder: Path, contents: dict[str, bytes]) -> None:
+    for path, content in contents.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    outs = [{"path": path, "hash": "md5", "md5": hashlib.md5(content).hexdigest(), "size": len(content)} for path, content in files.items()]
-    with (folder / "dvc.lock").open("w", encoding="utf-8") as file:
-        YAML().dump({"schema": "2.0", "stages": {"train@cnn": {"cmd": "python -m pipeline stage", "outs": outs}}}, file)
+
+
+def write_project(folder: Path, outputs: dict, **more: str) -> None:
+    """A project with one stage that has these outputs, and the dvc.lock that records them."""
+    outs = [
+        {path: {"cache": False}} if path.startswith(KEPT) else path for path in outputs if not path.endswith(".json")
+    ]
+    metrics = [{path: {"cache": False}} for path in outputs if path.endswith(".json")]
+    stages = {"train": {"foreach": ["cnn"], "do": {"cmd": "true", "outs": outs, "metrics": metrics}}}
+    texts = {
+        "project.yaml": "name: tiny\nmetric: {key: rmse, goal: min}\ntolerance: {absolute: 0.01}\n",
+        "README.md": "text",
+        "dvc.yaml": json.dumps({"stages": stages}),
+        "dvc.lock": lock(outputs),
+        "params.yaml": "{}",
+        ".gitattributes": "* filter=evil",
+        ".gitignore": "/models\n/reports/cnn.html\n/scratch\n",
+    } | more
+    write(folder, {path: text.encode() for path, text in texts.items()} | files_of(outputs))
+
+
+def write_results(folder: Path, outputs: dict) -> None:
+    """What the step `results` lays out."""
+    write(folder, {"dvc.lock": lock(outputs).encode()})
+    write(
+        folder,
+        {f"{'git' if path.startswith(KEPT) else 'dvc'}/{path}": data for path, data in files_of(outputs).items()},
+    )
+
+
+class Github(Api):
+    """The part of GitHub's API that `publish` uses, before the bare repository `folder`; notes what is dispatched."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("http://x", "owner/name", "token")
+        self.folder, self.dispatched, self.pulls = folder, [], []
+
+    def call(self, method, path, body=None, retries=4):
+        what, _, name = path.partition("/git/")[2].partition("?")[0].partition("/")
+        if path.startswith("/pulls"):
+            return self.pulls
+        if path.startswith("/branches/"):
+            return {"commit": {"sha": git(self.folder, "rev-parse", path.removeprefix("/branches/"))}}
+        if path.endswith("/dispatches"):
+            return self.dispatched.append((path, body))
+        return getattr(self, f"{method}_{what}".lower())(name, body)
+
+    def get_commits(self, sha, _):
+        tree, committer, message = git(self.folder, "show", "-s", "--format=%T%n%cn%n%B", sha).split("\n", 2)
+        return {"sha": sha, "tree": {"sha": tree}, "committer": {"name": committer}, "message": message}
+
+    def get_trees(self, sha, _):
+        listed = [line.partition("\t") for line in git(self.folder, "ls-tree", "-r", "-t", sha).splitlines()]
+        return {
+            "truncated": False,
+            "tree": [{"path": path, "type": entry.split()[1], "sha": entry.split()[2]} for entry, _, path in listed],
+        }
+
+    def get_blobs(self, sha, _):
+        content = subprocess.check_output(["git", "cat-file", "blob", sha], cwd=self.folder)
+        return {"content": base64.encodebytes(content).decode()}  # in lines, as GitHub does
+
+    def post_blobs(self, _, body):
+        assert body["encoding"] == "base64"
+        return {"sha": git(self.folder, "hash-object", "-w", "--stdin", data=base64.b64decode(body["content"]))}
+
+    def post_trees(self, _, body):
+        index = {"GIT_INDEX_FILE": str(self.folder / "index.new")}
+        git(self.folder, "read-tree", body["base_tree"], **index)
+        known = git(self.folder, "ls-files", **index).splitlines()
+        for each in body["tree"]:
+            if each["sha"] is None and each["path"] not in known:
+                raise Answer(422, "GitRPC::BadObjectState")
+            entry = f"{each['mode']} {each['sha']}" if each["sha"] else f"0 {'0' * 40}"
+            git(self.folder, "update-index", "--index-info", data=f"{entry}\t{each['path']}\n".encode(), **index)
+        return {"sha": git(self.folder, "write-tree", **index)}
+
+    def post_commits(self, _, body):
+        who = {
+            f"GIT_{role.upper()}_{key.upper()}": body[role][key]
+            for role in ("author", "committer")
+            for key in body[role]
+        }
+        arguments = ["commit-tree", body["tree"], "-p", *body["parents"], "-m", body["message"]]
+        return {"sha": git(self.folder, *arguments, **who)}
+
+    def patch_refs(self, name, body):
+        assert body["force"] is False
+        try:
+            git(self.folder, "merge-base", "--is-ancestor", name, body["sha"])
+        except subprocess.CalledProcessError:
+            raise Answer(422, "Update is not a fast forward") from None
+        git(self.folder, "update-ref", f"refs/{name}", body["sha"])
 
 
 class World:
-    """A repository with a branch `topic`, the results of a run of its head, a trusted checkout with DVC, and a DVC remote."""
+    """A repository with a branch `topic`, the results of a run of its head, a trusted checkout and a DVC remote."""
 
-    def __init__(self, folder: Path) -> None:
-        self.origin, self.work, self.results, self.remote = (folder / name for name in ("origin.git", "work", "results", "remote"))
-        for each in (self.origin, self.work, self.results, self.remote, folder / "trusted"):
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.origin, self.work, self.results, self.remote, self.trusted = (
+            folder / name for name in ("origin.git", "work", "results", "remote", "trusted")
+        )
+        for each in (self.origin, self.work, self.results, self.remote, self.trusted):
             each.mkdir()
         git(self.origin, "init", "--bare", "--quiet")
         git(self.work, "init", "--quiet")
-        write(self.work, BEFORE)
-        for name, text in {"README.md": "text", "dvc.yaml": "stages: {}", ".gitattributes": "* filter=evil", ".gitignore": "models/\nreports/\n"}.items():
-            (self.work / name).write_text(text, encoding="utf-8")
-        (self.work / ".dvc").mkdir()
-        (self.work / ".dvc" / "config").write_text("[core]\n    remote = evil\n['remote \"evil\"']\n    url = /nonexistent/evil\n", encoding="utf-8")
+        evil = "[core]\n    remote = evil\n['remote \"evil\"']\n    url = /nonexistent/evil\n"
+        write_project(self.work, BEFORE, **{".dvc/config": evil})
         git(self.work, "add", ".")
         git(self.work, "commit", "--quiet", "-m", "work")
         git(self.work, "push", "--quiet", str(self.origin), "HEAD:refs/heads/topic")
         self.sha = git(self.work, "rev-parse", "HEAD")
-        write(self.results, AFTER)
-        Repo.init(str(folder / "trusted"), no_scm=True).close()
+        write_results(self.results, AFTER)
+        Repo.init(str(self.trusted), no_scm=True).close()
+        write_project(self.trusted, {})
+        self.api = Github(self.origin)
+        self.go(self.trusted)
+
+    def go(self, folder: Path) -> None:
+        """Work in the project at `folder`."""
+        self.monkeypatch.chdir(folder)
+        files.root.cache_clear()
+        project.load.cache_clear()
 
     def publish(self, sha: str = "", commits: bool = True) -> str | None:
-        configuration = {"core": {"remote": "storage"}, "remote": {"storage": {"url": str(self.remote)}}}
-        return publish.publish(self.results, str(self.origin), sha or self.sha, "topic", "42", commits, configuration=configuration)
+        remote = results.remote({"REMOTE_URL": str(self.remote)})
+        return publish.publish(self.api, self.results, sha or self.sha, "topic", commits, 42, remote)
 
     @property
     def head(self) -> str:
@@ -68,49 +220,60 @@ class World:
     def untouched(self) -> bool:
         return self.head == self.sha and not self.pushed
 
+    def empty_results(self) -> None:
+        for path in sorted(self.results.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
 
 @pytest.fixture
-def world(tmp_path, monkeypatch) -> World:
-    made = World(tmp_path)
-    monkeypatch.setattr(publish, "ROOT", tmp_path / "trusted")
-    return made
+def world(tmp_path, monkeypatch):
+    yield World(tmp_path, monkeypatch)
+    files.root.cache_clear()
+    project.load.cache_clear()
 
 
 def test_right_results_are_pushed_and_committed_together(world):
     commit = world.publish()
     assert world.head == commit and git(world.origin, "rev-parse", f"{commit}^") == world.sha
-    assert set(git(world.origin, "diff", "--name-only", world.sha, commit).split()) == {"dvc.lock", "metrics/cnn.json", "metrics/new.csv", "metrics/gone.json"}
-    assert set(git(world.origin, "ls-tree", "--name-only", commit, "metrics/").split()) == {"metrics/cnn.json", "metrics/new.csv"}
+    assert set(git(world.origin, "diff", "--name-status", world.sha, commit).replace("\t", " ").splitlines()) == {
+        "M dvc.lock",
+        "M metrics/cnn.json",
+        "A metrics/new.csv",
+        "D metrics/gone.json",
+        "D reports/small/a.txt",
+        "M reports/small/b.txt",
+        "A reports/small/c/d.txt",
+    }
     assert git(world.origin, "show", f"{commit}:metrics/cnn.json").encode() == AFTER["metrics/cnn.json"]
-    assert git(world.origin, "show", f"{commit}:dvc.lock") == (world.results / "dvc.lock").read_text(encoding="utf-8").strip()
-    assert world.pushed == {AFTER["models/cnn.pt2"], AFTER["reports/cnn.html"]}  # what git keeps is not DVC's
+    assert git(world.origin, "show", f"{commit}:dvc.lock") == (world.results / "dvc.lock").read_text(encoding="utf-8")
+    assert {b"new", b"new weights", b"the same", b"<p>new</p>"} < world.pushed
+    assert len(world.pushed) == 5  # and the folder's list; what git keeps is not DVC's
     assert git(world.origin, "log", "-1", "--format=%an", commit) == "github-actions[bot]"
 
 
 def test_its_own_commit_is_never_followed_by_another(world):
     commit = world.publish()
-    write(world.results, AFTER | {"models/cnn.pt2": b"another machine's model"})
+    write_results(world.results, AFTER | {"models/mlp": b"another machine's model"})
     assert world.publish(commit) is None and world.head == commit
 
 
-def test_a_persons_commit_on_top_of_it_is(world):
+def test_a_persons_commit_with_the_same_message_is(world):
     git(world.work, "fetch", "--quiet", str(world.origin), world.publish())
-    git(world.work, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+    git(world.work, "checkout", "--quiet", "--detach", "--force", "FETCH_HEAD")
     git(world.work, "commit", "--quiet", "--amend", "--no-edit", "--allow-empty", "--reset-author")
     git(world.work, "push", "--quiet", "--force", str(world.origin), "HEAD:refs/heads/topic")
-    write(world.results, AFTER | {"models/cnn.pt2": b"another machine's model"})
+    write_results(world.results, AFTER | {"models/mlp": b"another machine's model"})
     assert world.publish(world.head) == world.head
 
 
 def test_nothing_to_do_makes_no_commit(world):
-    for path in AFTER.keys() - BEFORE.keys():
-        (world.results / path).unlink()
-    write(world.results, BEFORE)
+    world.empty_results()
+    write_results(world.results, BEFORE)
     assert world.publish() is None and world.head == world.sha
-    assert BEFORE["models/cnn.pt2"] in world.pushed  # pushed all the same: the author may have no write access
+    assert b"old weights" in world.pushed  # pushed all the same: the author may have no write access
 
 
-def test_a_branch_that_went_on_is_left_alone(world):
+def test_a_branch_with_newer_commits_is_left_alone(world):
     (world.work / "README.md").write_text("more", encoding="utf-8")
     git(world.work, "commit", "--quiet", "-a", "-m", "more")
     git(world.work, "push", "--quiet", str(world.origin), "HEAD:refs/heads/topic")
@@ -122,47 +285,92 @@ def test_on_main_nothing_is_committed(world):
     with pytest.raises(Refused, match="not those that topic records.*by a pull request"):
         world.publish(commits=False)
     assert world.untouched()
-    for path in AFTER.keys() - BEFORE.keys():
-        (world.results / path).unlink()
-    write(world.results, BEFORE)
+    world.empty_results()
+    write_results(world.results, BEFORE)
     assert world.publish(commits=False) is None and world.head == world.sha and world.pushed
 
 
-@pytest.mark.parametrize("path", list(AFTER))
+@pytest.mark.parametrize(
+    "path", ["git/metrics/cnn.json", "dvc/models/mlp", "dvc/models/cnn/data/weights", "git/reports/small/b.txt"]
+)
 def test_a_tampered_output_is_refused(world, path):
-    (world.results / path).write_bytes(AFTER[path][:-1] + b"!")
-    with pytest.raises(Refused, match=f"{path} does not have the bytes"):
+    place = world.results / path
+    place.write_bytes(place.read_bytes()[:-1] + b"!")
+    with pytest.raises(Refused, match="does not have the bytes"):
         world.publish()
     assert world.untouched()
 
 
-def test_an_output_more_or_less_is_refused(world):
-    (world.results / "metrics" / "extra.json").write_text("{}")
-    with pytest.raises(Refused, match=r"not recorded: \['metrics/extra.json'\]"):
-        world.publish()
-    (world.results / "metrics" / "extra.json").unlink()
-    (world.results / "models" / "cnn.pt2").unlink()
-    with pytest.raises(Refused, match=r"missing: \['models/cnn.pt2'\]"):
+def test_an_output_more_less_or_twice_is_refused(world):
+    for extra, words in (
+        ("git/metrics/extra.json", "not recorded"),
+        ("dvc/models/cnn/extra", "does not have the bytes"),
+        ("dvc/metrics/cnn.json", "twice"),
+    ):
+        write(world.results, {extra: b"{}"})
+        with pytest.raises(Refused, match=words):
+            world.publish()
+        (world.results / extra).unlink()
+    (world.results / "dvc" / "models" / "mlp").unlink()
+    with pytest.raises(Refused, match="models/mlp is recorded in dvc.lock and not among"):
         world.publish()
     assert world.untouched()
 
 
-@pytest.mark.parametrize("path", [
-    "../outside", "/etc/passwd", "metrics/../README.md", "metrics/../../x", ".github/workflows/x.yml", ".git/config", "README.md", "notebooks/cnn.ipynb",
-    "metrics/.hidden", "metrics/a/b", "metrics/", "metrics/a b", "metrics\\x", "metrics/x\n", 7, None,
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside",
+        "/etc/passwd",
+        "metrics/../README.md",
+        "metrics/../../x",
+        ".github/workflows/x.yml",
+        ".git/config",
+        "README.md",
+        "notebooks/cnn.ipynb",
+        "metrics/.hidden",
+        "models/a/.git/config",
+        "metrics/",
+        "metrics/a b",
+        "metrics\\x",
+        "metrics/x\n",
+        7,
+        None,
+        "metrics/" + "a/" * 250 + "a",
+    ],
+)
 def test_places_outside_of_the_outputs_are_refused(world, path):
     with (world.results / "dvc.lock").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"x": {"outs": [{"path": path, "md5": "0" * 32, "size": 0}]}}}, file)
-    with pytest.raises(Refused, match="cannot be used as dvc.lock|do not agree"):
+    with pytest.raises(Refused, match="cannot be used as dvc.lock"):
         world.publish()
     assert world.untouched()
 
 
-@pytest.mark.parametrize("text", [
-    "", "[]", "stages: [1]", "stages: {x: {outs: 1}}", "a: &a [*a]", "!!python/object/apply:os.system [echo]", "{", "\x00",
-    "stages: {x: {outs: [{path: metrics/a, md5: ../../x, size: 1}]}}", "stages: {x: {outs: [{path: data/d, md5: 0.dir, size: 1}]}}",
-])
+@pytest.mark.parametrize("name", ["dvc/models/cnn/.hidden", "elsewhere/metrics/cnn.json", "README.md", "git/README.md"])
+def test_files_at_other_places_are_refused(world, name):
+    write(world.results, {name: b"x"})
+    with pytest.raises(Refused, match="no regular file with the place and name of an output"):
+        world.publish()
+    assert world.untouched()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "stages: [1]",
+        "stages: {x: {outs: 1}}",
+        "a: &a [*a]",
+        "!!python/object/apply:os.system [echo]",
+        "{",
+        "\x00",
+        "stages: {x: {outs: [{path: metrics/a, md5: ../../x, size: 1}]}}",
+        "stages: {x: {outs: [{path: data/d, md5: 0.dir}]}}",
+        f"stages: {{x: {{outs: [{{path: data/d, md5: {'0' * 32}}}, {{path: data/d, md5: {'1' * 32}}}]}}}}",
+    ],
+)
 def test_a_dvc_lock_of_another_form_is_refused(world, text):
     (world.results / "dvc.lock").write_text(text, encoding="utf-8")
     with pytest.raises(Refused, match="cannot be used as dvc.lock"):
@@ -171,7 +379,9 @@ def test_a_dvc_lock_of_another_form_is_refused(world, text):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-@pytest.mark.parametrize("path", ["metrics/cnn.json", "dvc.lock", "metrics"])
+@pytest.mark.parametrize(
+    "path", ["git/metrics/cnn.json", "dvc.lock", "git", "dvc/models/cnn", "dvc/models/cnn/MLmodel"]
+)
 def test_links_are_refused(world, tmp_path, path):
     link = world.results / path
     link.rename(tmp_path / "aside")
@@ -181,8 +391,9 @@ def test_links_are_refused(world, tmp_path, path):
     assert world.untouched()
 
 
-def test_too_large_metrics_are_refused(world):
-    write(world.results, AFTER | {"metrics/new.csv": b"x" * (publish.MOST_METRIC + 1)})
+@pytest.mark.parametrize("name", ["MOST_LOCK", "MOST_KEPT", "MOST_ALL"])
+def test_too_large_results_are_refused(world, monkeypatch, name):
+    monkeypatch.setattr(results, name, 20)
     with pytest.raises(Refused, match="too large"):
         world.publish()
     assert world.untouched()
@@ -191,112 +402,149 @@ def test_too_large_metrics_are_refused(world):
 def test_a_remote_that_fails_leaves_no_commit(world):
     world.remote.rmdir()
     world.remote.write_text("a file, no folder")
-    with pytest.raises(Refused, match="could not be pushed to the DVC remote"):
+    with pytest.raises(Refused, match="The DVC remote"):
         world.publish()
     assert world.head == world.sha
 
 
-class Recorder(Api):
-    """An API that only notes what is asked."""
-
-    def once(self, method, path, body=None):
-        asked.append((method, path, body))
-        return {"commit": {"sha": "ab" * 20}}
+def pull(ref: str, sha: str, repository: str | None = "owner/name") -> dict:
+    return {"number": 1, "head": {"ref": ref, "sha": sha, "repo": repository and {"full_name": repository}}}
 
 
-asked: list = []
+def test_the_step_publishes_and_starts_the_checks(world, monkeypatch):
+    monkeypatch.setattr("nbproof.github.api.Api", lambda: world.api)
+    for name, value in {
+        "HEAD_SHA": world.sha,
+        "RUN_ID": "42",
+        "EVENT": "pull_request",
+        "REMOTE_URL": str(world.remote),
+    }.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["publish", "--results", str(world.results)]
+    done = CliRunner().invoke(command.app, arguments)
+    assert done.exit_code == 0 and "no longer the head" in done.output and world.untouched()
+    world.api.pulls = [pull("topic", world.sha)]
+    done = CliRunner().invoke(command.app, arguments)
+    assert done.exit_code == 0, done.output
+    assert world.head != world.sha and world.api.dispatched == [
+        (f"/actions/workflows/{name}/dispatches", {"ref": "topic"}) for name in ("tests.yml", "report.yml")
+    ]
 
 
-def test_the_new_commit_gets_its_checks():
-    asked.clear()
-    publish.start_checks(Recorder("http://x", "owner/name", "token"), "topic")
-    assert asked == [("POST", f"/actions/workflows/{name}/dispatches", {"ref": "topic"}) for name in ("tests.yml", "report.yml")]
+def test_the_branch_is_what_the_api_says(world):
+    def branch(*pulls: dict, event: str = "pull_request", default: str = "main") -> tuple | None:
+        world.api.pulls = list(pulls)
+        return publish.branch_of(world.api, world.sha, event, default)
 
-
-def test_the_branch_is_what_the_api_says():
-    api = Recorder("http://x", "owner/name", "token")
-
-    def pull(ref: str, repository: str = "owner/name") -> dict:
-        return {"number": 1, "head": {"ref": ref, "repo": {"full_name": repository}}}
-
-    head = "ab" * 20
-    assert publish.branch_of(api, head, "pull_request", "main", pull("topic")) == ("topic", True)
-    assert publish.branch_of(api, head, "pull_request", "main", pull("topic", "fork/name")) is None
-    assert publish.branch_of(api, head, "pull_request", "main", {"number": 1, "head": {"ref": "topic", "repo": None}}) is None
-    assert publish.branch_of(api, head, "workflow_dispatch", "main", None) is None
-    assert publish.branch_of(api, head, "push", "main", None) == ("main", False)
-    assert publish.branch_of(api, "cd" * 20, "push", "main", None) is None  # main went on
+    assert branch(pull("topic", world.sha)) == ("topic", True)
+    assert branch(pull("topic", world.sha, "fork/name")) is None
+    assert branch(pull("topic", world.sha, None)) is None
+    assert branch(pull("topic", "ab" * 20)) is None
+    assert branch(event="workflow_dispatch") is None
+    assert branch(event="push", default="topic") == ("topic", False)
+    world.sha = "cd" * 20
+    assert branch(event="push", default="topic") is None  # it has newer commits
     for name in ("main", "--force", "a b", "+refs", "a:b"):
         with pytest.raises(Refused, match="Nothing is committed"):
-            publish.branch_of(api, head, "pull_request", "main", pull(name))
+            branch(pull(name, world.sha))
 
 
-def test_results_are_laid_out_whole(world, monkeypatch, tmp_path):
-    monkeypatch.setattr(results.step, "SCRATCH", tmp_path / "scratch")
-    (world.work / "params.yaml").write_text("a: 1\n")
-    git(world.work, "add", ".")
-    git(world.work, "commit", "--quiet", "-m", "parameters")
-    write(world.work, AFTER)
-    folder = results.lay_out(world.work)
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {"dvc.lock", *AFTER}
-    assert publish.taken(folder)[1] == lock.here(world.work)
-    (world.work / "params.yaml").write_text("a: 2\n")
-    with pytest.raises(Refused, match="params.yaml"):
-        results.lay_out(world.work)
+def test_results_are_laid_out_as_they_are_published(world):
+    (world.work / "reports" / "small" / "a.txt").unlink()
+    write_project(world.work, AFTER, **{".dvc/config": ""})
+    world.go(world.work)
+    done = CliRunner().invoke(command.app, ["results"])
+    assert done.exit_code == 0, done.exception
+    world.results = world.work / "scratch" / "results"
+    kept = results.taken(world.results)[2]
+    assert set(kept) == {path for path in files_of(AFTER) if path.startswith(KEPT)}
+    world.go(world.trusted)
+    assert world.publish() == world.head
+    world.go(world.work)
+    (world.work / "models" / "mlp").unlink()
+    assert "models/mlp is recorded in dvc.lock and not" in str(CliRunner().invoke(command.app, ["results"]).exception)
 
 
 def test_moved_numbers_are_told(world, monkeypatch, tmp_path):
-    summary = tmp_path / "summary.md"
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    assert retrain.report(0.002, world.work) == 0 and "every number is as committed, and every output" in summary.read_text(encoding="utf-8")
-    (world.work / "metrics" / "cnn.json").write_text('{"accuracy": 0.501}')
-    assert retrain.report(0.002, world.work) == 0
-    assert retrain.report(0.0001, world.work) == 1
-    assert "| `metrics/cnn.json` | accuracy | 0.5 | 0.501 |" in summary.read_text(encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    write(world.work, {".dvc/config": b""})
+    world.go(world.work)
+
+    def retrain(metrics: str) -> tuple[int, str]:
+        (tmp_path / "summary.md").unlink(missing_ok=True)
+        (world.work / "metrics" / "cnn.json").write_text(metrics)
+        done = CliRunner().invoke(command.app, ["retrain"])
+        return done.exit_code, (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+    code, text = retrain('{"rmse": 0.5, "n": NaN}')
+    assert code == 0 and "0 numbers moved" in text and "Every output is the same" in text and "|" not in text
+    code, text = retrain('{"rmse": 0.505, "n": NaN}')
+    assert code == 0 and "| `metrics/cnn.json` | rmse | 0.5 | 0.505 |" in text and ": none." in text
+    for moved, name in (
+        ('{"rmse": 0.6, "n": NaN}', "rmse"),
+        ('{"rmse": NaN, "n": NaN}', "rmse"),
+        ('{"rmse": 0.5, "n": 1}', "n"),
+        ('{"n": NaN}', "rmse"),
+        ('{"rmse": 0.5, "n": NaN, "new": 1}', "new"),
+        ("{", "rmse"),
+    ):
+        code, text = retrain(moved)
+        assert code == 1 and f"metrics/cnn.json {name}" in text, moved
+    (world.work / "dvc.lock").write_text(lock(AFTER), encoding="utf-8")
+    assert "Not every output is the same" in retrain('{"rmse": 0.5, "n": NaN}')[1]
 
 
 def test_the_remote_comes_by_environment_alone():
-    assert storage.settings({}) == storage.settings({"REMOTE_URL": "", "REMOTE_USER": "x"}) == {}
-    web = storage.settings({"REMOTE_URL": "https://a.example/x", "REMOTE_USER": "u", "REMOTE_PASSWORD": "p"})["remote"]["storage"]
+    assert results.remote({}) == results.remote({"REMOTE_URL": "", "REMOTE_USER": "x"}) == {}
+    given = {"REMOTE_URL": "https://a.example/x", "REMOTE_USER": "u", "REMOTE_PASSWORD": "p"}
+    web = results.remote(given)["remote"]["storage"]
     assert (web["auth"], web["user"], web["password"], web["verify"]) == ("basic", "u", "p", True)
-    given = {"REMOTE_URL": "s3://dvc", "REMOTE_ENDPOINT": "https://a.example", "REMOTE_USER": "u", "REMOTE_PASSWORD": "p"}
-    bucket = storage.settings(given)["remote"]["storage"]
-    assert (bucket["endpointurl"], bucket["access_key_id"], bucket["secret_access_key"]) == ("https://a.example", "u", "p")
-    with pytest.raises(Refused, match="http, https and s3"):
-        storage.settings({"REMOTE_URL": "/folder", "REMOTE_USER": "u"})
+    bucket = results.remote(given | {"REMOTE_URL": "s3://dvc", "REMOTE_ENDPOINT": "https://a.example"})["remote"][
+        "storage"
+    ]
+    assert (bucket["endpointurl"], bucket["access_key_id"], bucket["secret_access_key"]) == (
+        "https://a.example",
+        "u",
+        "p",
+    )
+    with pytest.raises(Refused, match="http, https or s3"):
+        results.remote({"REMOTE_URL": "/folder", "REMOTE_USER": "u"})
 
 
 def test_pulls_what_the_remote_has(world, monkeypatch, tmp_path):
-    """A fresh checkout of the published commit gets its outputs from the remote; without a remote it says so and goes on."""
+    """A checkout of the published commit gets its outputs from the remote; without a remote it says so and goes on."""
     commit = world.publish()
     checkout = tmp_path / "checkout"
     git(tmp_path, "clone", "--quiet", "--branch=topic", str(world.origin), str(checkout))
-    (checkout / ".dvc" / "config").write_text("", encoding="utf-8")
-    outs = "".join(f"      - {path}\n" for path in AFTER if not path.startswith("metrics/"))
-    metrics = "".join(f"      - {path}: {{cache: false}}\n" for path in AFTER if path.startswith("metrics/"))
-    (checkout / "dvc.yaml").write_text(f"stages:\n  train:\n    foreach: [cnn]\n    do:\n      cmd: python -m pipeline stage\n      outs:\n{outs}{metrics}")
-    for module in (storage, lock):
-        monkeypatch.setattr(module, "ROOT", checkout)
-    assert "No DVC remote is configured" in storage.pull("")
+    write_project(checkout, {})  # its own files, DVC's configuration without the evil remote
+    write(checkout, {".dvc/config": b"", "dvc.lock": lock(AFTER).encode()})
+    stage = {"outs": [path for path in AFTER if not path.startswith(KEPT)], "cmd": "true"}
+    write(checkout, {"dvc.yaml": json.dumps({"stages": {"train": {"foreach": ["cnn"], "do": stage}}}).encode()})
+    world.go(checkout)
+
+    def pulled() -> str:
+        done = CliRunner().invoke(command.app, ["pull", "--base", commit])
+        assert done.exit_code == 0, done.exception
+        return done.output
+
+    assert "No DVC remote is configured" in pulled()
     monkeypatch.setenv("REMOTE_URL", str(world.remote))
-    assert "2 files fetched" in storage.pull(commit)
-    assert (checkout / "models" / "cnn.pt2").read_bytes() == AFTER["models/cnn.pt2"]
-    assert "remote" not in (checkout / ".dvc" / "config").read_text(encoding="utf-8")
+    assert "files fetched" in pulled()
+    for path in ("models/cnn/data/weights", "models/mlp", "reports/cnn.html"):
+        assert (checkout / path).read_bytes() == files_of(AFTER)[path]
+    assert (checkout / ".dvc" / "config").read_text(encoding="utf-8") == ""
     monkeypatch.setenv("REMOTE_URL", "http://127.0.0.1:9/nothing")
-    (checkout / "models" / "cnn.pt2").unlink()
-    assert storage.pull("")  # a sentence, not an error
+    (checkout / "models" / "mlp").unlink()
+    assert pulled()  # a sentence, not an error
 
 
 def test_how_the_tests_ended():
-    def ended(*runs: tuple[str, str, str | None]) -> str:
-        class Checks(Api):
-            def once(self, method, path, body=None):
-                return {"check_runs": [{"name": name, "status": status, "conclusion": conclusion} for name, status, conclusion in runs]}
+    def ended(*runs: tuple[str, str | None]) -> str | None:
+        checks = [{"name": name, "conclusion": conclusion} for name, conclusion in runs]
+        return command.tests_ended(SimpleNamespace(pages=lambda *_: iter(checks)), "ab" * 20, 0)
 
-        return report.tests(Checks("http://x", "owner/name", "token"), "ab" * 20, 0)
-
-    done = ("test (macos-latest)", "completed", "success")
-    assert ended(("test (ubuntu-latest)", "completed", "success"), done, ("lint", "completed", "failure")) == "passed"
-    assert ended(("test (ubuntu-latest)", "completed", "failure"), done) == "failed"
-    assert ended(("test (ubuntu-latest)", "completed", "cancelled"), done) == "cancelled"
-    assert ended(("test (ubuntu-latest)", "in_progress", None), done) == ended() == ""
+    done = ("test (macos-latest)", "success")
+    assert ended(("test (ubuntu-latest)", "success"), done, ("lint", "failure")) == "passed"
+    assert ended(("test (ubuntu-latest)", "failure"), done) == "failed"
+    assert ended(("test (ubuntu-latest)", "cancelled"), done) == "cancelled"
+    assert ended(("test (ubuntu-latest)", None), done) is ended() is None

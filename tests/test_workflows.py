@@ -1,5 +1,6 @@
-"""The workflows themselves: their form, what they may do, and that no fault of the project's first workflow comes back."""
+"""The workflows themselves: their form, what they may do; and the steps that no other test runs."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
-from pipeline import ROOT
-from pipeline.github import lock, pages, publish, report, step
+from nbproof.github import command
+from nbproof.notebook import files
 
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".github"
+CALL = "python3 nbproof/environment.py"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
 ACTIONS = sorted((FOLDER / "actions").glob("*/action.yml"))
 ALL = [*WORKFLOWS, *ACTIONS]
@@ -44,15 +48,14 @@ def tool(program: str) -> str:
     """A program that requirements-dev.txt installs, beside this Python or on the PATH."""
     found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
     if not found:
-        pytest.skip(f"{program} is not installed (python -m pipeline setup --tests installs it)")
+        pytest.skip(f"{program} is not installed: requirements-dev.txt has it")
     return found
 
 
-def test_the_workflows_are_there():
-    assert [path.stem for path in WORKFLOWS] == ["comment", "publish", "report", "retrain", "tests"]
-
-
-@pytest.mark.parametrize(("schema", "files"), [("github-workflows", WORKFLOWS), ("github-actions", ACTIONS), ("dependabot", [FOLDER / "dependabot.yml"])])
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [("github-workflows", WORKFLOWS), ("github-actions", ACTIONS), ("dependabot", [FOLDER / "dependabot.yml"])],
+)
 def test_they_have_the_form_that_github_reads(schema, files):
     command = [tool("check-jsonschema"), "--builtin-schema", f"vendor.{schema}", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -60,7 +63,15 @@ def test_they_have_the_form_that_github_reads(schema, files):
 
 
 def test_zizmor_finds_nothing():
-    command = [tool("zizmor"), "--offline", "--no-progress", "--strict-collection", "--persona=auditor", "--color=never", str(FOLDER)]
+    command = [
+        tool("zizmor"),
+        "--offline",
+        "--no-progress",
+        "--strict-collection",
+        "--persona=auditor",
+        "--color=never",
+        str(FOLDER),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "No findings to report" in done.stdout + done.stderr, done.stdout + done.stderr
 
@@ -80,28 +91,46 @@ def test_every_action_is_pinned_to_a_commit_with_its_version(path):
 
 
 def test_an_action_has_one_pin_everywhere():
-    pins = {match for path in ALL for match in re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40})", path.read_text(encoding="utf-8"))}
+    pins = {
+        match
+        for path in ALL
+        for match in re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40})", path.read_text(encoding="utf-8"))
+    }
     assert len(pins) == len({action for action, _ in pins})
 
 
 def test_every_run_is_one_call_of_what_the_tests_run():
     for place, each in steps():
-        if "run" in each:
-            assert re.fullmatch(r"(make|python -m pipeline) [\w .-]+( --[a-z]+ \"\$RUNNER_TEMP/[\w./]+\")?", each["run"]), (place, each["run"])
-            assert "${{" not in each["run"], place
-            words = re.sub(r"\"\$RUNNER_TEMP/([^\"]+)\"", r"\1", each["run"]).split()
-            if words[0] == "make":
-                assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), place
-            else:
-                asked = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True)
-                assert asked.returncode == 0 and "usage:" in asked.stdout, (place, asked.stderr)
+        line = each.get("run", "exit 1")
+        if line.startswith("make "):
+            assert re.search(rf"^{line[5:]}\b.*:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), place
+        elif line not in ("exit 1", f"{CALL} setup"):
+            found = re.fullmatch(
+                rf"{re.escape(CALL)} github (\w+)((?: --[a-z]+(?: \"\$RUNNER_TEMP/[\w./]+\"| \d+)?)*)", line
+            )
+            assert found, (place, line)
+            asked = CliRunner().invoke(command.app, [found[1], "--help"], env={"COLUMNS": "200"}).output
+            assert "Usage" in asked, (place, asked)
+            assert all(option in asked for option in re.findall("--[a-z]+", found[2])), (place, asked)
+
+
+def test_what_is_installed_gets_no_secret():
+    """The set-up, which runs code of packages, comes before each step with a token or a secret, in a step without."""
+    for place, _, each in jobs():
+        runs = [(step["run"], str(step.get("env"))) for step in each["steps"] if "run" in step]
+        if any("secrets." in env or "github.token" in env for _, env in runs):
+            assert runs[0] == (f"{CALL} setup", "None"), place
 
 
 def test_least_permissions():
     for place, workflow, each in jobs():
         assert workflow["permissions"] == {}, place
         writes = {key for key, value in each["permissions"].items() if value == "write"}
-        allowed = {"report.comment": {"pull-requests"}, "comment.comment": {"pull-requests"}, "publish.publish": {"contents", "actions"}}
+        allowed = {
+            "report.comment": {"pull-requests"},
+            "comment.comment": {"pull-requests"},
+            "publish.publish": {"contents", "actions"},
+        }
         assert writes == allowed.get(place, set()), place
 
 
@@ -111,14 +140,11 @@ def test_time_and_number_of_runs_are_bounded():
         assert "group" in workflow["concurrency"] and "cancel-in-progress" in workflow["concurrency"], place
 
 
-def test_no_checkout_leaves_its_credentials_behind():
-    found = [(place, each["with"]) for place, each in steps() if each.get("uses", "").startswith("actions/checkout@")]
-    assert len(found) == len(jobs()) and all(given["persist-credentials"] is False for _, given in found)
-
-
 def test_what_writes_executes_no_code_of_the_pull_request():
     for place in ("report.comment", "comment.comment", "publish.publish"):
-        checkouts = [each["with"] for each in job(place)["steps"] if each.get("uses", "").startswith("actions/checkout@")]
+        checkouts = [
+            each["with"] for each in job(place)["steps"] if each.get("uses", "").startswith("actions/checkout@")
+        ]
         assert len(checkouts) == 1
         reference = checkouts[0].get("ref", "")  # none: in a workflow_run that is the default branch
         assert "head" not in reference and "sha" not in reference.replace("base.sha", ""), place
@@ -132,12 +158,16 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else():
     for place, each in steps():
         for secret in re.findall(r"secrets\.(\w+)", str(each)):
             found.setdefault(secret, set()).add((place, each.get("run", "")))
-    read_step = ("report.pipeline", "python -m pipeline github pull")
-    retrain_step = ("retrain.retrain", "python -m pipeline github run --force")
-    write_step = ("publish.publish", 'python -m pipeline github publish --results "$RUNNER_TEMP/results"')
+    read_step = ("report.pipeline", f"{CALL} github pull")
+    retrain_step = ("retrain.retrain", f"{CALL} github run --force")
+    write_step = ("publish.publish", f'{CALL} github publish --results "$RUNNER_TEMP/results"')
     assert found == {
-        "DVC_READ_USER": {read_step}, "DVC_READ_PASSWORD": {read_step}, "DVC_WRITE_USER": {write_step}, "DVC_WRITE_PASSWORD": {write_step},
-        "MLFLOW_TRACKING_USERNAME": {retrain_step}, "MLFLOW_TRACKING_PASSWORD": {retrain_step},
+        "DVC_READ_USER": {read_step},
+        "DVC_READ_PASSWORD": {read_step},
+        "DVC_WRITE_USER": {write_step},
+        "DVC_WRITE_PASSWORD": {write_step},
+        "MLFLOW_TRACKING_USERNAME": {retrain_step},
+        "MLFLOW_TRACKING_PASSWORD": {retrain_step},
     }
     assert job("publish.publish")["environment"] == "publish"
     for place, workflow, each in jobs():
@@ -147,141 +177,122 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else():
 def test_where_it_runs_is_a_variable():
     for place in ("report.pipeline", "retrain.retrain"):
         assert "vars.RUNNER" in job(place)["runs-on"] and "'ubuntu-latest'" in job(place)["runs-on"]
-    assert "head.repo.full_name == github.repository" in job("report.pipeline")["runs-on"]  # a fork's code stays off one's own machines
+    assert (
+        "head.repo.full_name == github.repository" in job("report.pipeline")["runs-on"]
+    )  # a fork's code stays off one's own machines
 
 
-def test_tests_run_on_each_system_or_say_why_not():
-    assert job("tests.test")["strategy"]["matrix"]["system"] == ["ubuntu-latest", "macos-latest"]
-    assert "# Windows: " in (FOLDER / "workflows" / "tests.yml").read_text(encoding="utf-8")
-    assert job("tests.test")["name"].startswith(report.TESTS)
+def test_the_report_asks_for_the_tests_by_name():
+    assert job("tests.test")["name"].startswith(command.TESTS)
 
 
 def test_slots_for_pages():
     found = [each for each in read(ACTIONS[0])["runs"]["steps"] if each.get("id", "").startswith("page")]
-    assert [each["id"] for each in found] == [f"page{slot:02}" for slot in range(1, pages.SLOTS + 1)]
+    assert [each["id"] for each in found] == [f"page{slot:02}" for slot in range(1, command.SLOTS + 1)]
     for each in found:
-        assert each["with"]["archive"] is False and each["with"]["path"] == f"scratch/pages/{each['id'][4:]}/*.html" and each["with"]["path"] in each["if"]
+        path = f"scratch/pages/{each['id'][4:]}/*.html"
+        assert each["with"]["archive"] is False and each["with"]["path"] == path and path in each["if"]
 
 
-# The faults of the first workflow, one by one.
-
-
-def order(place: str) -> list[str]:
-    return [each.get("run") or each["uses"] for each in job(place)["steps"]]
-
-
-def test_fault_credentials_after_the_training():
-    ran = order("report.pipeline")
-    assert ran.index("python -m pipeline github pull") < ran.index("python -m pipeline github run")
-
-
-def test_fault_only_dvc_lock_committed():
-    source = Path(publish.__file__).read_text(encoding="utf-8")
-    assert "commit-tree" in source  # one commit of both: tests/test_publish.py looks into it
-    assert not re.search(r"git (add|commit|push)", "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS))
-
-
-def test_fault_local_paths_and_plots_in_the_comment():
-    for path in [*ALL, *Path(report.__file__).parent.glob("*.py")]:
-        text = path.read_text(encoding="utf-8")
-        assert "plots diff" not in text and "file://" not in text and "--publish=true" not in text, path
-
-
-def test_fault_a_new_comment_for_each_push_and_nothing_on_failure():
-    assert '"comment", "update"' in (Path(report.__file__).parent / "post.py").read_text(encoding="utf-8")
-    assert "!cancelled()" in job("report.comment")["if"] and "needs" in job("report.comment")
-    ran = order("report.pipeline")
-    assert ran[-1] == "python -m pipeline github verdict"
-    between = job("report.pipeline")["steps"][ran.index("python -m pipeline github run") + 1 :]
-    assert any(each.get("uses", "").startswith("./.github/actions/pages") and "if" not in each for each in between)
-
-
-def test_fault_secrets_in_the_tracked_configuration():
-    tracked = subprocess.run(["git", "ls-files", ".dvc"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert ".dvc/config.local" not in tracked
-    for path in (ROOT / each for each in tracked):
-        assert not re.search(r"password|secret|token|access_key", path.read_text(encoding="utf-8"))
-    for path in [*ALL, *Path(report.__file__).parent.glob("*.py")]:
-        assert not re.search(r"dvc[\", ]+remote|remote modify|config\.local", path.read_text(encoding="utf-8")), path
-
-
-def test_fault_a_bot_on_main():
-    for path in WORKFLOWS:
-        assert not re.search(r"gh pr merge|auto-?merge|enablePullRequestAutoMerge", path.read_text(encoding="utf-8"))
-    # tests/test_publish.py: on main nothing is committed, and a pull request never names the default branch as its own
-
-
-def test_fault_dependencies_that_leave_out_code():
-    stages = read(ROOT / "dvc.yaml")["stages"]
-    for each in (stage.get("do", stage) for stage in stages.values()):
-        assert {"notebooks/digits", "pipeline/stage", "requirements.txt"} <= set(each["deps"])
+def test_a_failed_run_is_reported_before_it_fails_the_job():
+    found = job("report.pipeline")["steps"]
+    names = [each.get("run") or each["uses"].partition("@")[0] for each in found]
+    run = names.index(f"{CALL} github run")
+    assert names.index(f"{CALL} github pull") < run  # so that only what changed runs
+    assert found[run]["continue-on-error"] is True and found[run]["id"] == "run"
+    assert found[-1] == {"if": "steps.run.outcome != 'success'", "run": "exit 1"}
+    always = [name for name, each in zip(names[run + 1 :], found[run + 1 :]) if "if" not in each]
+    assert always == ["./.github/actions/pages", "actions/upload-artifact"]
+    assert "!cancelled()" in job("report.comment")["if"] and job("report.comment")["needs"] == "pipeline"
 
 
 # What the steps do, where no other test has it.
 
 
-def test_pages_fill_the_slots_what_changed_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "SCRATCH", tmp_path / "scratch")
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A tiny project with one commit, in which this process works."""
+    (tmp_path / "project.yaml").write_text("name: tiny\nmetric: {key: rmse, goal: min}\n")
+    (tmp_path / "reports").mkdir()
+    lock(tmp_path, {})
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    for name in ("GITHUB_STEP_SUMMARY", "STEPS", "HEAD_SHA", "BASE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    files.root.cache_clear()
+    yield tmp_path
+    files.root.cache_clear()
+
+
+def lock(folder: Path, pages: dict[str, str]) -> None:
+    """A dvc.lock with these pages, each by the first digit of its sum."""
+    outs = [{"path": f"reports/{name}.html", "md5": digit * 32, "size": 1} for name, digit in pages.items()]
+    with (folder / "dvc.lock").open("w", encoding="utf-8") as file:
+        YAML().dump({"schema": "2.0", "stages": {"all": {"cmd": "true", "outs": outs}}}, file)
+
+
+def step(*words: str) -> str:
+    """What a step prints, if it ends well."""
+    done = CliRunner().invoke(command.app, words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_pages_fill_the_slots_what_changed_first(project, monkeypatch):
+    names = [f"model{number:02}" for number in range(24)]
+    lock(project, dict.fromkeys(names, "0"))
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second"], check=True)
+    lock(project, dict.fromkeys(names, "0") | {"model20": "1"})
+    for each in names:
+        (project / "reports" / f"{each}.html").write_text(each)
     monkeypatch.setenv("GITHUB_RUN_ID", "42")
     monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "3")
-    names = [f"model{number:02}" for number in range(24)]
-    (tmp_path / "reports").mkdir()
-    for each in [*names, "Not-A-Name"]:
-        (tmp_path / "reports" / f"{each}.html").write_text(each)
-    recorded = {f"reports/{each}.html": lock.Output(f"reports/{each}.html", "0" * 32, 1) for each in names}
-    changed = {"reports/model20.html": lock.Output("reports/model20.html", "1" * 32, 1)}
-    monkeypatch.setattr(lock, "at", lambda *_: recorded | changed)
-    monkeypatch.setattr(lock, "here", lambda *_: recorded)
-    assert pages.lay_out("main", tmp_path) == ["model19", "model21", "model22", "model23"]
-    assert [path.name for path in (tmp_path / "scratch" / "pages" / "01").iterdir()] == ["model20-42-3.html"]
+    assert "model19, model21, model22, model23" in " ".join(step("pages", "--base", "HEAD").split())
+    assert [path.name for path in (project / "scratch" / "pages" / "01").iterdir()] == ["model20-42-3.html"]
+    assert step("pages", "--base", "0" * 40) and step("pages", "--base", "")  # a first push has no base
+    step("pages", "--base", "HEAD")
     address = "https://github.com/owner/name/actions/runs/42/artifacts/5"
-    given = f'{{"page01": {{"outputs": {{"artifact-url": "{address}"}}}}, "page02": {{"outputs": {{"artifact-url": "javascript:x"}}}}, "page03": {{}}}}'
-    assert pages.links(given) == {"model20": address}
-    assert pages.links("") == {}
+    given = {
+        "page01": {"outputs": {"artifact-url": address}},
+        "page02": {"outputs": {"artifact-url": "javascript:x"}},
+        "page03": {},
+    }
+    assert command.links(json.dumps(given)) == {"model20": address}
+    assert command.links("") == {}
 
 
-def test_steps_talk_to_their_workflow(tmp_path, monkeypatch):
-    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
-    step.output("ended", "failed")
-    assert (tmp_path / "output").read_text(encoding="utf-8") == "ended=failed\n"
-    for ended, code in (("passed", 0), ("failed", 2), ("", 2)):
-        done = subprocess.run([sys.executable, "-m", "pipeline", "github", "verdict", "--ended", ended], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == code
-
-
-def test_the_report_is_written_and_summarised(tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "SCRATCH", tmp_path / "scratch")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    monkeypatch.setattr(report, "LOG", tmp_path / "run.log")
-    report.LOG.write_text("what the run printed", encoding="utf-8")
+def test_the_report_is_written_and_summarised(project, monkeypatch):
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     given = []
-
-    def run(command, **_):
-        given.append(command)
-        Path(command[command.index("--out") + 1]).write_text("the first line.\n\n| a |\n", encoding="utf-8")
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(report.subprocess, "run", run)
-    file = report.write("main", "passed", {"cnn": "https://x"})
-    assert file.read_text(encoding="utf-8") == "the first line.\n\n| a |\n"
-    assert (tmp_path / "summary.md").read_text(encoding="utf-8").startswith("the first line.")
-    assert given[0][given[0].index("--tests") + 1] == "passed" and given[0][given[0].index("--base") + 1] == "main"
-    assert given[0][given[0].index("--outcome") + 1] == str(tmp_path / "run.log")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for Python are programs of a POSIX system")
-def test_a_run_notes_how_it_ended_and_keeps_what_it_printed(tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "SCRATCH", tmp_path)
-    monkeypatch.setattr(report, "LOG", tmp_path / "run.log")
-    monkeypatch.setattr(report.sys, "executable", shutil.which("true") or "true")
-    assert report.run(force=False) == 0 and report.LOG.read_text() == ""
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho failed here; exit 1\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(report.sys, "executable", str(script))
-    assert report.run(force=True) == 1 and report.LOG.read_text() == "failed here\n"
+    monkeypatch.setattr("nbproof.report.build", lambda **known: given.append(known) or "the first line.\n")
+    monkeypatch.setattr(command, "tests_ended", lambda _, sha, wait: f"passed {sha} {wait}")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "summary.md"))
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    monkeypatch.setenv("GITHUB_TOKEN", "token")
+    command.fresh("run").joinpath("log").write_text("what the run printed", encoding="utf-8")
+    step("report", "--base", "HEAD", "--sha", "abc", "--wait", "3")
+    step("report", "--base", "--all")  # no commit, and no option of git
+    assert (project / "scratch" / "report" / "report.md").read_text(encoding="utf-8") == "the first line.\n"
+    assert (project / "summary.md").read_text(encoding="utf-8").startswith("the first line.")
+    assert given == [
+        {"base": head, "links": {}, "tests": "passed abc 3.0", "outcome": "what the run printed"},
+        {"base": None, "links": {}, "tests": None, "outcome": "what the run printed"},
+    ]
 
 
-def test_a_base_that_is_not_there():
-    assert report.known("0" * 40) == report.known("") == report.known("--all") == ""
-    assert re.fullmatch(r"[0-9a-f]{40}", report.known("HEAD"))
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for Python is a program of a POSIX system")
+def test_a_run_ends_as_the_pipeline_and_keeps_what_it_printed(project, monkeypatch):
+    python = project / "python"
+    python.write_text('#!/bin/sh\necho "ran $*"; exit "$CODE"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(command.sys, "executable", str(python))
+    for code in (0, 1, 2):
+        monkeypatch.setenv("CODE", str(code))
+        assert CliRunner().invoke(command.app, ["run", "--force"]).exit_code == code
+        said = (project / "scratch" / "run" / "log").read_text(encoding="utf-8")
+        assert said == "ran -u -m nbproof run --no-remedy --force\n"

@@ -1,78 +1,68 @@
-"""A scratch copy of the project: small digits, few epochs, a git repository of its own, run once."""
+"""A project made from the template as it is in the work tree, a git repository of its own, run once."""
 
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
-
-SMALL = {"cnn": {"epochs": 6, "width": 8, "hidden": 32, "lr": 0.02}, "mlp": {"epochs": 20, "hidden": 64}, "linear": {"epochs": 15, "lr": 0.02}}
 
 
 class Copy:
-    """A copy of the project in the folder `root`."""
+    """A project in the folder `root`; what a test calls in it reads nothing of the person who tests."""
 
     def __init__(self, root: Path):
         self.root = root
-        held = root.parent
+        home = root.parent / "home"
+        home.mkdir(exist_ok=True)
+        personal = ("MLFLOW_", "DVC_", "GIT_", "NBPROOF_", "JUPYTER")
         self.variables = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "GIT_", "OUTPUT_ROOT", "PROGRESS_FILE"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(personal)},
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(held / "site"), "HOME": str(held / "home"), "CI": "",
+            "DVC_SITE_CACHE_DIR": str(root.parent / "site"), "HOME": str(home), "PYTHONPATH": str(ROOT),
             **{f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
-        (held / "home").mkdir(exist_ok=True)
 
     def call(self, *command: str, code: int | None = 0) -> str:
-        """What `command` prints, run in the copy; fails if it does not end with `code`."""
-        done = subprocess.run(command, cwd=self.root, env=self.variables, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        assert code is None or done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        """What `command` prints in the project; fails if it does not end with `code`."""
+        done = subprocess.run(command, cwd=self.root, env=self.variables, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL)
+        said = done.stdout + done.stderr
+        assert code is None or done.returncode == code, f"{command} ended with {done.returncode}:\n{said}"
+        return said
 
-    def pipeline(self, *arguments: str, code: int | None = 0) -> str:
-        return self.call(sys.executable, "-m", "pipeline", *arguments, code=code)
+    def nbproof(self, *arguments: str, code: int | None = 0) -> str:
+        return self.call(sys.executable, "-m", "nbproof", *arguments, code=code)
 
     def git(self, *arguments: str) -> str:
         return self.call("git", *arguments)
-
-    def commit(self) -> None:
-        self.git("add", "-A")
-        self.git("commit", "--quiet", "--allow-empty", "-m", "as it is")
 
     def dvc(self, *arguments: str, code: int | None = 0) -> str:
         return self.call(sys.executable, "-m", "dvc", *arguments, code=code)
 
 
-def copied(folder: Path) -> Copy:
-    """The project's sources in `folder`, with small parameters, committed."""
-    root = folder / "project"
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes((ROOT / name).read_bytes())
-    yaml = YAML()
-    values = yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
-    values["data"]["source"] = "digits"
-    for model, changed in SMALL.items():
-        values["models"][model].update(changed)
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(values, file)
-    copy = Copy(root)
-    copy.git("init", "--quiet")
-    copy.commit()
+def made(folder: Path, name: str = "wine") -> Copy:
+    """A project of the template in `folder`, committed."""
+    import copier
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Copier's, of changes in the template that are not committed
+        copier.run_copy(str(ROOT), folder / name, {"source": ROOT.as_uri()}, vcs_ref="HEAD", defaults=True, quiet=True)
+    copy = Copy(folder / name)
+    copy.git("init", "--quiet", "--initial-branch=main")
+    copy.git("add", "--all")
+    copy.git("commit", "--quiet", "-m", "made")
     return copy
 
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Copy:
-    """The copy after `python -m pipeline run`, committed. A test leaves it as it was."""
-    copy = copied(tmp_path_factory.mktemp("lab"))
-    copy.pipeline("run")
-    copy.commit()
+    """A project after `nbproof run`, committed. A test leaves it as it was."""
+    copy = made(tmp_path_factory.mktemp("lab"))
+    copy.nbproof("run")
+    copy.git("add", "--all")
+    copy.git("commit", "--quiet", "-m", "run")
     return copy

@@ -30,7 +30,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(command: list[str], folder: Path, environment: dict[str, str], answers: str, within: float = 120) -> Iterator[subprocess.Popen]:
+def process(
+    command: list[str], folder: Path, environment: dict[str, str], answers: str, within: float = 120
+) -> Iterator[subprocess.Popen]:
     """`command` until the block ends, once the address `answers` gives any answer; its words are in folder/log."""
     with (folder / "log").open("w") as log:
         started = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -65,13 +67,32 @@ def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> 
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = {USER}\nadmin_password = {PASSWORD}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))} | {
-        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for this test", "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))
+    } | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for this test",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [
-        python, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", str(folder / "artifacts"),
+        python,
+        "-m",
+        "mlflow",
+        "server",
+        "--app-name",
+        "basic-auth",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/store.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
     ]
     with process(command, folder, environment, f"http://127.0.0.1:{port}/health"):
         yield f"http://127.0.0.1:{port}"
@@ -83,7 +104,9 @@ def old_mlflow() -> str:
     digest = hashlib.sha256(OLD_PINS.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         subprocess.run([sys.executable, "-m", "venv", str(OLD)], check=True)
-        done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(OLD_PINS)], capture_output=True, text=True)
+        done = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "-r", str(OLD_PINS)], capture_output=True, text=True
+        )
         if done.returncode:
             raise OSError(done.stderr[-300:])
         stamp.write_text(digest)
@@ -112,8 +135,18 @@ def s3_store(folder: Path, signed: bool = True) -> Iterator[Bucket]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    with process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], folder, dict(os.environ), f"{address}/moto-api/"):
-        options = {"endpoint_url": address, "aws_access_key_id": "setup", "aws_secret_access_key": "setup", "region_name": "us-east-1"}
+    with process(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        folder,
+        dict(os.environ),
+        f"{address}/moto-api/",
+    ):
+        options = {
+            "endpoint_url": address,
+            "aws_access_key_id": "setup",
+            "aws_secret_access_key": "setup",
+            "region_name": "us-east-1",
+        }
         iam = boto3.client("iam", **options)
         boto3.client("s3", **options).create_bucket(Bucket="dvc")
         iam.create_user(UserName=USER)
@@ -122,7 +155,9 @@ def s3_store(folder: Path, signed: bool = True) -> Iterator[Bucket]:
         made = iam.create_access_key(UserName=USER)["AccessKey"]
         plain = {"Content-Type": "text/plain"}
         if signed:
-            urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset-auth", data=b"0", headers=plain, method="POST")).close()
+            urllib.request.urlopen(
+                urllib.request.Request(f"{address}/moto-api/reset-auth", data=b"0", headers=plain, method="POST")
+            ).close()
         yield Bucket(address, "dvc", made["AccessKeyId"], made["SecretAccessKey"])
 
 
@@ -222,7 +257,9 @@ def served(handler, **settings) -> Iterator[http.server.ThreadingHTTPServer]:
 def http_store(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     """A DVC remote over HTTP with basic auth; `.trouble` (full, read-only, cut, slow) makes it fail, `.address` is where it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    with served(Stored, folder=folder, password="planted-http-password", trouble="", cut_after=1000, requests=[]) as server:
+    with served(
+        Stored, folder=folder, password="planted-http-password", trouble="", cut_after=1000, requests=[]
+    ) as server:
         server.address = f"http://127.0.0.1:{server.server_port}"
         yield server
 
@@ -236,7 +273,9 @@ class Proxy:
     after: int = 0
     requests: list[tuple[str, dict, bytes]] = field(default_factory=list)
     address: str = ""
-    routes: dict[str, str] = field(default_factory=dict)  # instead of target, by the beginning of the path, which is cut off
+    routes: dict[str, str] = field(
+        default_factory=dict
+    )  # instead of target, by the beginning of the path, which is cut off
 
 
 class Passed(http.server.BaseHTTPRequestHandler):
@@ -265,7 +304,9 @@ class Passed(http.server.BaseHTTPRequestHandler):
             return
         if troubled and proxy.trouble == "slow":
             time.sleep(1)
-        unknown = proxy.trouble == "no registry" and ("/registered-models/" in self.path or "/model-versions/" in self.path)
+        unknown = proxy.trouble == "no registry" and (
+            "/registered-models/" in self.path or "/model-versions/" in self.path
+        )
         if unknown or troubled and proxy.trouble == "expired":
             answer = b"Not found" if unknown else b"You are not authenticated."
             self.send_response(404 if unknown else 401)
@@ -276,7 +317,11 @@ class Passed(http.server.BaseHTTPRequestHandler):
         prefix = next((each for each in proxy.routes if self.path.startswith(each)), "")
         host, path = proxy.routes.get(prefix, proxy.target).removeprefix("http://"), self.path[len(prefix) :] or "/"
         there = http.client.HTTPConnection(host, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("transfer-encoding", "content-length", "connection")}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("transfer-encoding", "content-length", "connection")
+        }
         there.request(self.command, path, body, headers | {"Content-Length": str(len(body))})
         with there.getresponse() as answer:
             content = answer.read()

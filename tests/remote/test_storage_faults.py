@@ -1,29 +1,22 @@
-"""The DVC remote and its faults: full, read-only, cut off, damaged; nothing damaged is used, and the next push or pull does the rest."""
+"""The DVC remote full, read-only, cut off, damaged: nothing damaged is used, the next push or pull does the rest."""
 
 import os
-import shutil
 import subprocess
 
 import pytest
 import servers
-from test_cycle import Clone
+from small import Clone, bare_project
 
 
 @pytest.fixture
 def project(tmp_path, http_store) -> Clone:
     """The commands and five tracked files, with the HTTP store as remote and its password where git does not look."""
-    root = tmp_path / "project"
-    shutil.copytree(servers.ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("requirements.txt", ".dvcignore"):
-        shutil.copy(servers.ROOT / name, root / name)
-    (root / ".gitignore").write_text("__pycache__/\n")
-    clone = Clone(root, {})
-    clone.call("git", "init", "-q", "-b", "main")
-    clone.dvc("init", "-q")
+    clone = bare_project(tmp_path / "project", {})
+    root = clone.root
     for number in range(5):
         (root / f"file{number}").write_bytes(os.urandom(100_000))
         clone.dvc("add", "-q", f"file{number}")
-    clone.pipeline("remote", "--data", http_store.address, code=None)
+    clone.nbproof("remote", "--data", http_store.address, code=None)
     sign_in(clone, http_store)
     clone.commit("tracked")
     return clone
@@ -45,62 +38,77 @@ def stored(http_store) -> list:
     return sorted(path for path in http_store.folder.rglob("*") if path.is_file() and not path.name.endswith(".part"))
 
 
-@pytest.mark.parametrize("trouble, sentence", [("full", "it is full"), ("read-only", "it can only be read"), ("cut", "no answer")])
+@pytest.mark.parametrize(
+    "trouble, sentence", [("full", "it is full"), ("read-only", "it can only be read"), ("cut", "no answer")]
+)
 def test_a_push_that_fails_is_completed_by_the_next(trouble, sentence, project, http_store, tmp_path):
     http_store.trouble, http_store.cut_after = trouble, 30_000
-    said = project.pipeline("push", code=1)
-    assert f"Not everything reached the DVC remote {http_store.address}: {sentence}" in said and len(said.strip().splitlines()) == 1
+    said = project.nbproof("push", code=1)
+    assert (
+        f"Not everything reached the DVC remote {http_store.address}: {sentence}" in said
+        and len(said.strip().splitlines()) == 1
+    )
     assert stored(http_store) == []
     http_store.trouble = ""
-    project.pipeline("push")
+    project.nbproof("push")
     assert len(stored(http_store)) == 5
     clone = second(project, http_store, tmp_path / "second")
-    clone.pipeline("pull")
-    assert [(clone.root / f"file{n}").read_bytes() for n in range(5)] == [(project.root / f"file{n}").read_bytes() for n in range(5)]
+    clone.nbproof("pull")
+    assert [(clone.root / f"file{n}").read_bytes() for n in range(5)] == [
+        (project.root / f"file{n}").read_bytes() for n in range(5)
+    ]
 
 
 def test_a_slow_remote_is_waited_for(project, http_store, tmp_path):
     http_store.trouble = "slow"
-    project.pipeline("push")
-    second(project, http_store, tmp_path / "second").pipeline("pull")
-    assert len(stored(http_store)) == 5 and (tmp_path / "second/file4").read_bytes() == (project.root / "file4").read_bytes()
+    project.nbproof("push")
+    second(project, http_store, tmp_path / "second").nbproof("pull")
+    assert (
+        len(stored(http_store)) == 5
+        and (tmp_path / "second/file4").read_bytes() == (project.root / "file4").read_bytes()
+    )
 
 
 def test_a_pull_that_is_cut_is_completed_by_the_next(project, http_store, tmp_path):
-    project.pipeline("push")
+    project.nbproof("push")
     clone = second(project, http_store, tmp_path / "second")
     http_store.trouble, http_store.cut_after = "cut", 30_000
-    said = clone.pipeline("pull", code=1)
-    assert f"Not everything came from the DVC remote {http_store.address}: " in said and "make pull again does the rest" in said
+    said = clone.nbproof("pull", code=1)
+    assert (
+        f"Not everything came from the DVC remote {http_store.address}: " in said
+        and "nbproof pull again does the rest" in said
+    )
     assert not list(clone.root.glob("file[0-9]")), "half a file is no file"
     http_store.trouble = ""
-    clone.pipeline("pull")
-    assert [(clone.root / f"file{n}").read_bytes() for n in range(5)] == [(project.root / f"file{n}").read_bytes() for n in range(5)]
+    clone.nbproof("pull")
+    assert [(clone.root / f"file{n}").read_bytes() for n in range(5)] == [
+        (project.root / f"file{n}").read_bytes() for n in range(5)
+    ]
 
 
 def test_a_damaged_file_of_the_remote_is_not_taken(project, http_store, tmp_path):
-    project.pipeline("push")
+    project.nbproof("push")
     damaged = stored(http_store)[0]
     damaged.write_bytes(b"altered" + damaged.read_bytes()[7:])
     clone = second(project, http_store, tmp_path / "second")
-    said = clone.pipeline("pull", code=1)
+    said = clone.nbproof("pull", code=1)
     assert "Not everything came from" in said
     whole = {(project.root / f"file{n}").read_bytes() for n in range(5)}
     came = [path.read_bytes() for path in clone.root.glob("file[0-9]")]
     assert len(came) <= 4 and set(came) <= whole, "what came is right"
     damaged.unlink()
-    project.pipeline("push")
-    clone.pipeline("pull")
+    project.nbproof("push")
+    clone.nbproof("pull")
     assert {path.read_bytes() for path in clone.root.glob("file[0-9]")} == whole
 
 
 def test_a_wrong_password_is_said(project, http_store):
     project.dvc("remote", "modify", "--local", "origin", "password", "wrong")
-    assert "user, password or token are wrong or missing" in project.pipeline("push", code=1)
-    assert "user, password or token are wrong or missing" in project.pipeline("remote", code=1)
+    assert "user, password or token are wrong or missing" in project.nbproof("push", code=1)
+    assert "user, password or token are wrong or missing" in project.nbproof("remote", code=1)
     assert stored(http_store) == []
 
 
 def test_a_remote_that_is_not_there_is_said(project):
-    assert "no answer" in project.pipeline("remote", "--data", f"http://127.0.0.1:{servers.free_port()}", code=1)
-    assert "No DVC remote is set" in (project.pipeline("remote", "--unset") and project.pipeline("push", code=2))
+    assert "no answer" in project.nbproof("remote", "--data", f"http://127.0.0.1:{servers.free_port()}", code=1)
+    assert "No DVC remote is set" in (project.nbproof("remote", "--unset") and project.nbproof("push", code=2))

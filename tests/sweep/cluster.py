@@ -23,11 +23,13 @@ class Cluster:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
+        (folder / "rfc3987_syntax.py").write_text("raise ImportError")  # as nbproof.cluster does: a node starts sooner
         with socket.socket() as probe:
             probe.bind(("127.0.0.2", 0))
             self.port = probe.getsockname()[1]
         self.address = f"127.0.0.2:{self.port}"
-        self.security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+        self.security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+                         "PYTHONPATH": str(folder)}
         self.variables = self.security | {"RAY_ADDRESS": self.address}
         self.processes: list[subprocess.Popen] = []
 
@@ -35,12 +37,14 @@ class Cluster:
         number = len(self.processes) + 2
         ray = Path(sys.executable).with_name("ray")
         command = [
-            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus if cpus is None else cpus}",
-            "--object-store-memory=300000000", "--disable-usage-stats", f"--temp-dir={self.folder / f'n{number}'}", *options,  # as a machine has its own disk
+            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", "--disable-usage-stats",
+            f"--num-cpus={self.cpus if cpus is None else cpus}", "--object-store-memory=300000000",
+            f"--temp-dir={self.folder / f'n{number}'}", *options,  # as a machine has its own disk
         ]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         log = (self.folder / f"node{number}.log").open("w")
-        process = subprocess.Popen(command, env=clean | self.security, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
+        process = subprocess.Popen(command, env=clean | self.security, stdout=log, stderr=log, start_new_session=True,
+                                   cwd=self.folder)
         log.close()
         self.processes.append(process)
         self._until("Ray runtime started", self.folder / f"node{number}.log", process)
@@ -72,7 +76,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None) -> Iterator[Cluster]:
-    """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`); all their processes are ended with the block."""
+    """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`), for the block."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         made = Cluster(Path(folder), cpus)
         try:

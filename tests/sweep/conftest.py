@@ -1,32 +1,37 @@
-"""A small project that ran once, for sweeps and for ENGINE=ray."""
+"""A tiny project for sweeps and for ENGINE=ray."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "remote"), str(Path(__file__).parents[2])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "remote")]
 pytest.importorskip("ray", reason="ray is not installed: sweeps were not tried")
-import test_cycle  # noqa: E402
+import tiny  # noqa: E402
 
-SWEEP = """
-sweep:
-  linear:
-    trials: 6
-    grace: 3
-    space:
-      lr: {low: 0.0005, high: 0.05, log: true}
-      batch: [32, 64, 128]
-"""
+from nbproof import project as contract  # noqa: E402
+from nbproof.notebook import files  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory) -> test_cycle.Clone:
-    """The copy after `python -m pipeline run`, committed. A test leaves it as it was."""
-    clone = test_cycle.small_project(tmp_path_factory.mktemp("sweep") / "project", {"PYTHONUNBUFFERED": "1"})
-    path = clone.root / "params.yaml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text[: text.index("\nsweep:")] + SWEEP, encoding="utf-8")
-    clone.pipeline("run")
-    clone.commit("after a run")
-    return clone
+def made(tmp_path_factory) -> tiny.Project:
+    """The project that is copied for each test."""
+    return tiny.make(tmp_path_factory.mktemp("made") / "project")
+
+
+@pytest.fixture
+def project(made, tmp_path) -> tiny.Project:
+    """The project, with its data, not yet run."""
+    return tiny.Project(Path(shutil.copytree(made.root, tmp_path / "project")))
+
+
+@pytest.fixture
+def here(project, monkeypatch) -> tiny.Project:
+    """The project as the one in which this process runs."""
+    monkeypatch.chdir(project.root)
+    files.root.cache_clear()
+    contract.load.cache_clear()
+    yield project
+    files.root.cache_clear()
+    contract.load.cache_clear()

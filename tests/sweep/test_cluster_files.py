@@ -1,4 +1,4 @@
-"""The files of docs/cluster: right by the schemas of those who read them, and with the versions that are pinned here."""
+"""The files of docs/cluster: right by the schemas of those who read them, with the versions that are pinned here."""
 
 import json
 import re
@@ -11,11 +11,13 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "cluster"
-CHECKS = {"kuberay.yaml": Path(__file__).with_name("raycluster.schema.json"), "ray-up.yaml": Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"}
+CHECKS = {"kuberay.yaml": Path(__file__).with_name("raycluster.schema.json"),
+          "ray-up.yaml": Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"}
 
 
 def checked(path: Path, schema: Path) -> int:
-    return subprocess.run([sys.executable, "-m", "check_jsonschema", "--schemafile", str(schema), str(path)], capture_output=True).returncode
+    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(schema), str(path)]
+    return subprocess.run(command, capture_output=True).returncode
 
 
 def test_each_file_is_accepted_and_a_wrong_one_is_not(tmp_path):

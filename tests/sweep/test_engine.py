@@ -1,71 +1,72 @@
-"""ENGINE=ray: DVC drives as ever, each model's notebook is a task on the cluster, and the bytes are the same."""
+"""ENGINE=ray: DVC drives as ever, a model's notebook is executed on the cluster, and the bytes are the same."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 from cluster import cluster
-from test_cycle import Clone, edit
+from tiny import CELLS, SWEEP, Project
+
+SLOW = "\nfit: {x: 1.0, steps: 12, pause: 0.5, sizes: [1, 2], word: null}\n"
 
 
-def reset(project: Clone) -> None:
-    project.call("git", "checkout", "-q", ".")
-    project.dvc("checkout", "-q", "--force")  # the copy that shows the failure is not in the cache
+@pytest.fixture
+def ran(project) -> Project:
+    """The project after its run."""
+    project.call("dvc", "repro", "-q")
+    return project
 
 
-def test_the_same_bytes_come_back_from_four_nodes(project):
-    before = (project.root / "dvc.lock").read_bytes()
-    with cluster(4) as machines:
-        said = project.pipeline("run", "--force", ENGINE="ray", **machines.variables)
-        assert said.count("s on the cluster -> reports/") == 3 and "linear: epoch 12/12" in said
-        assert (project.root / "dvc.lock").read_bytes() == before
-
-        notebook = project.root / "notebooks/linear.ipynb"
-        edit(notebook, '"processor = training', '"raise RuntimeError(\'on purpose\')\\n",\n    "processor = training')
-        said = project.pipeline("run", code=1, ENGINE="ray", **machines.variables)
-        assert "linear: notebooks/linear.ipynb failed at cell" in said and "RuntimeError: on purpose" in said
-        assert "on purpose" in (project.root / "reports/linear.html").read_text(encoding="utf-8")
-        reset(project)
-    assert not [each for each in psutil.process_iter(["cmdline"]) if str(project.root) in " ".join(each.info["cmdline"] or [])]
-
-
-def start(project: Clone, **variables: str) -> subprocess.Popen:
-    """A stage that has finished its first epoch, on Ray."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "stage", "linear"], cwd=project.root, env=project.variables | {"ENGINE": "ray"} | variables, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    for line in process.stdout:
-        if line.startswith("linear: epoch 1/"):
-            return process
-    raise AssertionError("the stage ended before its first epoch")
+def results(project: Project) -> dict[str, bytes]:
+    return {name: (project.root / name).read_bytes()
+            for name in ("metrics/fit.json", "models/fit/model.txt", "reports/fit.ipynb", "reports/fit.html")}
 
 
 def workers() -> list[psutil.Process]:
     """The processes of Ray that execute a stage."""
-    return [each for each in psutil.process_iter(["cmdline"]) if " ".join(each.info["cmdline"] or []).startswith("ray::_execute")]
+    return [each for each in psutil.process_iter(["cmdline"])
+            if " ".join(each.info["cmdline"] or []).startswith("ray::Worker.stage")]
+
+
+def until(process, words: str) -> None:
+    for line in process.stdout:
+        if line.startswith(words):
+            return
+    raise AssertionError(f"it ended before it said {words}")
+
+
+@pytest.mark.long
+def test_the_same_bytes_come_back_from_nodes_and_a_failure_too(ran):
+    before = results(ran)
+    with cluster(2) as machines:
+        said = ran.call("dvc", "repro", "--force", ENGINE="ray", **machines.variables)
+        assert "fit: executed on the cluster" in said and "fit: step 4/4" in said
+        assert results(ran) == before
+        ran.write(cells=[*CELLS[:2], "raise RuntimeError('on purpose')", *CELLS[3:]])
+        said = ran.nbproof("stage", "fit", code=1, ENGINE="ray", **machines.variables)
+        assert "fit: notebooks/fit.ipynb failed at cell 3" in said and "RuntimeError: on purpose" in said
+        assert "on purpose" in (ran.root / "reports/fit.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
 def test_a_lost_node_has_its_stage_run_elsewhere(project):
-    before = (project.root / "metrics/linear.json").read_bytes()
+    project.write(parameters=SLOW, sweep=SWEEP)
     with cluster(3, head_cpus=0) as machines:
-        process = start(project, **machines.variables)
+        process = project.start("stage", "fit", ENGINE="ray", **machines.variables)
+        until(process, "fit: step 1/")
         (worker,) = workers()
         machines.kill(machines.node_of(worker))
         rest = process.communicate(timeout=200)[0]
-    assert process.returncode == 0 and "linear: epoch 1/12" in rest and "s on the cluster" in rest, rest
-    assert (project.root / "metrics/linear.json").read_bytes() == before
-    reset(project)
+    assert process.returncode == 0 and "fit: step 1/12" in rest and "executed on the cluster" in rest, rest
 
 
 @pytest.mark.long
 def test_ctrl_c_leaves_no_process_behind(project):
-    process = start(project)
+    project.write(parameters=SLOW, sweep=SWEEP)
+    process = project.start("stage", "fit", ENGINE="ray")
+    until(process, "fit: step 1/")
     kernels = [child for worker in workers() for child in worker.children(recursive=True)]
     assert kernels
     os.kill(process.pid, signal.SIGINT)
@@ -75,19 +76,9 @@ def test_ctrl_c_leaves_no_process_behind(project):
     while workers() or any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in kernels):
         assert time.monotonic() < ends
         time.sleep(0.2)
-    reset(project)
-
-
-@pytest.mark.long
-def test_without_an_address_this_machine_is_the_cluster(project):
-    before = (project.root / "dvc.lock").read_bytes()
-    assert "on the cluster" in project.pipeline("stage", "linear", ENGINE="ray")
-    project.dvc("commit", "-f", "-q", "train@linear")
-    assert (project.root / "dvc.lock").read_bytes() == before
-    reset(project)
 
 
 def test_a_wrong_engine_or_address_is_said(project):
-    assert "ENGINE must be ray, or not set, found 'spark'" in project.pipeline("stage", "linear", code=2, ENGINE="spark")
-    said = project.pipeline("stage", "linear", code=2, ENGINE="ray", RAY_ADDRESS="127.0.0.1:1")
+    assert "ENGINE must be ray, or not set, found 'spark'" in project.nbproof("stage", "fit", code=2, ENGINE="spark")
+    said = project.nbproof("stage", "fit", code=2, ENGINE="ray", RAY_ADDRESS="127.0.0.1:1")
     assert "Ray at 127.0.0.1:1" in said and "cannot be reached" in said

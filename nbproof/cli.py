@@ -1,0 +1,242 @@
+"""The command `nbproof`. `nbproof --help` lists what a person may call; what DVC and workflows call is hidden."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nbproof.github.command import app as github
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root, write_whole
+
+
+def ended(code: int | None) -> None:
+    """End with the exit code that the command returned."""
+    raise typer.Exit(code or 0)
+
+
+app = typer.Typer(
+    name="nbproof", no_args_is_help=True, pretty_exceptions_enable=False, result_callback=ended,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Notebooks, and the proof of them: a pipeline run by DVC, tracked by MLflow, reviewed on GitHub.",
+)
+app.add_typer(github, name="github", hidden=True)
+RUN, EXPLORE, SWEEP, SHARE, CARE = "Run and review", "Explore and change", "Sweep", "Share", "Set up"
+
+Yes = Annotated[bool, typer.Option("--yes", envvar="YES", help="Write without asking.")]
+
+
+@app.command(rich_help_panel=RUN)
+def run(
+    jobs: Annotated[int, typer.Option(envvar="JOBS", help="Stages at the same time.")] = os.cpu_count() or 1,
+    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Run all again, from nothing.")] = False,
+    remedy: Annotated[bool, typer.Option(help="Take the way out that a failure brings along.")] = True,
+) -> int:
+    """Bring every result up to date: run what changed, independent stages at the same time."""
+    from nbproof.run import run
+
+    return run(jobs, force, remedy)
+
+
+@app.command(hidden=True)
+def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
+    """Execute one notebook as a stage; DVC calls this."""
+    engine = os.environ.get("ENGINE", "")
+    if engine not in ("", "ray"):
+        raise Refused(f"ENGINE must be ray, or not set, found {engine!r}.")
+    from nbproof.stage import run_stage, tether
+
+    tether.die_with_starter()
+    from nbproof import dependencies, stages
+
+    with stages.opened(root()) as repo:
+        found = stages.read(repo)
+    stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
+    if stage is None or stage.notebook is None:
+        raise Refused(f"dvc.yaml has no stage {name!r} that runs a notebook.")
+    dependencies.check(stage)
+    if engine == "ray" and stages.is_model(stage):
+        from nbproof import cluster
+
+        return cluster.run_stage(stage)
+    return run_stage(root() / stage.notebook)
+
+
+@app.command(rich_help_panel=RUN)
+def report(
+    base: Annotated[str, typer.Option(envvar="BASE", help="Compare with where the branch left this revision.")] = "",
+    out: Annotated[Path | None, typer.Option(envvar="OUT", help="Where to write it, instead of the terminal.")] = None,
+) -> int:
+    """Say what this branch changed in the results, as Markdown for a pull request."""
+    from nbproof.report import build
+
+    text = build(base or None)
+    if out:
+        write_whole(out, text)
+    else:
+        sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the terminal's encoding is
+    return 0
+
+
+@app.command(rich_help_panel=RUN)
+def verify() -> int:
+    """Hash every result again and name what is damaged."""
+    from nbproof.verify import verify
+
+    return verify()
+
+
+@app.command(rich_help_panel=EXPLORE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> int:
+    """Open JupyterLab on the project; further arguments are JupyterLab's."""
+    from nbproof import lab
+
+    return lab.start(context.args)
+
+
+@app.command(rich_help_panel=EXPLORE)
+def adopt(
+    run: Annotated[str, typer.Argument(envvar="RUN", help="A run's id, `last`, or `best` of a sweep.")] = "last",
+    model: Annotated[str, typer.Option(envvar="MODEL", help="With `best`: the model whose sweep is meant.")] = "",
+    yes: Yes = False,
+) -> int:
+    """Take a run's parameters into params.yaml, after a look at the change."""
+    from nbproof.edit import adopt
+
+    return adopt(run, yes, model)
+
+
+@app.command(rich_help_panel=EXPLORE)
+def model(
+    name: Annotated[str, typer.Argument(envvar="NAME", help="The new model's name.")],
+    like: Annotated[str, typer.Option(envvar="LIKE", help="The model to start from (default: the last one).")] = "",
+) -> int:
+    """Make the notebook and the parameters of a new model from those of another one."""
+    from nbproof.edit import new_model
+
+    return new_model(name, like)
+
+
+@app.command(rich_help_panel=SWEEP)
+def sweep(
+    model: Annotated[str, typer.Argument(envvar="MODEL", help="The model whose section of `sweep` is tried.")],
+    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Begin anew.")] = False,
+) -> int:
+    """Try many values of a model's parameters, on this machine or on the Ray cluster at RAY_ADDRESS."""
+    from nbproof.sweep.drive import sweep
+
+    return sweep(model, force)
+
+
+@app.command(rich_help_panel=SHARE)
+def remote(
+    url: Annotated[str, typer.Option(envvar="URL", help="A repository on DagsHub: https://HOST/OWNER/REPO.")] = "",
+    tracking: Annotated[str, typer.Option(envvar="TRACKING", help="An MLflow server.")] = "",
+    data: Annotated[str, typer.Option(envvar="DATA", help="A DVC remote: s3://, https://, ssh://, or a folder.")] = "",
+    endpoint: Annotated[str, typer.Option(envvar="ENDPOINT", help="Where the S3-compatible store is.")] = "",
+    unset: Annotated[bool, typer.Option("--unset", help="Back to this machine alone.")] = False,
+) -> int:
+    """Track runs, and keep data and models, on servers; without options, try the ones that are set."""
+    from nbproof import remote
+
+    if unset:
+        return remote.unset()
+    if not (url or tracking or data):
+        return remote.check()
+    return remote.use(url, tracking, data, endpoint)
+
+
+@app.command(rich_help_panel=SHARE)
+def push() -> int:
+    """Send data, models and reports to the DVC remote."""
+    from nbproof.remote import transfer
+
+    return transfer("push")
+
+
+@app.command(rich_help_panel=SHARE)
+def pull() -> int:
+    """Bring data, models and reports from the DVC remote."""
+    from nbproof.remote import transfer
+
+    return transfer("pull")
+
+
+@app.command(rich_help_panel=SHARE)
+def secrets() -> int:
+    """Say which secrets are set, never a value."""
+    from nbproof.remote import secrets
+
+    return secrets()
+
+
+@app.command(rich_help_panel=SHARE)
+def sync() -> int:
+    """Send to the tracking server what it did not take while a notebook ran."""
+    from nbproof.sync import sync
+
+    return sync()
+
+
+@app.command(rich_help_panel=SHARE)
+def promote(
+    model: Annotated[str, typer.Argument(envvar="MODEL", help="Default: the comparison's champion.")] = "",
+) -> int:
+    """Register the comparison's champion, or the model that is named."""
+    from nbproof.registry import promote
+
+    return promote(model)
+
+
+@app.command(rich_help_panel=SHARE)
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(envvar="INPUT", help="Files: CSV, JSON, or what the project reads.")],
+) -> int:
+    """Ask the registered champion."""
+    from nbproof.predict import predict
+
+    return predict(inputs)
+
+
+@app.command(rich_help_panel=SHARE)
+def ui() -> int:
+    """Open MLflow's page on the local store."""
+    from nbproof.notebook.tracking import address, local_address, without_credentials
+
+    if address() != local_address():
+        print(f"The runs are at {without_credentials(address())}.")
+        return 0
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_address()]
+    return subprocess.run(command, cwd=root()).returncode
+
+
+@app.command(rich_help_panel=CARE)
+def new(folder: Annotated[Path, typer.Argument(envvar="DIR", help="A folder that is not there yet.")]) -> int:
+    """Make a project of four small notebooks, for your own data."""
+    from nbproof.new import new
+
+    return new(folder)
+
+
+@app.command(rich_help_panel=CARE)
+def git(remove: Annotated[bool, typer.Option("--remove", help="Take it away again.")] = False) -> int:
+    """Let git show and merge notebooks by cells and commit their source alone, in this clone."""
+    from nbproof import git
+
+    return git.unset() if remove else git.set_up()
+
+
+def main() -> None:
+    """Run the command; whatever a person can see to ends with one sentence and an exit code other than 0."""
+    try:
+        app()
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # no room, no right to write, a file gone in between
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"The system refused: {error.strerror or error}{where}. Put that right, then run again.", file=sys.stderr)
+        sys.exit(1)

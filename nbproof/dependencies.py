@@ -1,0 +1,110 @@
+"""What a notebook needs of this project, found in its source: local modules, directly imported or not, and pictures."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbproof
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root
+from nbproof.project import load
+from nbproof.stage import parameters, source
+from nbproof.stages import Stage
+
+PICTURE = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=["']([^"']+)""")
+PACKAGE = Path(nbproof.__file__).resolve().parent
+
+
+def check(stage: Stage) -> None:
+    """Refused where dvc.yaml does not list what the notebook of `stage` needs; the sentence says what to add."""
+    notebook = root() / stage.notebook
+    unlisted = sorted(path for path in needed(notebook) if not _covered(path, stage.deps))
+    if unlisted:
+        lines = ", ".join(f"`- {path}`" for path in unlisted)
+        raise Refused(f"dvc.yaml: the stage {stage.name} does not list all that {stage.notebook} needs: add {lines} to "
+                      "its deps, so that an edit there runs it again.")
+    for key, section in _read(notebook).items():
+        if not any(f"{key}.".startswith(f"{each}.") for each in stage.sections):
+            raise Refused(f"dvc.yaml: the stage {stage.name} does not list the section {section}, which "
+                          f"{stage.notebook} reads: add `- {section}` to its params.")
+
+
+def _read(notebook: Path) -> dict[str, str]:
+    """What `notebook` reads of params.yaml, each with its section: its parameters, other sections as a whole."""
+    declared = parameters.declared(notebook).values()
+    code = [source.code(cell) for cell in source.read(notebook)["cells"] if cell["cell_type"] == "code"]
+    others = set(parameters.sections_of(code).values()) - {each.section for each in declared}
+    return {each.key: each.section for each in declared} | {name: name for name in others}
+
+
+def needed(notebook: Path) -> set[str]:
+    """The files of this project that shape what `notebook` gives, relative to the project's folder."""
+    cells = source.read(notebook)["cells"]
+    found: set[Path] = set()
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            _follow(_imports(_python(source.code(cell))), notebook.parent, found)
+        elif cell["cell_type"] == "markdown":
+            found.update(_pictures(source.code(cell), notebook.parent))
+    if PACKAGE.parent == root():  # the project is nbproof's own home: how a stage runs is no pin but a folder
+        found.add(PACKAGE / "stage")
+    elif load().pins:
+        found.add(root() / load().pins)
+    return {path.relative_to(root()).as_posix() for path in [notebook, *found]}
+
+
+def _covered(path: str, deps: tuple[str, ...]) -> bool:
+    return any(path == dep or path.startswith(f"{dep}/") for dep in deps)
+
+
+def _python(code: str) -> str:
+    """A cell without IPython's own lines."""
+    return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in code.splitlines())
+
+
+def _imports(code: str) -> Iterator[tuple[int, str]]:
+    """The modules that `code` imports: the number of leading dots, and the name. `from a import b` may mean a.b."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:  # the kernel says so, when it comes to this cell
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, each.name) for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield node.level, module
+            yield from ((node.level, f"{module}.{each.name}".lstrip(".")) for each in node.names)
+
+
+def _follow(imports: Iterator[tuple[int, str]], folder: Path, found: set[Path]) -> None:
+    """Add the local modules of `imports` to `found`, and what they import; `folder` is the importing file's."""
+    for level, name in imports:
+        places = [folder.joinpath(*[".."] * (level - 1)).resolve()] if level else [folder, root() / "notebooks", root()]
+        for place in places:
+            if files := _module(place, name):
+                for file in files - found:
+                    found.add(file)
+                    _follow(_imports(file.read_text(encoding="utf-8")), file.parent, found)
+                break
+
+
+def _module(place: Path, name: str) -> set[Path]:
+    """The files that importing `name` from `place` executes: each package's __init__.py and the module's own."""
+    files, here = set(), place
+    for part in filter(None, name.split(".")):
+        if (here / f"{part}.py").is_file():
+            files.add(here / f"{part}.py")
+        here = here / part
+        if (here / "__init__.py").is_file():
+            files.add(here / "__init__.py")
+    return {file for file in files if file.is_relative_to(root())}
+
+
+def _pictures(markdown: str, folder: Path) -> Iterator[Path]:
+    """Pictures beside the notebooks that a text shows."""
+    for match in PICTURE.finditer(markdown):
+        path = (folder / (match[1] or match[2])).resolve()
+        if path.is_file() and path.is_relative_to(root()):
+            yield path

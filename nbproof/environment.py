@@ -1,0 +1,153 @@
+"""`python3 environment.py COMMAND ...` makes the project's own Python, .venv, and runs `nbproof COMMAND ...` there.
+
+    setup [--tests] [--sweep]                   only make it
+    tool [--tests] [--sweep] -- PROGRAM ...     run a program of it, with the words of the variable ARGS
+
+.venv holds exactly what requirements.txt locks; some commands add requirements-sweep.txt or requirements-dev.txt.
+Projects made from the template have a copy of this file: it needs the standard library only. An old Python must be able
+to read it, to tell its user that it is too old: keep to the syntax of 3.8.
+"""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
+WINDOWS = os.name == "nt"
+BIN, PYTHON = ("Scripts", "Scripts/python.exe") if WINDOWS else ("bin", "bin/python")
+LATER = "its own words stand above. Run the same command again when the package registry can be reached."
+
+
+def with_tools(prefix: Path = Path(sys.prefix)) -> dict:
+    """The variables for programs that must find the python, dvc and jupyter of the environment at `prefix`."""
+    path = os.pathsep.join([str(prefix / BIN), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(prefix)}
+
+
+def locks(root: Path, words: list) -> list:
+    """The requirements files of the project at `root` that the command `words` needs."""
+    options = words[: words.index("--")] if "--" in words else words
+    options = options if words[:1] in (["setup"], ["tool"]) else []
+    sweep = words[:1] == ["sweep"] or "--sweep" in options or os.environ.get("ENGINE") == "ray"
+    wanted = [RUN, *([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
+    return [name for name in wanted if (root / name).exists()]
+
+
+def set_up(root: Path, names: list) -> Path:
+    """Fill root/.venv from the requirements files `names` where it is not; its place. A second set-up waits."""
+    venv, wanted = root / ".venv", _digests(root, names).items()
+    if not wanted <= (_held(venv) or {}).items():
+        with (root / RUN).open("a") as file:
+            os.set_inheritable(file.fileno(), True)  # uv keeps the lock if this process is killed before it
+            _lock(file)
+            if not wanted <= (_held(venv) or {}).items():
+                _fill(venv, names)
+    return venv
+
+
+def _digests(root: Path, names: list) -> dict:
+    return {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names}
+
+
+def _held(venv: Path) -> "dict | None":
+    """The digests of what `venv` was filled from; None if it is not there, half-made or moved (it holds its path)."""
+    note = venv / "held"
+    place, *lines = note.read_text(encoding="utf-8").splitlines() if note.exists() else [str(venv)]
+    return dict(line.split() for line in lines) if place == str(venv) and (venv / PYTHON).exists() else None
+
+
+def _lock(file) -> None:
+    """Wait for the lock on `file`, which closing it gives back."""
+    waiting = "Waiting for another set-up in this folder.\n"
+    while True:
+        try:
+            if WINDOWS:
+                import msvcrt
+
+                return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            import fcntl
+
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            print(waiting, end="", flush=True)
+            waiting = ""
+            time.sleep(0.1)
+
+
+def _fill(venv: Path, names: list) -> None:
+    held = _held(venv)
+    if held is None and venv.exists():
+        shutil.rmtree(str(venv))
+    venv.mkdir(exist_ok=True)
+    (venv / "held").write_text("begun\n")  # until the end: who finds it so starts over
+    if held is None:
+        print("Making .venv", flush=True)
+        pip = ["--without-pip"] if shutil.which("uv") else []
+        _step([sys.executable, "-m", "venv", *pip, str(venv)], "Python could not make .venv, its own words stand above "
+              "(on Debian and Ubuntu, apt install python3-venv helps).")
+    names = sorted({*names, *(name for name in held or {} if (venv.parent / name).exists())})  # what others need stays
+    note = "\n".join([str(venv), *map(" ".join, _digests(venv.parent, names).items()), ""])
+    print(f"Installing {', '.join(names)} into .venv; the first time can take some minutes", flush=True)
+    uv = [_uv(venv), "pip", "sync", "--quiet", "--python", str(venv / PYTHON), *names]
+    _step(uv, "uv could not install the packages, " + LATER, cwd=str(venv.parent), env=_as_pip())
+    (venv / "held").write_text(note, encoding="utf-8")
+
+
+def _uv(venv: Path) -> str:
+    """The program uv: the environment's, else the user's, else the locked one, which pip installs."""
+    inside = str(venv / BIN / "uv")
+    found = shutil.which(inside) or shutil.which("uv")
+    if not found:
+        pin = re.search(r"^uv==(?:.*\\\n)*.*$", (venv.parent / RUN).read_text(encoding="utf-8"), re.MULTILINE)
+        (venv / "uv.txt").write_text(pin.group() if pin else "uv", encoding="utf-8")
+        pip = [str(venv / PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        _step([*pip, "-r", str(venv / "uv.txt")], "pip could not install uv, " + LATER)
+    return found or inside
+
+
+def _as_pip() -> dict:
+    """The variables for uv, which does not read pip's settings: the registry and the certificates that pip uses."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+    found = {key: re.search(rf"^.*[.]{key}='(.+)'$", listed, re.MULTILINE) for key in ("index-url", "cert")}
+    known = {"UV_DEFAULT_INDEX": found["index-url"], "SSL_CERT_FILE": found["cert"]}
+    return {**{name: match.group(1) for name, match in known.items() if match}, **os.environ}
+
+
+def _step(command: list, otherwise: str, **options) -> None:
+    if subprocess.run(command, close_fds=False, **options).returncode:
+        sys.exit(otherwise)
+
+
+def main(words: list) -> int:
+    """Set up, then become the command; see the first lines of this file."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - ruff trusts pyproject.toml, a user's python3 does not read it
+        sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and name it "
+                 "(make PYTHON=python3.12 run).")
+    root = next(folder for folder in Path(__file__).resolve().parents if (folder / RUN).exists())
+    venv = set_up(root, locks(root, words))
+    if words[:1] == ["setup"]:
+        return 0
+    os.environ.update(with_tools(venv))
+    tool = words[:1] == ["tool"] and "--" in words[:-1]
+    command = words[words.index("--") + 1 :] if tool else [str(venv / PYTHON), "-m", "nbproof", *words]
+    if tool or words[:1] == ["lab"]:
+        command += shlex.split(os.environ.pop("ARGS", ""))
+    if WINDOWS:  # which has no exec that the console waits for
+        return subprocess.run([shutil.which(command[0]) or command[0], *command[1:]]).returncode
+    return os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except OSError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

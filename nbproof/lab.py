@@ -1,0 +1,66 @@
+"""JupyterLab on the project: the files that it needs in the environment, and its start."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from nbproof.environment import with_tools
+from nbproof.notebook.files import root, write_whole
+
+SERVER = """\
+# Written by `nbproof lab`: notebooks are saved as source, so that looking at one changes nothing.
+from nbproof.stage.source import save_source_only
+c.ContentsManager.pre_save_hook = save_source_only
+c.LanguageServerManager.autodetect = False  # none is installed; the search for them starts npm
+"""
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+}
+
+
+def files(prefix: Path, python: str) -> dict[Path, str]:
+    """What Jupyter finds below `prefix`: the save hook, settings, and the kernel `python3` with the project's name.
+
+    The kernel keeps Jupyter's own id, so that a notebook opens with it here and in any other place that has a Python.
+    """
+    kernel = {
+        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": f"{root().name} (.venv)", "language": "python", "kernel_protocol_version": "5.5",
+        "metadata": {"debugger": True, "supported_encryption": ["curve"]},  # what ipykernel says of itself
+    }
+    share = prefix / "share" / "jupyter"
+    return {
+        prefix / "etc" / "jupyter" / "jupyter_server_config.py": SERVER,
+        share / "kernels" / "python3" / "kernel.json": json.dumps(kernel, indent=1) + "\n",
+        share / "lab" / "settings" / "overrides.json": json.dumps(SETTINGS, indent=1) + "\n",
+    }
+
+
+def variables(prefix: Path) -> dict[str, str]:
+    """The environment variables of a JupyterLab that neither reads nor writes the user's own Jupyter and IPython.
+
+    One that is set already stays: JUPYTER_CONFIG_DIR=~/.jupyter brings a user's own settings in.
+    """
+    own = prefix / "jupyter"
+    mine = {
+        "JUPYTER_CONFIG_DIR": own / "config", "JUPYTER_DATA_DIR": own / "data", "JUPYTER_RUNTIME_DIR": own / "runtime",
+        "IPYTHONDIR": own / "ipython", "JUPYTER_CONFIG_PATH": prefix / "etc" / "jupyter",
+        "JUPYTER_PATH": prefix / "share" / "jupyter",
+    }
+    return {"JUPYTER_PREFER_ENV_PATH": "1"} | {name: str(path) for name, path in mine.items()} | with_tools()
+
+
+def start(arguments: list[str]) -> int:
+    """Open JupyterLab on the project, the README first; its exit code."""
+    prefix = Path(sys.prefix)
+    for path, text in files(prefix, sys.executable).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+    options = {
+        "ServerApp.root_dir": root(), "LabApp.default_url": "/lab/tree/README.md",
+        "LabApp.app_settings_dir": prefix / "share" / "jupyter" / "lab" / "settings",
+    }
+    command = [sys.executable, "-m", "jupyterlab", *(f"--{key}={value}" for key, value in options.items()), *arguments]
+    return subprocess.run(command, cwd=root(), env=variables(prefix)).returncode

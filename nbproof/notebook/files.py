@@ -1,0 +1,72 @@
+"""Where a project is, where its notebooks read and write, and files that are whole or not there."""
+
+import functools
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from nbproof.notebook.errors import Refused
+
+CONTRACT = "project.yaml"
+
+
+@functools.cache
+def root() -> Path:
+    """The project's folder: the nearest one, here or above, with a project.yaml."""
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / CONTRACT).is_file():
+            return folder
+    raise Refused(f"There is no {CONTRACT} in {here} or above: go into a project, or make one with nbproof new.")
+
+
+def source(name: str) -> Path:
+    """A file or folder that an earlier stage made, `name` relative to the project; the error says how to make it."""
+    path = root() / name
+    if not path.exists():
+        raise FileNotFoundError(f"{name} is not there yet: `make run` (or `dvc pull`) makes it")
+    return path
+
+
+def output(name: str) -> Path:
+    """Where to write the file `name`: in a stage its place in the project, by hand the same place below scratch/."""
+    path = Path(os.environ.get("NBPROOF_OUTPUT") or root() / "scratch") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def output_folder(name: str) -> Path:
+    """The same for a folder: it is there and empty."""
+    path = output(name)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def write(name: str, content: bytes | str) -> Path:
+    """Write an output whole; see `output` and `write_whole`."""
+    return write_whole(output(name), content)
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Write beside `path`, then rename: a full disk or a kill leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files and their names: the same content has the same digest in any clone."""
+    whole = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+        if file != path:
+            whole.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as content:
+            whole.update(hashlib.file_digest(content, "sha256").digest())
+    return whole.hexdigest()

@@ -1,0 +1,39 @@
+"""Parameter values, read from params.yaml exactly as DVC reads them (YAML 1.2: `1e-3` is a number)."""
+
+from types import SimpleNamespace
+
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root
+
+
+def read() -> dict:
+    """params.yaml as a mapping; Refused if it is not one."""
+    from ruamel.yaml import YAML, YAMLError  # a tenth of a second, so only when it is needed
+
+    path = root() / "params.yaml"
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refused("params.yaml is not there: take it from git again (git checkout params.yaml).") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        reason = f"{error.problem} in line {place.line + 1}, column {place.column + 1}" if place else str(error)
+        raise Refused(f"params.yaml is not valid YAML: {' '.join(reason.split())}.") from None
+    if not isinstance(values, dict):
+        raise Refused(f"params.yaml must hold sections such as data: and models:, found {values!r}.")
+    return values
+
+
+def section(name: str) -> SimpleNamespace:
+    """The values of one section, `"data"` or `"models.cnn"`, as attributes; KeyError names what is missing."""
+    values = read()
+    for key in name.split("."):
+        if not isinstance(values, dict) or key not in values:
+            raise KeyError(f"params.yaml has no section {name}")
+        values = values[key]
+    return SimpleNamespace(**(values or {}))
+
+
+def chosen(parameters: SimpleNamespace, namespace: dict) -> dict:
+    """What a notebook really runs with: the section's names with the values they have in `namespace` now."""
+    return {name: namespace[name] for name in vars(parameters)}

@@ -1,0 +1,167 @@
+"""Asks the registered champion. Needs the tracking store, and nothing of the notebook that trained the model."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from nbproof import project
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root
+from nbproof.notebook.tracking import address, client, without_credentials
+
+
+def predict(paths: list[Path]) -> int:
+    """Print the champion's answers to what the files at `paths` hold: as CSV, or each as the hook `answer` words it."""
+    contract = project.load()
+    for path in paths:
+        if not path.is_file():
+            raise Refused(f"{path} is {'a folder, not a file' if path.is_dir() else 'not there'}.")
+        if not path.stat().st_size:
+            raise Refused(f"{path} is empty.")
+        if "prepare" not in contract.hooks and path.suffix.lower() not in (".csv", ".json"):
+            raise Refused(f"{path} must be a table: a .csv or a .json file.")
+    if not paths:
+        raise Refused("Name at least one file with what the model is to be asked.")
+    model, place = _champion()
+    if prepare := contract.hook("prepare"):
+        outputs, answer = _asked(model, prepare(paths, model.metadata.metadata or {})), contract.hook("answer")
+        for place, each in enumerate(outputs.to_dict("records") if hasattr(outputs, "to_dict") else outputs):
+            print(answer(each, place) if answer else json.dumps(each, default=lambda value: value.tolist()))
+    else:
+        _print_table(model, paths)
+    print(f"Answered by the champion, {place}.", file=sys.stderr)
+    return 0
+
+
+def _champion():
+    """The registered champion, or models/NAME of this folder where the store does not give one; and where it was."""
+    from mlflow.exceptions import MlflowException
+
+    from nbproof.registry import Registry
+
+    store = without_credentials(address())
+    try:
+        registry = Registry(client())
+        entry = registry.champion()
+        reason = "" if entry else f"MLflow at {store} has no champion yet"
+        source = f"runs:/{entry.run_id}/model" if entry and registry.by_runs else f"models:/{registry.name}@champion"
+        if entry:
+            return _loaded(source), f"{entry}: {entry.tags.get('model')}"
+    except (MlflowException, OSError) as error:
+        reason = f"MLflow at {store} does not give the champion: {without_credentials(str(error)).rstrip('.')}"
+    compared = root() / "metrics" / f"{project.load().compare}.json"
+    name = json.loads(compared.read_text(encoding="utf-8")).get("champion") if compared.exists() else None
+    if not name or not (root() / "models" / name).is_dir():
+        raise Refused(f"{reason}; nbproof run (or nbproof promote) registers one.")
+    print(f"{reason}. models/{name} of this folder is asked instead.", file=sys.stderr)
+    return _loaded(str(root() / "models" / name)), f"models/{name}"
+
+
+def _loaded(source: str):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(address())
+    mlflow.set_registry_uri(address())
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = mlflow.pyfunc.load_model(source)
+    except MlflowException as error:
+        if "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" not in str(error):
+            raise
+        raise Refused("The champion's format (a pickle, say) runs code when it is loaded, so it was not loaded; where "
+                      f"you trust who made it, write pickle: true in {project.CONTRACT}.") from None
+    if model.metadata.signature is None:
+        raise Refused("The champion has no signature, which says what it can be asked: train it with one.")
+    return model
+
+
+def _asked(model, inputs):
+    """The model's outputs; whatever it raises on these inputs becomes one sentence."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return model.predict(inputs)
+    except Exception as error:  # the model is anybody's code
+        raise Refused(f"The champion cannot answer that: {without_credentials(str(error))}") from None
+
+
+def _print_table(model, paths: list[Path]) -> None:
+    """Answer the rows of tables as CSV: the row's number (and file, where there are several), then the prediction."""
+    import numpy as np
+    import pandas as pd
+
+    schema = model.metadata.get_input_schema()
+    tables = [_checked(_table(path, schema), schema, path) for path in paths]
+    inputs = pd.concat(tables, ignore_index=True)
+    outputs = _asked(model, inputs if schema.has_input_names() or not schema.is_tensor_spec() else inputs.to_numpy())
+    if not isinstance(outputs, pd.DataFrame):
+        values = np.asarray(outputs).reshape(len(inputs), -1)
+        several = [f"prediction_{number}" for number in range(1, values.shape[1] + 1)]
+        outputs = pd.DataFrame(values, columns=several if len(several) > 1 else ["prediction"])
+    rows = [(str(path), row) for path, table in zip(paths, tables) for row in range(1, len(table) + 1)]
+    index = pd.MultiIndex.from_tuples(rows, names=["file", "row"])
+    outputs.set_index(index if len(paths) > 1 else index.droplevel("file")).to_csv(sys.stdout, lineterminator="\n")
+
+
+def _table(path: Path, schema):
+    """The rows of a CSV file, or of a JSON file: a list of objects, one object, or an object of columns."""
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".csv":
+            texts = {each.name: str for each in schema.inputs if _dtype(each.type) is str}  # 007 stays 007
+            table = pd.read_csv(path, dtype=texts)
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_row = isinstance(content, dict) and not any(isinstance(each, list) for each in content.values())
+            table = pd.DataFrame([content] if is_row else content)
+    except ValueError as error:  # of pandas, JSON and Unicode alike
+        raise Refused(f"{path} is no table: {without_credentials(str(error)).rstrip('.')}.") from None
+    if table.empty:
+        raise Refused(f"{path} has no rows.")
+    return table
+
+
+def _checked(table, schema, path: Path):
+    """The table's columns as the model's signature wants them; Refused names the column and what is expected."""
+    kinds = [each.type for each in schema.inputs]
+    if schema.has_input_names():
+        types = {each.name: each.type for each in schema.inputs if each.required or each.name in table}
+    else:
+        shape = schema.inputs[0].shape if schema.is_tensor_spec() else (-1, len(kinds))
+        if len(shape) != 2:
+            raise Refused(f"The champion asks for arrays of the shape {shape}, which no table gives: the project needs "
+                          "a hook `prepare`.")
+        if shape[1] not in (-1, len(table.columns)):
+            raise Refused(f"{path} must have {shape[1]} columns, found {len(table.columns)}.")
+        types = dict(zip(table.columns, kinds * len(table.columns)))
+    for wrong, names in (("lacks the", types.keys() - set(table)), ("has the unknown", set(table) - types.keys())):
+        if names:
+            raise Refused(f"{path} {wrong} column {min(names)!r}; the champion asks for {', '.join(types)}.")
+    return table.assign(**{name: _typed(table[name], kind, path) for name, kind in types.items()})[list(types)]
+
+
+def _dtype(kind):
+    """The pandas type for a signature's `kind`; None for arrays and objects, which MLflow itself checks."""
+    import numpy as np
+
+    dtype = kind.to_pandas() if hasattr(kind, "to_pandas") else kind if isinstance(kind, np.dtype) else None
+    return None if dtype is None else str if np.dtype(dtype).kind in "OUS" else np.dtype(dtype)
+
+
+def _typed(column, kind, path: Path):
+    """A column as the type `kind` of a signature, without loss; Refused says what was found."""
+    dtype, reason = _dtype(kind), ""
+    if dtype is None:
+        return column
+    try:
+        values = column.astype(dtype)
+        altered = column[(values != column) & column.notna()] if dtype is str or dtype.kind != "M" else column[:0]
+        reason = f"found {altered.astype(object).iloc[0]!r}" if len(altered) else ""
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    if reason:
+        raise Refused(f"{path}: the column {column.name} must be {getattr(kind, 'name', kind)}: {reason}.")
+    return values

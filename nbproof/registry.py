@@ -1,0 +1,248 @@
+"""The champion as a registered model, with the aliases `champion` and `previous`; tags of runs where no registry is.
+
+The alias moves when the project's hook `better` says so of both models' answers to the same cases, or, without the
+hook, when the metric is better on the same data; and always when a person names the model.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from pathlib import Path, PurePosixPath
+
+from ruamel.yaml import YAML
+
+from nbproof import project
+from nbproof.notebook import parameters, tracking
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import digest, root, write_whole
+
+STAMP = ".dvc/tmp/promoted"  # what was promoted, so that a run that changes nothing asks no server
+NO_REGISTRY = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "NOT_FOUND")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered model: `key` is its version, or its run's id where the server has no registry."""
+
+    key: str
+    run_id: str
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"run {self.key}" if self.key == self.run_id else f"version {self.key}"
+
+
+class Registry:
+    """What the store of `client` has registered under the project's name."""
+
+    def __init__(self, client):
+        from mlflow.exceptions import MlflowException
+
+        self.client, self.name, self.error = client, project.load().name, ""
+        self.aliases: dict[str, str] = {}
+        try:
+            self.aliases = client.get_registered_model(self.name).aliases
+        except MlflowException as error:
+            self.error = error.error_code
+            if self.error not in ("RESOURCE_DOES_NOT_EXIST", *NO_REGISTRY):
+                raise
+        self.by_runs = self.error in NO_REGISTRY
+
+    def entries(self) -> list[Entry]:
+        if self.by_runs:
+            runs = tracking.runs(self.client, f"tags.registered = '{self.name}'")
+            return [Entry(run.info.run_id, run.info.run_id, run.data.tags) for run in runs]
+        versions = self.client.search_model_versions(f"name = '{self.name}'")
+        return [Entry(str(each.version), each.run_id, each.tags) for each in versions]
+
+    def champion(self) -> Entry | None:
+        if self.by_runs:
+            return next((each for each in self.entries() if each.tags.get("champion") == "champion"), None)
+        return next((each for each in self.entries() if each.key == str(self.aliases.get("champion"))), None)
+
+    def add(self, run_id: str, tags: dict[str, str]) -> Entry:
+        """Register what the run holds as `model`."""
+        if self.by_runs:
+            for key, value in {**tags, "registered": self.name}.items():
+                self.client.set_tag(run_id, key, value)
+            return Entry(run_id, run_id, tags)
+        if self.error:
+            self.client.create_registered_model(self.name)
+        # by address: the way by run asks a 2.x server for logged models, which it does not know
+        place = f"{self.client.get_run(run_id).info.artifact_uri}/model"
+        return Entry(str(self.client.create_model_version(self.name, place, run_id, tags).version), run_id, tags)
+
+    def move(self, new: Entry, old: Entry | None) -> None:
+        for entry, alias in ((old, "previous"), (new, "champion")):
+            if entry and self.by_runs:
+                self.client.set_tag(entry.key, "champion", alias)
+            elif entry:
+                self.client.set_registered_model_alias(self.name, alias, entry.key)
+
+
+def promote(model: str = "") -> int:
+    """Register the comparison's champion, or `model`; 0 if the store did it or need not, 1 where it does not answer."""
+    name = model or _compared().get("champion")
+    if not name:
+        raise Refused("There is no comparison yet, so no champion: nbproof run makes it.")
+    facts = _facts(name)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            said = _promote(name, facts, bool(model))
+    except Refused:
+        raise
+    except Exception as error:  # of whatever library below the store; the results on disk are whole
+        store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
+        print(f"The registry at {store} was not changed: {reason.rstrip('.')}.", file=sys.stderr)
+        return 1
+    print(said)
+    write_whole(root() / STAMP, _state())
+    return 0
+
+
+def promote_once() -> None:
+    """The last step of a run, and nothing where this very state was promoted before; it fails no run."""
+    stamp = root() / STAMP
+    if not _compared() or stamp.exists() and stamp.read_text(encoding="utf-8") == _state():
+        return
+    try:
+        promote()
+    except Refused as refused:
+        print(f"The champion was not registered: {refused}", file=sys.stderr)
+
+
+def data_in_use() -> str:
+    """The parameter that names the data, with its value (`data.source: NAME`); empty where project.yaml names none."""
+    if not (key := project.load().data):
+        return ""
+    try:
+        return f"{key}: {reduce(getitem, key.split('.'), parameters.read())}"
+    except (KeyError, TypeError):
+        raise Refused(f"{project.CONTRACT}: data is {key}, which params.yaml does not have.") from None
+
+
+def trained() -> dict[str, dict]:
+    """What dvc.lock says of each stage that writes models/NAME and metrics/NAME.json, by NAME."""
+    lock = root() / "dvc.lock"
+    stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    found = {}
+    for stage in stages.values():
+        paths = {each["path"] for each in stage.get("outs", ())}
+        names = {path.removeprefix("models/") for path in paths if path.startswith("models/")}
+        found |= {name: stage for name in names if f"metrics/{name}.json" in paths}
+    return found
+
+
+def _compared() -> dict:
+    """What the comparison found; empty where the project or this folder has none."""
+    path = root() / "metrics" / f"{project.load().compare}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _state() -> str:
+    return f"{digest(root() / 'dvc.lock')} {hashlib.sha256(tracking.address().encode()).hexdigest()}"
+
+
+def _facts(name: str) -> dict[str, str]:
+    """The tags of the model `name`; Refused where it is none that can be registered."""
+    known, key, folder = trained(), project.load().metric.key, root() / "models" / name
+    if name not in known:
+        raise Refused(f"There is no trained model {name!r}; there are {', '.join(sorted(known)) or 'none'}.")
+    described = folder / "MLmodel"
+    if not described.exists() or not YAML(typ="safe").load(described.read_text(encoding="utf-8")).get("signature"):
+        raise Refused(f"models/{name} is not an MLflow model with a signature; only such a model can be registered "
+                      "(nbproof pull brings what is missing here).")
+    metrics = json.loads((root() / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+    if key not in metrics:
+        raise Refused(f"metrics/{name}.json has no {key}, the metric that {project.CONTRACT} names.")
+    compared = _compared() if _compared().get("champion") == name else {}
+    numbers = {each: value for each, value in compared.items() if isinstance(value, int | float)}
+    inputs = [f"{dep['path']} {dep['md5']}\n" for dep in known[name]["deps"] if dep["path"].startswith("data/")]
+    facts = {
+        "model": name, "model_digest": digest(folder), "data": data_in_use().rpartition(": ")[2],
+        "data_digest": hashlib.sha256("".join(sorted(inputs)).encode()).hexdigest(),
+        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
+    }
+    return {tag: str(value) for tag, value in {**numbers, key: metrics[key], **facts}.items()}
+
+
+def _promote(name: str, facts: dict[str, str], named: bool) -> str:
+    """Let `name` be the registered champion where it should be; what was done, in one sentence."""
+    client = tracking.client()
+    registry = Registry(client)
+    old = registry.champion()
+    if old and _is_same(old, facts):
+        return f"{name} is the registered champion already ({old})."
+    if old and not named and (why := _why_not(client, old, facts)):
+        was = f"The registered champion ({old.tags.get('model')}, {old})"
+        return f"{was} stays: {why} nbproof promote {name} replaces it anyway."
+    entry = next((each for each in registry.entries() if _is_same(each, facts)), None)
+    if entry is None:
+        entry = registry.add(_run_with_model(client, name, facts["model_digest"]), facts)
+    registry.move(entry, old)
+    details = filter(None, [str(entry), data_in_use(), old and f"before: {old}"])
+    return f"{name} is the registered champion now ({', '.join(details)})."
+
+
+def _is_same(entry: Entry, facts: dict[str, str]) -> bool:
+    return all(entry.tags.get(key) == facts[key] for key in ("model", "model_digest"))
+
+
+def _why_not(client, old: Entry, facts: dict[str, str]) -> str:
+    """Why the registered champion `old` stays, in a sentence; empty where the new one takes its place."""
+    contract, name = project.load(), facts["model"]
+    better, key = contract.hook("better"), contract.metric.key
+    new_answers = _rows(root() / "models" / f"{name}.csv")
+    old_answers = _registered_answers(client, old) if new_answers else []
+    same_cases = bool(new_answers) and [row["actual"] for row in new_answers] == [row["actual"] for row in old_answers]
+    if better and same_cases:
+        judged = better(new_answers, old_answers)
+        return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
+    if not same_cases and any(old.tags.get(tag) != facts[tag] for tag in ("data", "data_digest")):
+        names = f" ({old.tags.get('data')}, now it is {facts['data']})" if old.tags.get("data") != facts["data"] else ""
+        return f"it was judged on other data{names}."
+    if key not in old.tags:
+        return f"it has no {key} to compare with."
+    new_value, old_value = float(facts[key]), float(old.tags[key])
+    return "" if contract.metric.better(new_value, old_value) else f"its {key} is {old_value:g}, now {new_value:g}."
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _registered_answers(client, entry: Entry) -> list[dict[str, str]]:
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    place, store = f"{client.get_run(entry.run_id).info.artifact_uri}/answers", client.tracking_uri
+    name = f"{entry.tags.get('model')}.csv"
+    known = {PurePosixPath(each.path).name for each in list_artifacts(artifact_uri=place, tracking_uri=store)}
+    with tempfile.TemporaryDirectory() as folder:
+        if name in known:
+            download_artifacts(artifact_uri=f"{place}/{name}", dst_path=folder, tracking_uri=store)
+        return _rows(Path(folder) / name)
+
+
+def _run_with_model(client, name: str, model_digest: str) -> str:
+    """The newest run that trained exactly this model, else a new one (after a clone, say); it holds the model then."""
+    tags, answers = {"notebook": name, "model_digest": model_digest}, root() / "models" / f"{name}.csv"
+    query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+    found = tracking.runs(client, f"{query} and attributes.status = 'FINISHED'")
+    experiment = tracking.experiment(client, project.load().name)
+    run = found[-1] if found else client.create_run(experiment, run_name=f"{name}, stored", tags=tags)
+    client.log_artifacts(run.info.run_id, str(root() / "models" / name), "model")
+    if answers.exists():
+        client.log_artifact(run.info.run_id, str(answers), "answers")
+    if not found:
+        client.set_terminated(run.info.run_id)
+    return run.info.run_id

@@ -1,0 +1,302 @@
+"""The whole pipeline: every stage that DVC calls changed, independent ones at the same time."""
+
+import concurrent.futures
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from dvc.utils.serialize import modify_yaml
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from nbproof import dependencies, git, project, stages, sync
+from nbproof.environment import with_tools
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root, write_whole
+from nbproof.registry import promote_once
+from nbproof.stage import parameters, source
+from nbproof.stages import Stage
+from nbproof.sweep import space
+from nbproof.verify import heal_cache, heal_run_cache
+
+WORDS_OF_DVC = ("Running stage ", "> ", "Generating lock file ", "Updating lock file ", "Use `dvc push`", "\tgit add ",
+                "To track the changes ", "To enable auto staging", "\tdvc config core.autostage ")
+OUTPUTS = ("data", "models", "metrics", "reports")  # the folders that hold a project's results
+
+
+def run(jobs: int, force: bool, remedy: bool = True) -> int:
+    """Bring every stage up to date, at most `jobs` at a time; 0 if all is well.
+
+    `force` runs all of them again without DVC's run-cache; `remedy` takes the way out that a failure brings along.
+    """
+    if jobs < 1:
+        raise Refused(f"JOBS must be at least 1, found {jobs}.")
+    lock = root() / ".dvc" / "tmp" / "run.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):  # the system releases it, however this process ends
+            return _run(jobs, force, {} if remedy else None)
+    except Timeout:
+        raise Refused("Another run is at work in this folder: wait for it to end, then run again.") from None
+
+
+def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
+    """`taken` are the remedies that this run has taken, parameter and words, or None where it may take none."""
+    started = time.monotonic()
+    with stages.opened(root()) as repo:
+        found = stages.read(repo)
+        check_all(found)
+        forget_removed(found)
+        healed = heal_cache(repo)
+        changed = set(found) if force else with_downstream(set(repo.status()), found)
+        if changed and not force:
+            healed += heal_run_cache(repo, changed)
+    for sentence in healed:
+        print(sentence, flush=True)
+    failed = execute(changed, found, jobs, force)
+    order_lock(list(found))  # also where nothing ran: plain `dvc repro` may have appended
+    if failed and taken is not None and (switched := take_remedy(failed, found, taken)):
+        print(*switched.values(), flush=True)
+        return _run(jobs, force, taken | switched)
+    if failed:
+        not_run = sorted(found[name].short for name in with_downstream(set(failed), found) - set(failed))
+        names = ", ".join(found[name].short for name in failed)
+        print(f"Failed: {names}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
+        for reason in failed.values():
+            print(reason, file=sys.stderr)
+        return 1
+    done = f"Done in {time.monotonic() - started:.0f} s." if changed else "Everything is up to date."
+    judge = project.load().compare
+    print(f"{done} The result: {f'reports/{judge}.html' if judge else 'reports/'}", flush=True)
+    promote_once()
+    if sync.waiting():
+        print("The tracking server has not taken all runs yet: make sync sends the rest.")
+    for sentence in (taken or {}).values():
+        print(sentence)
+    return 0
+
+
+def check_all(found: dict[str, Stage]) -> None:
+    """Strip every notebook, check params.yaml and what dvc.yaml lists, before anything runs."""
+    notebooks = [root() / stage.notebook for stage in found.values() if stage.notebook]
+    twice = {path for path in notebooks if notebooks.count(path) > 1}
+    if twice:
+        raise Refused(f"dvc.yaml: two stages run {parameters.shown(min(twice))}, and both would write its reports: "
+                      "give each a notebook of its own.")
+    for notebook in notebooks:
+        if source.strip_file(notebook):
+            git.refresh(notebook)
+        parameters.values_of(notebook)
+    parameters.check_known(notebooks)
+    for stage in found.values():
+        if stage.notebook:
+            dependencies.check(stage)
+    judge = project.load().compare
+    if judge and judge not in {stage.short for stage in found.values()}:
+        raise Refused(f"project.yaml: compare is {judge}, and dvc.yaml has no such stage.")
+    space.check_all(found)
+
+
+def with_downstream(names: set[str], found: dict[str, Stage]) -> set[str]:
+    """`names` and every stage that needs one of them, directly or not."""
+    reached = set(names) & set(found)
+    while more := {name for name, stage in found.items() if name not in reached and stage.needs & reached}:
+        reached |= more
+    return reached
+
+
+def forget_removed(found: dict[str, Stage]) -> None:
+    """Take stages that dvc.yaml no longer has out of dvc.lock, and their results off the disk: nothing reads them."""
+    lock = root() / "dvc.lock"
+    recorded = _recorded(lock)
+    removed = [name for name in recorded if name not in found]
+    kept = [out.path for stage in found.values() for out in stage.outputs]
+    for name in removed:
+        for out in recorded[name].get("outs", []):
+            if _is_result(out["path"]) and not any(f"{each}/".startswith(f"{out['path']}/") for each in kept):
+                _delete(root() / out["path"])
+        print(f"{name.rpartition('@')[2]} is no longer in dvc.yaml or params.yaml: its results are removed from the "
+              "folder (DVC's cache and git keep them).", flush=True)
+    if removed:
+        with modify_yaml(str(lock)) as content:
+            for name in removed:
+                del content["stages"][name]
+
+
+def _is_result(path: str) -> bool:
+    """Whether `path` lies in a folder of results; a lock comes from a branch, and may call anything an output."""
+    parts = Path(path).parts
+    inside = (root() / path).parent.resolve().is_relative_to(root())
+    return len(parts) > 1 and parts[0] in OUTPUTS and ".." not in parts and inside
+
+
+def _delete(path: Path) -> None:
+    """Remove a file, or a folder with the files in it; a link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        for each in path.iterdir():
+            _delete(each)
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _recorded(lock: Path) -> dict:
+    """The stages that dvc.lock records."""
+    if not lock.exists():
+        return {}
+    return (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+
+
+def order_lock(names: list[str]) -> None:
+    """Give dvc.lock the order of dvc.yaml: DVC appends stages as they end, which varies when they run side by side."""
+    place = {name: number for number, name in enumerate(names)}
+    recorded = list(_recorded(root() / "dvc.lock"))
+    if (right := sorted(recorded, key=lambda name: place.get(name, len(place)))) != recorded:
+        with modify_yaml(str(root() / "dvc.lock")) as content:
+            for name in right:
+                content["stages"][name] = content["stages"].pop(name)
+
+
+def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) -> dict[str, str]:
+    """Run the stages `names`, each once what it needs is there; what failed, with the last words of each."""
+    waiting, failed = [name for name in found if name in names], {}
+    commands = Commands(found, force)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running: dict[concurrent.futures.Future, str] = {}
+        try:
+            while waiting or running:
+                blocked = with_downstream(set(failed), found)
+                waiting = [name for name in waiting if name not in blocked]
+                unfinished = {*waiting, *running.values()}
+                for name in [name for name in waiting if not found[name].needs & unfinished]:
+                    waiting.remove(name)
+                    running[pool.submit(commands.reproduce, name)] = name
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    name = running.pop(future)
+                    code, last_words = future.result()
+                    if code != 0:
+                        failed[name] = last_words
+        except BaseException:  # Ctrl-C above all: nothing more is started, and nothing that was started goes on
+            pool.shutdown(wait=False, cancel_futures=True)
+            commands.end()
+            raise
+    return failed
+
+
+class Commands:
+    """The `dvc repro` processes of one run. `force` repeats every stage without DVC's run-cache."""
+
+    def __init__(self, found: dict[str, Stage], force: bool):
+        self.found, self.options = found, ["--force", "--no-run-cache"] if force else []
+        self.guard, self.ended, self.processes = threading.Lock(), False, set()
+
+    def reproduce(self, name: str) -> tuple[int, str]:
+        """`dvc repro` of one stage; its exit code and, if it failed, its last words. What it says is shown at once."""
+        # Siblings wait for each other's short lock; without the flag one that commits makes the others fail at the end.
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *self.options, name]
+        environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        with self.guard:
+            if self.ended:
+                return 130, f"{name}: interrupted"
+            process = subprocess.Popen(command, cwd=root(), env=environment, stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT, text=True, errors="replace")
+            self.processes.add(process)
+        words = self._shown(process, self.found[name])
+        with self.guard:
+            self.processes.discard(process)
+        if process.returncode == 0:
+            return 0, ""
+        failure = next((line for line in words if line.startswith(f"{self.found[name].short}: notebooks/")), "")
+        return process.returncode, failure or "\n".join([f"{name} failed; its last words:", *words[-15:]])
+
+    def _shown(self, process: subprocess.Popen, stage: Stage) -> list[str]:
+        """Print what a stage says as it comes; all of its lines but DVC's own."""
+        prefix, words = f"{stage.short}: ", []
+        with process:
+            for line in map(str.rstrip, process.stdout):
+                if not line or line.startswith(WORDS_OF_DVC):
+                    continue
+                words.append(line)
+                if line.startswith(f"{prefix}notebooks/"):  # a failure is said once, at the end
+                    continue
+                if line.startswith(prefix):
+                    print(line, flush=True)
+                elif stage.notebook is None and not line.startswith("ERROR: "):
+                    print(f"{prefix}{line}", flush=True)
+        return words
+
+    def end(self) -> None:
+        """End every process at work: those that Ctrl-C reached leave by themselves, others are asked, then killed."""
+        with self.guard:
+            self.ended = True
+            family = [each for process in self.processes for each in _family(process.pid)]
+        stage_processes = [each for each in family if each.pid not in {process.pid for process in self.processes}]
+        _, stage_processes = psutil.wait_procs(stage_processes, timeout=2)
+        for each in stage_processes:
+            _signal(each, signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        _, family = psutil.wait_procs(family, timeout=5)
+        for each in family:
+            _signal(each, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process `pid` and all below it."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def take_remedy(failed: dict[str, str], found: dict[str, Stage], taken: dict[str, str]) -> dict[str, str]:
+    """Where a failed notebook's error brought a remedy, set it in params.yaml: the parameter, and what to tell.
+
+    No parameter is set twice in one run, so that remedies that contradict each other come to an end.
+    """
+    for name in filter(lambda name: found[name].notebook, failed):
+        report = root() / "reports" / f"{found[name].short}.ipynb"
+        noted = source.read(report)["metadata"].get("failure", {}) if report.exists() else {}
+        remedy = noted.get("remedy", {})
+        key, value = remedy.get("parameter"), remedy.get("value")
+        known = {each.key: each for each in parameters.declared(root() / found[name].notebook).values()}
+        if key not in known or key in taken or not known[key].accepts(value):
+            continue
+        before = set_parameter(key, value)
+        if before == value:
+            continue
+        return {key: (
+            f"{noted['reason']}\n\nGoing on with {key}: {value} instead of {before}. "
+            "params.yaml says so now, so that dvc.lock records what was used.\n"
+            "To go back: git checkout params.yaml dvc.lock metrics && make run\n"
+        )}
+    return {}
+
+
+def set_parameter(key: str, value: object) -> object:
+    """Write one value of params.yaml, comments kept; the value before."""
+    path, yaml = root() / "params.yaml", YAML()
+    yaml.preserve_quotes, yaml.width = True, 4096
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    *sections, name = key.split(".")
+    section = content
+    for each in sections:
+        section = section[each]
+    before, section[name] = section[name], value
+    text = io.StringIO()
+    yaml.dump(content, text)
+    write_whole(path, text.getvalue())
+    return before

@@ -1,0 +1,89 @@
+"""Notebooks as source: the cells a person wrote, and nothing that running them leaves behind."""
+
+import json
+import sys
+from pathlib import Path
+
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import write_whole
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def read(path: Path) -> dict:
+    """The notebook at `path` as plain JSON (nbformat takes a second to import); Refused if it is not one."""
+    shown = f"{path.parent.name}/{path.name}"
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refused(f"{shown} is not there, and dvc.yaml names it: put it there, or take its stage out.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{shown} is not a notebook: {error}.") from None
+    if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
+        raise Refused(f"{shown} is not a notebook of format 4: open and save it in JupyterLab.")
+    for number, cell in enumerate(notebook["cells"], start=1):
+        if not _is_cell(cell):
+            raise Refused(f"{shown} is not a notebook: cell {number} lacks its type, metadata or source; open and save "
+                          "it in JupyterLab.")
+    return notebook
+
+
+def _is_cell(cell: object) -> bool:
+    """Whether `cell` has what every cell of a notebook has."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+        return False
+    if not isinstance(cell.get("metadata"), dict):
+        return False
+    lines = cell.get("source")
+    return isinstance(lines, str) or (isinstance(lines, list) and all(isinstance(line, str) for line in lines))
+
+
+def code(cell: dict) -> str:
+    """A cell's source, which a file may hold as one string or as lines."""
+    return "".join(cell["source"])
+
+
+def strip(notebook: dict) -> dict:
+    """Take outputs, counts and editors' own notes out of `notebook` (a node or plain JSON), in place."""
+    notebook["metadata"] = {"kernelspec": dict(KERNEL)}
+    notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
+    for number, cell in enumerate(notebook["cells"], start=1):
+        tags = cell["metadata"].get("tags")
+        cell["metadata"] = {"tags": tags} if tags else {}
+        cell.setdefault("id", f"cell-{number}")
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    return notebook
+
+
+def text(notebook: dict) -> str:
+    """The file that JupyterLab would save for a notebook in plain JSON, byte for byte."""
+    for cell in notebook["cells"]:
+        cell["source"] = code(cell).splitlines(keepends=True)
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def stripped(content: str) -> str:
+    """A notebook file's `content` as it should be kept; ValueError if it is not a notebook."""
+    return text(strip(json.loads(content)))
+
+
+def strip_file(path: Path) -> bool:
+    """Strip the notebook at `path` where it is not stripped yet; whether it was written."""
+    after = text(strip(read(path)))
+    if changed := after != path.read_text(encoding="utf-8"):
+        write_whole(path, after)
+    return changed
+
+
+def save_source_only(model: dict, path: str, contents_manager, **_) -> None:
+    """Jupyter's pre_save_hook: below notebooks/ source alone is saved; outputs stay on the screen until a reload."""
+    if model["type"] == "notebook" and model["content"] and Path(path.strip("/")).parts[:1] == ("notebooks",):
+        strip(model["content"])
+
+
+if __name__ == "__main__":  # the filter through which git reads notebooks: a file in, its source out
+    try:
+        sys.stdout.buffer.write(stripped(sys.stdin.buffer.read().decode()).encode())
+    except (ValueError, KeyError):
+        sys.exit("This is no notebook, so git keeps it as it is.")

@@ -1,0 +1,52 @@
+"""Ends this process when another one ends, so that nothing goes on writing after a kill."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+from nbproof.notebook.errors import Refused
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe", "pwsh"}
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the parent dies: at once on Linux (prctl(2), PR_SET_PDEATHSIG), within half a second elsewhere."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        import psutil
+
+        die_with([psutil.Process().parent()])
+
+
+def die_with(processes: list) -> None:
+    """End when any of `processes` (psutil) ends; looked at twice a second."""
+
+    def watch():
+        while all(process.is_running() for process in processes):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def die_with_starter() -> None:
+    """End with whoever started this stage: the nearest ancestor that is no shell, and the run above it.
+
+    NBPROOF_STARTED_BY is the process id of that run.
+    """
+    import psutil
+
+    ancestors = psutil.Process().parents()
+    starter = next((each for each in ancestors if each.name() not in SHELLS), None)
+    above = os.environ.get("NBPROOF_STARTED_BY")
+    run = [each for each in ancestors if str(each.pid) == above]
+    if above and not run:  # it was killed before this stage came to life, and DVC still starts what it was told to
+        raise Refused("The run that started this stage has ended: nothing is done.")
+    die_with([each for each in (starter, *run) if each])

@@ -1,0 +1,90 @@
+"""The stages of dvc.yaml as the machinery sees them, in the order of dvc.yaml and params.yaml."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from nbproof.notebook.errors import Refused
+
+PLOT_KEYS = ("x", "y", "template", "title")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: its place below the project; `out`, `metric` or `plot`; of a plot what dvc.yaml says of its axes."""
+
+    path: str
+    kind: str
+    cached: bool
+    plot: dict
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`name` is DVC's (`train@cnn`), `short` what people say (`cnn`); `notebook` is None for an ordinary command."""
+
+    name: str
+    short: str
+    notebook: str | None
+    sections: tuple[str, ...]
+    deps: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    needs: frozenset[str]
+
+
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[Repo]:
+    """DVC's view of the project at `root`; whatever DVC or the machine refuses becomes one sentence."""
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except LockError:
+        raise Refused("Another DVC command is at work in this folder: wait for it to end, then run again.") from None
+    except DvcException as error:
+        raise Refused(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+    except (OSError, sqlite3.Error) as error:
+        raise Refused(f"DVC cannot keep its notes ({error}): make room on the disk or look at the folder's rights, "
+                      "then run again.") from None
+
+
+def read(repo: Repo) -> dict[str, Stage]:
+    """Every stage of the project by its name."""
+    edges = repo.index.graph
+    named = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]  # not files of `dvc add`
+    return {stage.name: _stage(stage, {each.name for each in edges.successors(stage) if each in named})
+            for stage in named}
+
+
+def _stage(stage: PipelineStage, needs: set[str]) -> Stage:
+    deps = [dep for dep in stage.deps if hasattr(dep, "def_path")]
+    files = [dep.def_path for dep in deps if not hasattr(dep, "params")]
+    sections = [name for dep in deps if hasattr(dep, "params") and dep.def_path == "params.yaml" for name in dep.params]
+    notebooks = [path for path in files if path.endswith(".ipynb")]
+    command = stage.cmd if isinstance(stage.cmd, str) else ""
+    runs_notebook = command.split()[-2:] == ["nbproof", "stage"]
+    if runs_notebook and len(notebooks) != 1:
+        raise Refused(f"dvc.yaml: the stage {stage.name} runs a notebook, so it must list exactly one .ipynb among its "
+                      f"deps, found {', '.join(notebooks) or 'none'}.")
+    notebook = notebooks[0] if runs_notebook else None
+    short = Path(notebook).stem if notebook else stage.name.rpartition("@")[2]
+    return Stage(stage.name, short, notebook, tuple(sections), tuple(files), tuple(map(_output, stage.outs)),
+                 frozenset(needs))
+
+
+def _output(out) -> Output:
+    kind = "metric" if out.metric else "plot" if out.plot else "out"
+    plot = {key: out.plot[key] for key in PLOT_KEYS if key in out.plot} if isinstance(out.plot, dict) else {}
+    return Output(out.def_path, kind, out.use_cache, plot)
+
+
+def is_model(stage: Stage) -> bool:
+    """Whether a stage trains a model: its notebook writes metrics/NAME.json and models/NAME."""
+    paths = {out.path for out in stage.outputs}
+    return bool(stage.notebook) and {f"metrics/{stage.short}.json", f"models/{stage.short}"} <= paths

@@ -1,0 +1,192 @@
+"""Starts a sweep, or goes on with one that was broken off, and writes down its result."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nbproof import stages
+from nbproof.cluster import connected, data_of, remove_dead
+from nbproof.notebook import tracking
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.tracking import without_credentials
+from nbproof.stage import cell_timeout, source, write_reports
+from nbproof.sweep import space
+from nbproof.sweep.table import listed
+
+
+def sweep(model: str, force: bool) -> int:
+    """Run the sweep of the stage `model` to its end; `force` begins anew. 0 if at least one trial finished."""
+    with stages.opened(root()) as repo:
+        wanted = space.read(model, stages.read(repo))
+    _check_metric(wanted)
+    source.strip_file(root() / wanted.stage.notebook)
+    sweeps = root() / "scratch" / "sweeps"
+    folder = sweeps / f"{model}-{wanted.digest()}"
+    sweeps.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(sweeps / f"{model}.lock", timeout=0):
+            if (folder / "best.json").exists() and not force:
+                print(f"This sweep of {model} is finished: reports/sweep-{model}.html shows it. To begin anew: "
+                      f"nbproof sweep {model} --force.")
+                return 0
+            if force:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            return _sweep(wanted, folder)
+    except Timeout:
+        raise Refused(f"Another sweep of {model} is at work in this folder: wait for it to end.") from None
+
+
+def _check_metric(wanted: space.Sweep) -> None:
+    """Refused where the last run of the stage wrote no such number."""
+    path, key = root() / "metrics" / f"{wanted.name}.json", wanted.metric.key
+    numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {key: 0}
+    if type(numbers.get(key)) not in (int, float):
+        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{path.name} has "
+                      f"{', '.join(numbers) or 'nothing'}.")
+
+
+def _sweep(wanted: space.Sweep, folder: Path) -> int:
+    from mlflow.exceptions import MlflowException
+
+    timeout, data = cell_timeout(), data_of(wanted.stage)
+    try:
+        store = tracking.client()
+        parent, experiment = _parent(wanted, folder, store)
+    except (MlflowException, OSError) as error:
+        raise Refused(f"MLflow at {without_credentials(tracking.address())} does not answer, and a sweep keeps its "
+                      f"trials there: {without_credentials(str(error))}") from None
+    job = {"name": wanted.name, "notebook": wanted.stage.notebook, "fixed": wanted.fixed, "metric": wanted.metric.key,
+           "timeout": timeout, "experiment": experiment, "tags": {
+               "sweep": folder.name, "mlflow.parentRunId": parent, "mlflow.source.git.commit": tracking.commit()}}
+    try:
+        found = _searched(wanted, folder, job, data, store)
+        _close(store, job, "FINISHED" if found else "KILLED")
+        if not found:
+            print(f"\nStopped. What was finished is kept: nbproof sweep {wanted.name} goes on.", file=sys.stderr)
+            return 130
+        return _conclude(wanted, folder, found, parent, store)
+    except (MlflowException, OSError) as error:
+        raise Refused(f"The sweep stopped, because a trial could not be kept: {without_credentials(str(error))} What "
+                      f"was finished is kept: mend that, and nbproof sweep {wanted.name} goes on.") from None
+
+
+def _searched(wanted: space.Sweep, folder: Path, job: dict, data: dict, store) -> list[tuple[dict, dict]]:
+    """The result of each trial with what it tried; nothing where a person stopped the sweep."""
+    with connected():
+        import ray
+
+        from nbproof.sweep import search
+
+        study = search.study_of(wanted, folder)
+        if study.get_trials(deepcopy=False):
+            print(f"Going on with the sweep of {wanted.name} where it was broken off.", flush=True)
+            search.recover(study, _close(store, job, "RUNNING"))
+        try:
+            search.Search(wanted, study, job, ray.put(data)).run()
+        except KeyboardInterrupt:
+            return []
+        return [(result, wanted.values(tried)) for result, tried in search.ended(study)]
+
+
+def _parent(wanted: space.Sweep, folder: Path, store) -> tuple[str, str]:
+    """The sweep's own MLflow run and its experiment; the same ones when it is gone on with."""
+    note = folder / "sweep.json"
+    if note.exists():
+        kept = json.loads(note.read_text(encoding="utf-8"))
+        store.update_run(kept["parent"], "RUNNING")
+        return kept["parent"], kept["experiment"]
+    experiment = tracking.experiment(store, "sweep")
+    tags = {"sweep": folder.name, "mlflow.source.git.commit": tracking.commit()}
+    parent = store.create_run(experiment, run_name=f"sweep of {wanted.name}", tags=tags).info.run_id
+    for name, tried in wanted.space.items():
+        store.log_param(parent, f"space.{name}", json.dumps(tried))
+    write_whole(note, json.dumps({"parent": parent, "experiment": experiment, "model": wanted.name}))
+    return parent, experiment
+
+
+def _close(store, job: dict, status: str) -> dict[str, dict]:
+    """Close what a lost worker left open, and the sweep's own run with `status`; the results by the trials' names."""
+    from nbproof.sweep.trial import STATES
+
+    remove_dead()
+    parent, results = job["tags"]["mlflow.parentRunId"], {}
+    ours = f"tags.`mlflow.parentRunId` = '{parent}'"
+    for run in store.search_runs([job["experiment"]], ours, max_results=50_000):
+        result = json.loads(run.data.tags.get("result", "{}"))
+        if run.info.status == "RUNNING":
+            store.set_terminated(run.info.run_id, STATES.get(result.get("state"), "KILLED"))
+        if result:
+            results[result["trial"]] = result
+    store.update_run(parent, status) if status == "RUNNING" else store.set_terminated(parent, status)
+    return results
+
+
+def _conclude(wanted: space.Sweep, folder: Path, found: list[tuple[dict, dict]], parent: str, store) -> int:
+    """trials.csv, the page, and the best trial in one sentence."""
+    key, count = wanted.metric.key, {state: sum(result["state"] == state for result, _ in found)
+                                     for state in ("done", "stopped early", "failed")}
+    if not count["done"]:
+        print(f"\nNo trial of {wanted.name} came to its end ({count['failed']} failed); their notebooks are in MLflow, "
+              f"experiment sweep. To begin anew: nbproof sweep {wanted.name} --force.", file=sys.stderr)
+        return 1
+    best, values = min((pair for pair in found if pair[0]["state"] == "done"),
+                       key=lambda pair: (wanted.metric.best_first(pair[0]["value"]), pair[0]["trial"]))
+    write_whole(folder / "trials.csv", _table(found, key))
+    store.log_artifact(parent, str(folder / "trials.csv"))
+    store.set_tag(parent, "best", best["run_id"])
+    _page(wanted, folder)
+    # the last one, since with it the sweep is finished
+    write_whole(folder / "best.json", json.dumps({"model": wanted.name, "run_id": best["run_id"], key: best["value"]}))
+    ran, planned = (sum(result[f"steps_{what}"] for result, _ in found) for what in ("done", "planned"))
+    saved = f" ({1 - ran / planned:.0%} of the steps saved)" if planned else ""
+    print(f"\n{count['done']} trials done, {count['stopped early']} stopped early{saved}, {count['failed']} failed.\n"
+          f"Best: {key} {best['value']:.4g} with {listed(values)}.\n{_against_committed(wanted, best['value'])}\n"
+          f"reports/sweep-{wanted.name}.html shows them all; nbproof adopt best --model {wanted.name} takes the best "
+          "into params.yaml.")
+    return 0
+
+
+def _table(found: list[tuple[dict, dict]], key: str) -> str:
+    """trials.csv: a trial a row, the numbers of those that ended without one left empty."""
+    rows = [{"trial": result["trial"], "state": result["state"], key: result.get("value"),
+             **{name: result[name] for name in ("steps_done", "steps_planned", "seconds", "run_id")},
+             **{name: json.dumps(value) if value is None or isinstance(value, list) else value
+                for name, value in tried.items()}}
+            for result, tried in sorted(found, key=lambda pair: pair[0]["trial"])]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _against_committed(wanted: space.Sweep, best: float) -> str:
+    """Whether the best trial is ahead of the last run, where that is one of the parameters and data of now."""
+    path, key = root() / "metrics" / f"{wanted.name}.json", wanted.metric.key
+    with stages.opened(root()) as repo:
+        changed = repo.status([wanted.stage.name])
+    if changed or not path.exists():
+        return "There is no result of the parameters in params.yaml to compare with: make run."
+    ours = json.loads(path.read_text(encoding="utf-8"))[key]
+    verb = "beats" if wanted.metric.better(best, ours) else "does not beat"
+    return f"It {verb} the parameters in params.yaml, which reached {ours:.4g}."
+
+
+def _page(wanted: space.Sweep, folder: Path) -> None:
+    """The result as a notebook, executed in the sweep's folder: reports/sweep-NAME.ipynb and .html."""
+    from nbproof.stage.execute import execute
+
+    notebook = Path(shutil.copy(Path(__file__).with_name("sweep.ipynb"), folder))
+    values = {"name": wanted.name, "trials": (folder / "trials.csv").relative_to(root()).as_posix(),
+              "metric": wanted.metric.key, "goal": wanted.metric.goal, "tried": ",".join(wanted.space)}
+    executed, failure = execute(notebook, values, 600, folder)
+    write_reports(f"sweep-{wanted.name}", executed, folder)
+    if failure:
+        print(f"The page of the sweep failed at {failure}", file=sys.stderr)

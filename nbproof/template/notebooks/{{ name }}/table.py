@@ -1,0 +1,35 @@
+"""The table: how it is read, split and kept. For data of your own, change `read`."""
+
+import pandas as pd
+from sklearn.datasets import load_wine
+from sklearn.model_selection import train_test_split
+
+from nbproof.notebook import source, write
+
+TARGET = "grape"
+GRAPES = ("Barolo", "Grignolino", "Barbera")
+
+
+def read() -> pd.DataFrame:
+    """178 wines, a row each: 13 measurements, and the grape (M. Forina et al., Vitis 25, 1986; from scikit-learn)."""
+    wines = load_wine(as_frame=True)
+    return wines.data.assign(**{TARGET: [GRAPES[number] for number in wines.target]})
+
+
+def split(table: pd.DataFrame, validation: float, test: float, seed: int) -> dict[str, pd.DataFrame]:
+    """The rows for learning, choosing and testing, each answer as frequent in all of them as in the table."""
+    rest, last = train_test_split(table, test_size=test, random_state=seed, stratify=table[TARGET])
+    share = validation / (1 - test)
+    learn, choose = train_test_split(rest, test_size=share, random_state=seed, stratify=rest[TARGET])
+    return {"train": learn, "validation": choose, "test": last}
+
+
+def keep(name: str, rows: pd.DataFrame) -> None:
+    """Write the output data/NAME.csv."""
+    write(f"data/{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
+
+
+def load(name: str) -> tuple[pd.DataFrame, pd.Series]:
+    """The inputs and the answers of data/NAME.csv."""
+    rows = pd.read_csv(source(f"data/{name}.csv"))
+    return rows.drop(columns=TARGET), rows[TARGET]

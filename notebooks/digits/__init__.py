@@ -1,1 +1,0 @@
-"""What the notebooks share: data, training, comparison, tracking and plots."""

@@ -1,0 +1,154 @@
+"""Trained models on disk: a program that runs no code when it is loaded, its answers, its curve and its metrics."""
+
+import csv
+import io
+import json
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mnist import data
+from mnist.evaluation import Evaluation
+from nbproof.notebook import source, write
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.models import save_model
+
+PROGRAM = "data/program/model.pt2"  # in the folder of the MLflow model
+EXAMPLE = (torch.zeros(0, 1, 28, 28),), {}  # a call without any image
+TENSOR = re.compile(r"weight_\d+|tensor_\d+")
+TEXT = {
+    "models/model.json", "archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id",
+}
+
+
+def count_parameters(net: nn.Module) -> int:
+    """How many numbers training can change."""
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+
+
+def layers(net: nn.Sequential, images: torch.Tensor) -> str:
+    """A Markdown table of the layers: what each is, the shape it gives for one image, its number of parameters."""
+    rows, values = ["| layer | gives | parameters |", "|:--|:--|--:|"], images[:2]
+    net.eval()
+    with torch.no_grad():
+        for layer in net:
+            values = layer(values)
+            shape = " × ".join(map(str, values.shape[1:]))
+            rows.append(f"| {type(layer).__name__} | {shape} | {count_parameters(layer):,} |")
+    return "\n".join([*rows, f"| **all** | | **{count_parameters(net):,}** |"])
+
+
+def export(net: nn.Module, example: torch.Tensor) -> bytes:
+    """`net` as a torch.export archive for any number of images: the graph is JSON, the weights are raw bytes.
+
+    The one record that torch pickles is the example call, and it is the same, EXAMPLE, in every archive. The format
+    allows to leave it empty, but MLflow's own search for pickles refuses an archive without it.
+    """
+    net = net.cpu().to(memory_format=torch.contiguous_format).eval()  # the archive keeps the plain layout only
+    program = torch.export.export(net, (example[:2].cpu(),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    program.example_inputs = EXAMPLE
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
+    archive = io.BytesIO()  # a buffer: the archive contains its file's name, and a buffer has none
+    torch.export.save(program, archive)
+    return archive.getvalue()
+
+
+def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
+    """The model `name`, ready to answer. Refused if its file holds a pickle, which could run code when it is read."""
+    return torch.export.load(_checked(f"models/{name}/{PROGRAM}")).module().to(device)
+
+
+def _checked(name: str) -> io.BytesIO:
+    """The archive `name`, written anew from the records that were read and found to be such as `export` writes."""
+    checked = io.BytesIO()
+    try:
+        with zipfile.ZipFile(source(name)) as given, zipfile.ZipFile(checked, "w") as kept:
+            for record in given.infolist():
+                content = given.read(record)
+                if not _is_plain(record.filename.partition("/")[2], content):
+                    raise Refused(
+                        f"{name} is not loaded: its part {record.filename} could run code when it is read. "
+                        "Remove the model and run its stage again."
+                    )
+                kept.writestr(record.filename, content)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed in another way
+        raise Refused(f"{name} is damaged ({error}). Remove the model and run its stage again.") from None
+    checked.seek(0)
+    return checked
+
+
+def _is_plain(name: str, content: bytes) -> bool:
+    """Whether torch reads the record `name` of an archive without unpickling it (or it is the pickle of EXAMPLE)."""
+    folder, _, file = name.rpartition("/")
+    if name == "data/sample_inputs/model.pt":
+        expected = io.BytesIO()
+        torch.save(EXAMPLE, expected)
+        return content == expected.getvalue()
+    if folder not in ("data/weights", "data/constants"):
+        return name in TEXT
+    if file != f"model_{folder.rpartition('/')[2]}_config.json":
+        return bool(TENSOR.fullmatch(file))
+    try:
+        entries = json.loads(content)["config"].values()
+        return all(entry["use_pickle"] is False and TENSOR.fullmatch(entry["path_name"]) for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def store(name: str, net: nn.Module, dataset: data.Dataset, history: list[dict], validation: Evaluation) -> dict:
+    """Write what the stage leaves behind, and return its metrics.
+
+    models/NAME (an MLflow model), models/NAME.csv (its answers: columns actual, predicted), models/NAME.safetensors
+    (its probabilities, for the comparison), metrics/NAME.csv (its curve) and metrics/NAME.json.
+    """
+    metrics = {
+        "data": dataset.source, "validation_accuracy": round(validation.accuracy, 6),
+        "validation_loss": round(validation.loss, 6), "parameters": count_parameters(net), "epochs": len(history),
+    }
+    save_model(name, lambda folder: _save(net, dataset, folder))
+    store_answers(f"models/{name}.csv", validation)
+    answers = {"probabilities": validation.probabilities, "labels": validation.labels}
+    facts = {"history": history, "parameters": metrics["parameters"], "source": dataset.source}
+    data.store(f"models/{name}.safetensors", answers, **facts)
+    curve = [{key: round(value, 6) for key, value in row.items()} for row in history]
+    write(f"metrics/{name}.csv", _as_csv(list(history[0]), [list(row.values()) for row in curve]))
+    write(f"metrics/{name}.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def store_answers(name: str, evaluation: Evaluation) -> None:
+    """Write a CSV file with the true and the predicted digit of each image."""
+    rows = zip(evaluation.labels.tolist(), evaluation.predictions.tolist())
+    write(name, _as_csv(["actual", "predicted"], rows))
+
+
+def _as_csv(header: list[str], rows: Iterable[Sequence]) -> str:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    return table.getvalue()
+
+
+def _save(net: nn.Module, dataset: data.Dataset, folder: Path) -> None:
+    """`net` as an MLflow model, with what a person needs who has an image and not this code: size, scale, ink."""
+    import mlflow.pyfunc
+
+    example = dataset.validation.images[:2].cpu()
+    with tempfile.TemporaryDirectory() as temporary:
+        program = Path(temporary) / Path(PROGRAM).parent.name
+        program.mkdir()
+        (program / "model.pt2").write_bytes(export(net, example))
+        with torch.no_grad():
+            signature = mlflow.models.infer_signature(example.numpy(), net(example).numpy())
+        # bright ink, its longer side 20 of the 28 pixels and its mass in the middle: so MNIST was made
+        expects = {"mean": dataset.mean, "deviation": dataset.deviation, "ink": "bright", "ink_side": 20}
+        mlflow.pyfunc.save_model(
+            folder, loader_module="mlflow.pytorch", data_path=str(program), signature=signature, metadata=expects,
+            model_config={"device": "cpu"}, pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )

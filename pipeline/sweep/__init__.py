@@ -1,1 +1,0 @@
-"""Many trials of one model's notebook, on Ray Tune: on this machine or on a cluster."""
