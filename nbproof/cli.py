@@ -233,6 +233,10 @@ def main() -> None:
     """Run the command; whatever a person can see to ends with one sentence and an exit code other than 0."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C, on which Typer says nothing
+            print("Interrupted.", file=sys.stderr)
+        raise
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         sys.exit(2)

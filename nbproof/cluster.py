@@ -27,6 +27,7 @@ from nbproof.notebook.files import root
 DATA = ("data", "models", "metrics", "reports")  # what lies there comes from the object store, where a stage needs it
 LEFT_HERE = [*(f"/{name}" for name in (*DATA, ".git", ".venv*", ".dvc", ".github", "scratch", "mlartifacts",
                                        "mlflow.db*", "tests", "docs")), "__pycache__", ".ipynb_checkpoints", ".*_cache"]
+MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a socket's path must be short
 ATTEMPTS = 4  # the first, and three more where a node is lost
 
 
@@ -127,15 +128,11 @@ def _ours() -> Path:
     return folder
 
 
-def _machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a socket's path must be short
-
-
 @contextlib.contextmanager
 def working_folder() -> Iterator[Path]:
     """A temporary folder, also for the temporary files of this process and its kernel, while the block lasts."""
     before = os.environ.get("TMPDIR")
-    folder = Path(tempfile.mkdtemp(prefix=f"{_machine()}-{os.getpid()}-", dir=_ours()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{MACHINE}-{os.getpid()}-", dir=_ours()))
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     try:
         yield folder
@@ -147,7 +144,7 @@ def working_folder() -> Iterator[Path]:
 
 def remove_dead() -> None:
     """Remove the working folders that processes of this machine left when they were killed."""
-    for folder in _ours().glob(f"{_machine()}-*-*"):
+    for folder in _ours().glob(f"{MACHINE}-*-*"):
         number = folder.name.split("-")[1]
         if number.isdigit() and not psutil.pid_exists(int(number)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -209,17 +206,17 @@ class Worker:
         yield event
 
 
-def needs(values: dict) -> dict[str, int]:
+def needs(values: dict) -> tuple[str, int]:
     """What a notebook with these values takes of a node: a GPU where `device` asks for one, else its `threads`."""
-    return {"GPU": 1} if str(values.get("device", "")).startswith("cuda") else {"CPU": values.get("threads", 1)}
+    return ("GPU", 1) if str(values.get("device", "")).startswith("cuda") else ("CPU", values.get("threads", 1))
 
 
 def hired(kind: type, values: dict):
     """A new worker for a notebook with these values, on whatever node has room for it."""
     import ray
 
-    wanted = {f"num_{name.lower()}s": number for name, number in needs(values).items()}
-    return ray.remote(kind).options(max_concurrency=2, **wanted).remote()
+    resource, number = needs(values)
+    return ray.remote(kind).options(max_concurrency=2, **{f"num_{resource.lower()}s": number}).remote()
 
 
 def taken(reference):

@@ -19,7 +19,7 @@ def new(folder: Path) -> int:
     template, commit, source = origin()
     try:
         copier.run_copy(template, folder, {"source": source}, vcs_ref=commit, defaults=True, quiet=True)
-    except copier.errors.CopierError as error:
+    except (copier.errors.CopierError, OSError) as error:  # the latter when git cannot get it
         raise Refused(f"The project could not be made from {source}: {' '.join(str(error).split())}") from None
     if _git(folder, "rev-parse", "--git-dir") is None:
         _git(folder, "init", "--quiet", "--initial-branch=main")

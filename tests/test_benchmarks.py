@@ -8,7 +8,7 @@ import pytest
 from projects import ROOT
 
 
-@pytest.mark.parametrize("script", ["bench.py", "bench_sweep.py"])
+@pytest.mark.parametrize("script", ["bench.py"])
 def test_without_data_it_says_what_to_do(script, tmp_path):
     (tmp_path / "benchmarks").mkdir()
     shutil.copy(ROOT / "benchmarks" / script, tmp_path / "benchmarks")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from projects import WRITES, cells, command, nbproof
 
-from nbproof import stage
+from nbproof import run, stage, stages
 from nbproof.notebook.errors import Refused
 
 LATER = "print('later')"
@@ -25,6 +25,13 @@ def tag(folder: Path, name: str) -> None:
     content = json.loads(path.read_text())
     content["cells"][2]["metadata"]["tags"] = [name]
     path.write_text(json.dumps(content))
+
+
+def executed_stage(folder: Path, monkeypatch, **environment: str) -> int:
+    """The exit code of the stage `x`, executed by this process."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return stage.run_stage(folder / "notebooks" / "x.ipynb")
 
 
 @pytest.mark.parametrize("own, tagged, error", [
@@ -40,13 +47,12 @@ def tag(folder: Path, name: str) -> None:
     (["1 +", LATER], "", "SyntaxError: "),
     (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
 ])
-def test_a_cell_that_does_not_end_fails_the_stage(single, own, tagged, error):
+def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, capsys, own, tagged, error):
     cells(single, *own)
     if tagged:
         tag(single, tagged)
-    done = nbproof(single, "stage", "x", CELL_TIMEOUT="4")
-    assert done.returncode == 1, done.stdout
-    last = done.stdout.rstrip().splitlines()[-1]
+    assert executed_stage(inside(single), monkeypatch, CELL_TIMEOUT="4") == 1
+    last = capsys.readouterr().err.rstrip().splitlines()[-1]
     assert last.startswith("x: notebooks/x.ipynb failed at cell 4 (") and error in last and len(last) < 1200
     executed = nbformat.read(single / "reports" / "x.ipynb", as_version=4)
     assert executed.metadata["failure"]["cell"] == 4 and executed.cells[3].source == own[0]
@@ -80,15 +86,12 @@ def test_an_ordinary_command_fails_with_its_own_words(single):
     assert (single / "data" / "b").read_text() == "made\n" and "config core.autostage" not in run.stdout
 
 
-@pytest.mark.parametrize("content, told", [
-    ("{", "notebooks/x.ipynb is not a notebook: "),
-    ('{"cells": [], "nbformat": 3, "nbformat_minor": 0, "metadata": {}}', "is not a notebook of format 4"),
-    ('{"cells": [{"cell_type": "code"}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "cell 1 lacks its type"),
-])
-def test_a_broken_notebook_is_refused_in_one_sentence(single, content, told):
-    (single / "notebooks" / "x.ipynb").write_text(content)
-    done = nbproof(single, "stage", "x")
-    assert done.returncode == 2 and done.stdout.count("\n") == 1 and told in done.stdout, done.stdout
+def test_a_broken_notebook_is_refused_in_one_sentence(single):
+    (single / "notebooks" / "x.ipynb").write_text("{")
+    for words in (("stage", "x"), ("run",)):
+        done = nbproof(single, *words)
+        assert done.returncode == 2 and done.stdout.count("\n") == 1, done.stdout
+        assert done.stdout.startswith("notebooks/x.ipynb is not a notebook: ")
 
 
 @pytest.mark.parametrize("given", ["soon", "0", "-5", "nan", "inf"])
@@ -241,7 +244,9 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
     beat = (single / "beat").read_text()
     time.sleep(0.5)
     assert (single / "beat").read_text() == beat
-    cells(single, WRITES)
+    if number != signal.SIGKILL:
+        return
+    cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", again.stdout
 
@@ -281,26 +286,27 @@ def test_two_runs_at_once(single):
     assert (single / "models" / "x.txt").read_text() == "result 1"
 
 
-def test_settings_of_the_person_do_not_matter(single):
-    """A matplotlib backend, a path or a variable of the person's must not change what a notebook says."""
+def test_settings_of_the_person_do_not_matter(single, inside, monkeypatch):
+    """A backend, a path or a variable of the person's must not change what a notebook says; nor a process's number."""
     cells(single, "import os, sys, warnings\n"
                   "print(os.environ.get('MPLBACKEND'), hash('x'), '/of/a/person' in sys.path)\n"
                   "warnings.warn('shown')")
-    assert nbproof(single, "stage", "x").returncode == 0
+    assert executed_stage(inside(single), monkeypatch) == 0
     first = (single / "reports" / "x.ipynb").read_bytes()
     mine = {"MPLBACKEND": "svg", "PYTHONHASHSEED": "77", "PYTHONWARNINGS": "ignore", "PYTHONPATH": "/of/a/person"}
-    assert nbproof(single, "stage", "x", **mine).returncode == 0
-    assert (single / "reports" / "x.ipynb").read_bytes() == first and b"shown" in first
+    assert executed_stage(single, monkeypatch, **mine) == 0
+    assert (single / "reports" / "x.ipynb").read_bytes() == first and b"UserWarning: shown" in first
 
 
 RAISES = """\
 from nbproof.notebook import Remedy
 if n != 7:
-    raise Remedy(f'{n} does not work; set PARAMETER to VALUE.', 'PARAMETER', VALUE)"""
+    value = VALUE
+    raise Remedy(f'{n} does not work; set PARAMETER to {value}.', 'PARAMETER', value)"""
 
 
 def raising(parameter: str, value: object) -> str:
-    return RAISES.replace("PARAMETER", parameter).replace("VALUE", str(value))
+    return RAISES.replace("PARAMETER", parameter).replace("VALUE", repr(value))
 
 
 def test_the_remedy_that_a_failure_brings_is_taken(single):
@@ -317,25 +323,36 @@ def test_the_remedy_that_a_failure_brings_is_taken(single):
     assert (single / "params.yaml").read_text() == "models:\n  x: {n: 7}  # a number\n"
 
 
+def failure_of(place: Path) -> dict:
+    return nbformat.read(place / "reports" / "x.ipynb", as_version=4).metadata.failure
+
+
+def take(place: Path, taken: dict[str, str]) -> dict[str, str]:
+    with stages.opened(place) as repo:
+        return run.take_remedy({"train@x": "failed"}, stages.read(repo), taken)
+
+
 @pytest.mark.parametrize("parameter, value", [
-    ("models.x.other", 7), ("project.name", "'x'"), ("models.x.n", 99), ("models.x.n", "'7'"), ("models.x.n", 1)])
-def test_a_remedy_that_is_none_is_not_taken(single, parameter, value):
+    ("models.x.other", 7), ("project.name", "x"), ("models.x.n", 99), ("models.x.n", "7"), ("models.x.n", 1)])
+def test_a_remedy_that_is_none_is_not_taken(single, inside, monkeypatch, parameter, value):
     before = (single / "params.yaml").read_text()
     cells(single, raising(parameter, value))
-    done = nbproof(single, "run")
-    assert done.returncode == 1 and "Going on" not in done.stdout and "does not work" in done.stdout, done.stdout
-    assert (single / "params.yaml").read_text() == before
+    assert executed_stage(inside(single), monkeypatch) == 1
+    assert failure_of(single)["remedy"] == {"parameter": parameter, "value": value}
+    assert take(single, {}) == {} and (single / "params.yaml").read_text() == before
 
 
-def test_a_remedy_is_taken_once(single):
-    cells(single, raising("models.x.n", "3 - n"))  # from 1 to 2, and from 2 to 1
-    done = nbproof(single, "run")
-    assert done.returncode == 1 and done.stdout.count("Going on with models.x.n: 2 instead of 1.") == 1, done.stdout
-    assert "Going on with models.x.n: 1" not in done.stdout
+def test_no_parameter_is_set_twice(single, inside, monkeypatch):
+    """From 1 to 2, and from 2 to 1, and so on."""
+    cells(single, raising("models.x.n", 2))
+    assert executed_stage(inside(single), monkeypatch) == 1
+    assert take(single, {"models.x.n": "set a moment ago"}) == {}
+    assert list(take(single, {"models.x.other": "set"})) == ["models.x.n"]
+    assert (single / "params.yaml").read_text() == "models:\n  x: {n: 2}\n"
 
 
-def test_a_remedy_that_was_caught_is_none(single):
-    cells(single, "try:\n    from nbproof.notebook import Remedy\n    raise Remedy('no', 'models.x.n', 7)\n"
-                  "except RuntimeError:\n    print('caught')", WRITES)
-    done = nbproof(single, "run")
-    assert done.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", done.stdout
+def test_a_remedy_that_was_caught_is_none(single, inside, monkeypatch):
+    caught = "\n".join(f"    {line}" for line in raising("models.x.n", 7).splitlines())
+    cells(single, f"try:\n{caught}\nexcept RuntimeError:\n    1 / 0")
+    assert executed_stage(inside(single), monkeypatch) == 1
+    assert failure_of(single)["error"] == "ZeroDivisionError" and "remedy" not in failure_of(single)

@@ -155,13 +155,12 @@ def test_experiments(finished):
     assert stages_run(done.stdout) == {"near", "compare"}
 
 
-@pytest.mark.parametrize("name", ["x$(touch pwned)", "x; touch pwned", "x`touch pwned`", '"; touch pwned; "'])
-def test_no_name_from_params_reaches_a_shell(finished, name):
+def test_no_name_from_params_reaches_a_shell(finished):
+    name = '$(touch pwned)`touch pwned`"; touch pwned; "'
     edit_params(finished, lambda content: content["models"].update({name: {"step": 1, "rounds": 1}}))
-    model_notebook(finished, "near")
     shutil.copy(finished / "notebooks" / "near.ipynb", finished / "notebooks" / f"{name}.ipynb")
     done = nbproof(finished, "run", "--jobs", "1")
-    assert "Traceback" not in done.stdout, done.stdout
+    assert done.returncode == 3 and "Traceback" not in done.stdout, done.stdout
     assert not list(finished.rglob("pwned"))
 
 
@@ -255,7 +254,8 @@ def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside
 def nbval(folder: Path, *notebooks: str) -> subprocess.CompletedProcess:
     """By nbval: re-execute executed notebooks with their injected parameters and compare every output."""
     words = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q", "-n", "0", "--rootdir", str(folder)]
-    return command(folder, sys.executable, "-m", "pytest", *words, "-c", os.devnull, *notebooks)
+    paths = {"PYTHONPATH": str(folder / "notebooks"), "NBPROOF_EVENTS": os.devnull}
+    return command(folder, sys.executable, "-m", "pytest", *words, "-c", os.devnull, *notebooks, **paths)
 
 
 def test_every_cell_gives_its_output_again_and_a_changed_number_is_found(finished):

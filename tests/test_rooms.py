@@ -17,7 +17,7 @@ def test_imports_go_one_way():
     ("notebooks/mnist", "nbproof.run", "mnist.wrong -> nbproof.run"),
     ("nbproof", "mnist.data", "nbproof.wrong -> mnist.data"),
     ("nbproof/notebook", "nbproof.project", ".notebook -> .project"),
-    ("nbproof/stage", "nbproof.verify", ".stage -> .verify"),
+    ("nbproof/stage", "nbproof.verify", "nbproof.stage.wrong -> nbproof.verify"),
 ])
 def test_an_import_the_other_way_is_found(tmp_path, room, wrong, told):
     """The contracts are not empty words."""

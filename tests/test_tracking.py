@@ -240,11 +240,15 @@ def test_a_race_for_the_same_data_is_tried_again():
         tracking._log_inputs(racing, "r", "broken")
 
 
-@pytest.mark.parametrize("text, shown", [
-    ("https://user:secret@example.org/x", "https://example.org/x"),
-    ("at http://u:p@a and\n http://v:w@b:8", "at http://a and http://b:8"),
-    ("http://u:p@ss@example.org", "http://example.org"),
-    ("https://example.org/@x", "https://example.org/@x"), ("a@b", "a@b"),
-])
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("https://user:secret@example.org/x", "https://example.org/x"),
+        ("at http://u:p@a and\n http://v:w@b:8", "at http://a and http://b:8"),
+        ("http://u:p@ss@example.org", "http://example.org"),
+        ("https://example.org/@x", "https://example.org/@x"),
+        ("a@b", "a@b"),
+    ],
+)
 def test_credentials_are_cut_out(text, shown):
     assert without_credentials(text) == shown

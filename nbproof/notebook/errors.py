@@ -15,4 +15,4 @@ class Remedy(RuntimeError):
 
     def __init__(self, message: str, parameter: str, value: object):
         super().__init__(message)
-        say(remedy={"parameter": parameter, "value": value})
+        say(remedy={"parameter": parameter, "value": value, "message": message})

@@ -143,7 +143,7 @@ def execute(
         finally:
             ended.set()
             reader.join()
-    if failure and remedies:
+    if failure and remedies and _line(remedies[-1].pop("message")) == failure.reason:  # it was not caught
         record["notebook"].metadata.failure["remedy"] = remedies[-1]
     return _cleaned(record["notebook"]), failure
 
@@ -187,6 +187,10 @@ def _follow(path: Path, ended: threading.Event, on_event: Callable[[dict], None]
                 on_event(event)
 
 
+def _line(text: str) -> str:
+    return " ".join(text.split())[:1000]
+
+
 def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:
     """Show in the notebook which cell failed: its error among its outputs, no trace of a run in later cells."""
     cell = notebook.cells[reached]
@@ -196,7 +200,7 @@ def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Fa
         name, reason = type(error).__name__, str(error) or "the kernel gave no answer"
     if name == "DeadKernelError":
         reason = "the kernel died while this cell ran (killed, out of memory, or ended by the cell itself)"
-    reason = " ".join(reason.split())[:1000]
+    reason = _line(reason)
     if cell.cell_type == "code" and not any(output.output_type == "error" for output in cell.outputs):
         cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=reason, traceback=[f"{name}: {reason}"]))
     for later in notebook.cells[reached + 1 :]:

@@ -27,9 +27,16 @@ def die_with_parent() -> None:
 
 def die_with(processes: list) -> None:
     """End when any of `processes` (psutil) ends; looked at twice a second."""
+    import psutil
+
+    def lives(process) -> bool:  # one that its parent has not asked for yet, a zombie, does not
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def watch():
-        while all(process.is_running() for process in processes):
+        while all(map(lives, processes)):
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 

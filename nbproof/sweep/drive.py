@@ -17,7 +17,7 @@ from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.tracking import without_credentials
 from nbproof.stage import cell_timeout, source, write_reports
 from nbproof.sweep import space
-from nbproof.sweep.table import listed
+from nbproof.sweep.table import best_of, counted, listed
 
 
 def sweep(model: str, force: bool) -> int:
@@ -67,8 +67,8 @@ def _sweep(wanted: space.Sweep, folder: Path) -> int:
                "sweep": folder.name, "mlflow.parentRunId": parent, "mlflow.source.git.commit": tracking.commit()}}
     try:
         found = _searched(wanted, folder, job, data, store)
-        _close(store, job, "FINISHED" if found else "KILLED")
-        if not found:
+        _close(store, job, "KILLED" if found is None else "FINISHED")
+        if found is None:
             print(f"\nStopped. What was finished is kept: nbproof sweep {wanted.name} goes on.", file=sys.stderr)
             return 130
         return _conclude(wanted, folder, found, parent, store)
@@ -77,22 +77,23 @@ def _sweep(wanted: space.Sweep, folder: Path) -> int:
                       f"was finished is kept: mend that, and nbproof sweep {wanted.name} goes on.") from None
 
 
-def _searched(wanted: space.Sweep, folder: Path, job: dict, data: dict, store) -> list[tuple[dict, dict]]:
-    """The result of each trial with what it tried; nothing where a person stopped the sweep."""
+def _searched(wanted: space.Sweep, folder: Path, job: dict, data: dict, store) -> list[dict] | None:
+    """The result of each trial; None where a person stopped the sweep."""
     with connected():
         import ray
 
         from nbproof.sweep import search
 
-        study = search.study_of(wanted, folder)
+        study, results = search.study_of(wanted, folder), _close(store, job)
         if study.get_trials(deepcopy=False):
             print(f"Going on with the sweep of {wanted.name} where it was broken off.", flush=True)
-            search.recover(study, _close(store, job, "RUNNING"))
+            search.recover(study, results)
+        found = list(results.values())
         try:
-            search.Search(wanted, study, job, ray.put(data)).run()
+            search.Search(wanted, study, job, ray.put(data), found).run()
         except KeyboardInterrupt:
-            return []
-        return [(result, wanted.values(tried)) for result, tried in search.ended(study)]
+            return None
+        return found
 
 
 def _parent(wanted: space.Sweep, folder: Path, store) -> tuple[str, str]:
@@ -111,8 +112,8 @@ def _parent(wanted: space.Sweep, folder: Path, store) -> tuple[str, str]:
     return parent, experiment
 
 
-def _close(store, job: dict, status: str) -> dict[str, dict]:
-    """Close what a lost worker left open, and the sweep's own run with `status`; the results by the trials' names."""
+def _close(store, job: dict, status: str = "") -> dict[str, dict]:
+    """Close the trials that lost workers left open, with a `status` the sweep, too; the results by trials' names."""
     from nbproof.sweep.trial import STATES
 
     remove_dead()
@@ -124,42 +125,41 @@ def _close(store, job: dict, status: str) -> dict[str, dict]:
             store.set_terminated(run.info.run_id, STATES.get(result.get("state"), "KILLED"))
         if result:
             results[result["trial"]] = result
-    store.update_run(parent, status) if status == "RUNNING" else store.set_terminated(parent, status)
+    if status:
+        store.set_terminated(parent, status)
     return results
 
 
-def _conclude(wanted: space.Sweep, folder: Path, found: list[tuple[dict, dict]], parent: str, store) -> int:
+def _conclude(wanted: space.Sweep, folder: Path, found: list[dict], parent: str, store) -> int:
     """trials.csv, the page, and the best trial in one sentence."""
-    key, count = wanted.metric.key, {state: sum(result["state"] == state for result, _ in found)
-                                     for state in ("done", "stopped early", "failed")}
-    if not count["done"]:
+    key, count, best = wanted.metric.key, counted(found), best_of(wanted, found)
+    if best is None:
         print(f"\nNo trial of {wanted.name} came to its end ({count['failed']} failed); their notebooks are in MLflow, "
               f"experiment sweep. To begin anew: nbproof sweep {wanted.name} --force.", file=sys.stderr)
         return 1
-    best, values = min((pair for pair in found if pair[0]["state"] == "done"),
-                       key=lambda pair: (wanted.metric.best_first(pair[0]["value"]), pair[0]["trial"]))
     write_whole(folder / "trials.csv", _table(found, key))
     store.log_artifact(parent, str(folder / "trials.csv"))
     store.set_tag(parent, "best", best["run_id"])
     _page(wanted, folder)
     # the last one, since with it the sweep is finished
     write_whole(folder / "best.json", json.dumps({"model": wanted.name, "run_id": best["run_id"], key: best["value"]}))
-    ran, planned = (sum(result[f"steps_{what}"] for result, _ in found) for what in ("done", "planned"))
+    ran, planned = (sum(result[f"steps_{what}"] for result in found) for what in ("done", "planned"))
     saved = f" ({1 - ran / planned:.0%} of the steps saved)" if planned else ""
     print(f"\n{count['done']} trials done, {count['stopped early']} stopped early{saved}, {count['failed']} failed.\n"
-          f"Best: {key} {best['value']:.4g} with {listed(values)}.\n{_against_committed(wanted, best['value'])}\n"
+          f"Best: {key} {best['value']:.4g} with {listed(best['tried'])}.\n"
+          f"{_against_committed(wanted, best['value'])}\n"
           f"reports/sweep-{wanted.name}.html shows them all; nbproof adopt best --model {wanted.name} takes the best "
           "into params.yaml.")
     return 0
 
 
-def _table(found: list[tuple[dict, dict]], key: str) -> str:
-    """trials.csv: a trial a row, the numbers of those that ended without one left empty."""
+def _table(found: list[dict], key: str) -> str:
+    """trials.csv: a trial a row; lists and null as JSON."""
     rows = [{"trial": result["trial"], "state": result["state"], key: result.get("value"),
              **{name: result[name] for name in ("steps_done", "steps_planned", "seconds", "run_id")},
              **{name: json.dumps(value) if value is None or isinstance(value, list) else value
-                for name, value in tried.items()}}
-            for result, tried in sorted(found, key=lambda pair: pair[0]["trial"])]
+                for name, value in result["tried"].items()}}
+            for result in sorted(found, key=lambda result: result["trial"])]
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()

@@ -18,15 +18,11 @@ class Trials:
 
     def __init__(self, path: str, tried: str, metric: str, goal: str):
         self.tried, self.metric, self.goal = tried.split(","), metric, goal
+        self.title = metric.replace("_", " ")
         self.rows = pd.read_csv(source(path), dtype=dict.fromkeys(self.tried, str), keep_default_na=False,
                                 na_values={metric: [""]})
         ended = self.rows[self.rows.state == "done"]
         self.done = ended.sort_values(metric, ascending=goal == "min", kind="stable")
-
-    @property
-    def title(self) -> str:
-        """The metric as words."""
-        return self.metric.replace("_", " ")
 
     def scaled(self, name: str) -> tuple[pd.Series, list[str], bool]:
         """A parameter's values as numbers, what to write on its axis, whether it asks for a logarithmic one."""
@@ -75,8 +71,9 @@ def _short(value: str) -> str:
 
 def effects(trials: Trials) -> Figure:
     """One panel a parameter: what each trial reached, by the value that it had."""
-    size = (min(14, max(4, 3.2 * len(trials.tried))), 3)
-    figure, axes = plt.subplots(1, len(trials.tried), figsize=size, sharey=True, squeeze=False)
+    count = len(trials.tried)
+    figure, axes = plt.subplots(1, count, figsize=(min(14, 1 + 3 * count), 3), sharey=True, squeeze=False,
+                                layout="tight")
     for axis, name in zip(axes[0], trials.tried):
         numbers, names, logarithmic = trials.scaled(name)
         _scatter(trials, axis, numbers)
@@ -87,14 +84,13 @@ def effects(trials: Trials) -> Figure:
         axis.set_xlabel(name)
     axes[0][0].set_ylabel(trials.title)
     axes[0][-1].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
     return figure
 
 
 def _scatter(trials: Trials, axis, numbers: pd.Series) -> None:
     for state, colour in STATES.items():
-        chosen = trials.rows.state == state
-        axis.scatter(numbers[chosen], trials.rows[trials.metric][chosen], s=20, color=colour, label=state)
+        rows = trials.rows[trials.rows.state == state]
+        axis.scatter(numbers[rows.index], rows[trials.metric], s=20, color=colour, label=state)
     axis.set_ylim(*trials.window())
 
 
@@ -115,7 +111,7 @@ def strongest(trials: Trials) -> str:
 
 def parallel(trials: Trials) -> Figure:
     """Parallel coordinates: a line a trial through its values, the better the darker; the last axis is the result."""
-    figure, axis = plt.subplots(figsize=(10, 3.6))
+    figure, axis = plt.subplots(figsize=(10, 3.6), layout="tight")
     low, high = trials.window()
     reached = ((trials.rows[trials.metric] - low) / (high - low)).clip(0, 1)
     good = (reached if trials.goal == "max" else 1 - reached).where(trials.rows.state != "failed").fillna(0)
@@ -130,19 +126,16 @@ def parallel(trials: Trials) -> Figure:
         axis.plot(lines[place], color=colour, alpha=0.15 + 0.85 * good[place] ** 2, linewidth=1.5)
     axis.set_xticks(range(len(columns) + 1), [*trials.tried, trials.title])
     axis.set_yticks([0, 1], ["least", "most"])
-    for place in range(len(columns) + 1):
-        axis.axvline(place, color="#757a82", linewidth=0.6)
-    figure.tight_layout()
+    axis.grid(axis="x", color="#757a82", linewidth=0.6)
     return figure
 
 
 def cost(trials: Trials) -> Figure:
     """What a trial reached against the seconds that it took."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.6))
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="tight")
     _scatter(trials, axis, trials.rows.seconds)
     axis.set(xlabel="seconds", ylabel=trials.title)
     axis.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
     return figure
 
 
@@ -151,7 +144,7 @@ def worth(trials: Trials) -> str:
     top, values = trials.done.iloc[0], trials.done[trials.metric]
     near = trials.done[(values - top[trials.metric]).abs() <= 0.01 * (values.max() - values.min())]
     cheap = near.loc[near.seconds.idxmin()]
-    said = f"The best trial ({top[trials.metric]:.4g}) took {top.seconds:.0f} s"
+    enough = f"; {cheap.seconds:.0f} s were enough for {cheap[trials.metric]:.4g}."
     if cheap.trial == top.trial:
-        return f"{said}, and none that is nearly as good was faster."
-    return f"{said}; {cheap.seconds:.0f} s were enough for {cheap[trials.metric]:.4g}."
+        enough = ", and none that is nearly as good was faster."
+    return f"The best trial ({top[trials.metric]:.4g}) took {top.seconds:.0f} s{enough}"

@@ -39,24 +39,11 @@ def study_of(wanted: Sweep, folder: Path) -> optuna.Study:
 def recover(study: optuna.Study, results: dict[str, dict]) -> None:
     """What ran when a driver ended: a trial with a result (by its name) is over, another one comes again, first."""
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        kept, found = trial.user_attrs.get("result"), results.get(_name(trial))
-        if kept:
-            _tell(study, trial.number, kept)
-            continue
-        study.tell(trial.number, state=TrialState.FAIL)
-        if found:
-            study.add_trial(optuna.create_trial(
-                state=STATES[found["state"]], value=found.get("value") if found["state"] != "failed" else None,
-                params=trial.params, distributions=trial.distributions, user_attrs={"result": found},
-                intermediate_values=trial.intermediate_values))
+        if result := results.get(_name(trial)):
+            _tell(study, trial.number, result)
         else:
+            study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
-
-
-def ended(study: optuna.Study) -> list[tuple[dict, dict]]:
-    """The result of each trial that is over, with what it tried."""
-    return [(trial.user_attrs["result"], trial.params) for trial in study.get_trials(deepcopy=False)
-            if trial.state.is_finished() and "result" in trial.user_attrs]
 
 
 def _name(trial) -> str:
@@ -64,8 +51,7 @@ def _name(trial) -> str:
 
 
 def _tell(study: optuna.Study, trial: optuna.trial.Trial | int, result: dict) -> None:
-    value = result["value"] if result["state"] == "done" else None
-    study.tell(trial, value, STATES[result["state"]])
+    study.tell(trial, result["value"] if result["state"] == "done" else None, STATES[result["state"]])
 
 
 @dataclass
@@ -80,37 +66,36 @@ class Attempt:
 
 
 class Search:
-    """The loop of the driver; `data` is a reference to what the notebook reads."""
+    """The loop of the driver; `data` is a reference to what the notebook reads; each trial adds to `results`."""
 
-    def __init__(self, wanted: Sweep, study: optuna.Study, job: dict, data):
-        self.wanted, self.study, self.job, self.data = wanted, study, job, data
+    def __init__(self, wanted: Sweep, study: optuna.Study, job: dict, data, results: list[dict]):
+        self.wanted, self.study, self.job, self.data, self.results = wanted, study, job, data, results
         self.distributions = wanted.distributions()
         self.arriving, self.idle, self.running, self.again = {}, [], {}, []
-        self.table, self.silent = Table(wanted.trials, wanted.metric, wanted.minutes), False
-        for result, tried in ended(study):
-            self.table.ended(result, wanted.values(tried))
+        self.until, self.table = time.monotonic() + 60 * wanted.minutes, Table(wanted)
 
     @property
     def waiting(self) -> int:
         """Trials that still have to be started."""
-        return self.wanted.trials - sum(self.table.counted.values()) - len(self.running)
+        return self.wanted.trials - len(self.results) - len(self.running)
 
     def run(self) -> None:
         """Until all trials have ended or the time is over. Whatever keeps a trial from being kept raises."""
         import ray
 
-        while self.running or self.waiting > 0:
-            if time.monotonic() < self.table.until:
+        while self.running or (self.waiting > 0 and time.monotonic() < self.until):
+            if time.monotonic() < self.until:
                 self._start()
-            elif not self.running:
-                return
-            for attempt in self.running.values() if time.monotonic() >= self.table.until else ():
-                self._stop(attempt)
-            self.table.running = len(self.running)
-            self.table.show()
+            else:
+                for attempt in self.running.values():
+                    self._stop(attempt)
+            self._show()
             ready, _ = ray.wait([*self.arriving, *self.running], num_returns=1, timeout=1)
             for reference in ready:
                 self._arrived(reference) if reference in self.arriving else self._heard(reference)
+
+    def _show(self, ended: bool = False) -> None:
+        self.table.show(self.results, len(self.running), self.until, ended)
 
     def _start(self) -> None:
         """Give idle workers their trials; ask for more workers, one beyond what there is room for: a node may come."""
@@ -118,14 +103,14 @@ class Search:
 
         while self.idle and self.waiting > 0:
             attempt = self.again.pop() if self.again else Attempt(self.study.ask(self.distributions))
-            attempt.worker, attempt.number = self.idle.pop(), attempt.number + 1
+            attempt.worker, attempt.number, attempt.stopped = self.idle.pop(), attempt.number + 1, False
             tried = self.wanted.values(attempt.trial.params)
             self.running[attempt.worker.trial.remote(self.job, _name(attempt.trial), tried)] = attempt
         if self.waiting <= 0:
             self.arriving, self.idle = {}, []  # Ray ends a worker that nobody knows any more
         elif not self.arriving:
-            free = ray.available_resources()
-            room = min(int(free.get(kind, 0) // number) for kind, number in needs(self.wanted.fixed).items())
+            resource, number = needs(self.wanted.fixed)
+            room = int(ray.available_resources().get(resource, 0) // number)
             for _ in range(min(self.waiting, max(1, room))):
                 worker = hired(Trials, self.wanted.fixed)
                 self.arriving[worker.prepare.remote(self.data, settings())] = worker
@@ -148,7 +133,8 @@ class Search:
                 self.again.append(attempt)
             else:
                 self._keep(attempt, {"trial": _name(attempt.trial), "state": "failed", "steps_done": 0, "seconds": 0.0,
-                                     "steps_planned": 0, "run_id": "", "failure": f"lost {ATTEMPTS} times: {error}"})
+                                     "steps_planned": 0, "run_id": "", "failure": f"lost {ATTEMPTS} times: {error}",
+                                     "tried": self.wanted.values(attempt.trial.params)})
             return
         if "result" in event:
             del self.running[events]
@@ -160,9 +146,8 @@ class Search:
     def _judge(self, attempt: Attempt, event: dict) -> None:
         """Tell Optuna of a step; a trial that falls behind is stopped."""
         value = event.get("metrics", {}).get(self.wanted.metric.key)
-        if attempt.stopped or not isinstance(value, int | float) or not math.isfinite(value):
-            return
-        if event["step"] <= attempt.judged:  # of an attempt that was lost
+        known = event["step"] <= attempt.judged  # from an attempt that was lost
+        if known or attempt.stopped or not isinstance(value, int | float) or not math.isfinite(value):
             return
         attempt.judged = event["step"]
         attempt.trial.report(value, event["step"])
@@ -176,15 +161,13 @@ class Search:
 
     def _keep(self, attempt: Attempt, result: dict) -> None:
         """Tell Optuna and the terminal how a trial ended."""
-        if result.get("unknown") and not self.table.counted["done"]:
+        before = {each["state"] for each in self.results}
+        if result.get("unknown") and "done" not in before:
             raise Refused(f"The sweep stopped: {result['failure']} Say which one counts (sweep.{self.wanted.name}"
                           ".metric in params.yaml, or metric.key in project.yaml).")
-        attempt.trial.set_user_attr("result", result)
         _tell(self.study, attempt.trial, result)
-        self.table.ended(result, self.wanted.values(attempt.trial.params))
-        self.table.running = len(self.running)
-        self.table.show(ended=True)
-        if result["state"] == "done" and not attempt.judged and not self.silent:
-            self.silent = True
+        self.results.append(result)
+        self._show(ended=True)
+        if result["state"] == "done" and "done" not in before and not attempt.judged:
             print(f"\nNo trial is stopped early: the progress of {self.wanted.stage.notebook} does not report "
                   f"{self.wanted.metric.key}.", flush=True)

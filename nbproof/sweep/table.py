@@ -3,38 +3,41 @@
 import sys
 import time
 
-from nbproof.project import Metric
+from nbproof.sweep.space import Sweep
 
 
 class Table:
     """One line, drawn anew on a terminal; elsewhere a line for each trial that ended."""
 
-    def __init__(self, trials: int, metric: Metric, minutes: float):
-        self.trials, self.metric, self.until, self.drawn = trials, metric, time.monotonic() + 60 * minutes, 0.0
-        self.running, self.counted, self.best = 0, {"done": 0, "stopped early": 0, "failed": 0}, None
+    def __init__(self, wanted: Sweep):
+        self.wanted, self.drawn = wanted, 0.0
 
-    def ended(self, result: dict, tried: dict) -> None:
-        """Count one trial."""
-        self.counted[result["state"]] += 1
-        if result["state"] == "done" and (self.best is None or self.metric.better(result["value"], self.best[0])):
-            self.best = result["value"], tried
+    def line(self, results: list[dict], running: int, until: float) -> str:
+        """The state in one line; `until` as time.monotonic() has it."""
+        best = best_of(self.wanted, results)
+        said = f"best {best['value']:.4g} with {listed(best['tried'])}" if best else "no result yet"
+        counts = ", ".join(f"{number} {state}" for state, number in counted(results).items())
+        return (f"{len(results)} of {self.wanted.trials} trials: {running} running, {counts}; {said}; at most "
+                f"{max(0, until - time.monotonic()) / 60:.0f} min left")
 
-    def line(self) -> str:
-        """The state in one line."""
-        best = f"best {self.best[0]:.4g} with {listed(self.best[1])}" if self.best else "no result yet"
-        counts = ", ".join(f"{number} {state}" for state, number in self.counted.items())
-        left = max(0, self.until - time.monotonic()) / 60
-        return (f"{sum(self.counted.values())} of {self.trials} trials: {self.running} running, {counts}; {best}; "
-                f"at most {left:.0f} min left")
-
-    def show(self, ended: bool = False) -> None:
+    def show(self, results: list[dict], running: int, until: float, ended: bool) -> None:
         """Draw the line where a person sees it, at most twice a second."""
-        if sys.stdout.isatty():
-            if ended or time.monotonic() - self.drawn > 0.5:
-                self.drawn = time.monotonic()
-                print(f"\r\x1b[2K{self.line()}", end="", flush=True)
+        if sys.stdout.isatty() and (ended or time.monotonic() - self.drawn > 0.5):
+            self.drawn = time.monotonic()
+            print(f"\r\x1b[2K{self.line(results, running, until)}", end="", flush=True)
         elif ended:
-            print(self.line(), flush=True)
+            print(self.line(results, running, until), flush=True)
+
+
+def counted(results: list[dict]) -> dict[str, int]:
+    """How many trials ended in which way."""
+    return {state: sum(result["state"] == state for result in results) for state in ("done", "stopped early", "failed")}
+
+
+def best_of(wanted: Sweep, results: list[dict]) -> dict | None:
+    """The best result of a trial that ran to its end; of equals that of the earliest."""
+    done = [result for result in results if result["state"] == "done"]
+    return min(done, key=lambda each: (wanted.metric.best_first(each["value"]), each["trial"]), default=None)
 
 
 def listed(values: dict) -> str:

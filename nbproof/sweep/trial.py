@@ -43,8 +43,8 @@ class Trials(Worker):
                 path = folder / f"{job['name']}.ipynb"
                 nbformat.write(event["executed"], path)
                 store.log_artifact(run, str(path), "notebook")
-        result = {"trial": trial, **ended, "steps_done": last.get("step", 0), "steps_planned": last.get("steps", 0),
-                  "seconds": round(time.monotonic() - started, 2), "run_id": run}
+        result = {"trial": trial, "tried": tried, **ended, "run_id": run, "steps_done": last.get("step", 0),
+                  "steps_planned": last.get("steps", 0), "seconds": round(time.monotonic() - started, 2)}
         for name in ("failure", "state"):
             store.set_tag(run, name, result.get(name, ""))
         store.set_tag(run, "result", json.dumps(result))

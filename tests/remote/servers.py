@@ -1,4 +1,6 @@
-"""Real servers on loopback: MLflow with accounts (3.x and 2.x), an S3 store that checks keys, an HTTP store for DVC, and a proxy that fails on demand."""
+"""Real servers on loopback: MLflow with accounts (3.x and 2.x), an S3 store that checks keys, an HTTP store for DVC,
+and a proxy that fails on demand.
+"""
 
 import base64
 import contextlib
@@ -60,11 +62,12 @@ def process(
 
 @contextlib.contextmanager
 def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> Iterator[str]:
-    """The address of an MLflow server with the one account USER; `python` is of the environment that holds its MLflow."""
+    """The address of an MLflow server with the account USER; `python` is that of the environment with its MLflow."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     (folder / "auth.ini").write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\nadmin_username = {USER}\nadmin_password = {PASSWORD}\n"
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
+        f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n"
     )
     environment = {
@@ -129,7 +132,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def s3_store(folder: Path, signed: bool = True) -> Iterator[Bucket]:
-    """Moto's S3 server; once bucket and user are made, it checks every signature, unless it stands behind an address that is rewritten."""
+    """Moto's S3 server; once bucket and user are made, it checks every signature, unless its address is rewritten."""
     import boto3
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +165,10 @@ def s3_store(folder: Path, signed: bool = True) -> Iterator[Bucket]:
 
 
 class Stored(http.server.BaseHTTPRequestHandler):
-    """Files under server.folder for who has server.password; server.trouble: full, read-only, cut, slow. server.requests: each request's line and headers."""
+    """Files under server.folder for who has server.password; server.trouble: full, read-only, cut, slow.
+
+    server.requests: each request's line and headers.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -255,7 +261,7 @@ def served(handler, **settings) -> Iterator[http.server.ThreadingHTTPServer]:
 
 @contextlib.contextmanager
 def http_store(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
-    """A DVC remote over HTTP with basic auth; `.trouble` (full, read-only, cut, slow) makes it fail, `.address` is where it is."""
+    """A DVC remote over HTTP with basic auth, at `.address`; `.trouble` (full, read-only, cut, slow) makes it fail."""
     folder.mkdir(parents=True, exist_ok=True)
     with served(
         Stored, folder=folder, password="planted-http-password", trouble="", cut_after=1000, requests=[]
@@ -266,7 +272,9 @@ def http_store(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
 
 @dataclass
 class Proxy:
-    """In front of a server: fails as `trouble` says (refuse, hang, slow, expired, no registry) once `after` requests went through, and keeps every request."""
+    """In front of a server: fails as `trouble` says (refuse, hang, slow, expired, no registry) once `after` requests
+    went through, and keeps every request.
+    """
 
     target: str
     trouble: str = ""

@@ -36,7 +36,11 @@ def sync(project: Path, address: str, code: int = 0, **account: str) -> str:
 
 def _run(project: Path, code: int, words: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", *words], cwd=project, env=os.environ | environment, capture_output=True, text=True,
+        [sys.executable, "-c", *words],
+        cwd=project,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
         timeout=180,
     )
     said = done.stdout + done.stderr
@@ -92,9 +96,18 @@ def test_a_server_that_answers_has_it_all(server, request, project, store):
     assert "nothing to send" in sync(project, address)
 
 
-@pytest.mark.parametrize("trouble, after", [
-    ("refuse", 0), ("refuse", 5), ("hang", 0), ("hang", 5), ("slow", 0), ("expired", 0), ("expired", 5),
-])
+@pytest.mark.parametrize(
+    "trouble, after",
+    [
+        ("refuse", 0),
+        ("refuse", 5),
+        ("hang", 0),
+        ("hang", 5),
+        ("slow", 0),
+        ("expired", 0),
+        ("expired", 5),
+    ],
+)
 def test_what_the_server_did_not_take_is_sent_later_once(trouble, after, mlflow3, project, store):
     with servers.proxied(mlflow3) as proxy:
         proxy.trouble, proxy.after = trouble, after
@@ -115,8 +128,13 @@ def test_a_server_that_comes_back_while_the_notebook_works_has_it_all(mlflow3, p
         proxy.trouble = "refuse"
         environment = os.environ | ACCOUNT | {"MLFLOW_TRACKING_URI": proxy.address, "NBPROOF_OUTPUT": str(project)}
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, "wait", "patient"], env=environment, cwd=project, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SCRIPT, "wait", "patient"],
+            env=environment,
+            cwd=project,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout.readline() == "ready\n"
         while not proxy.requests:

@@ -105,7 +105,7 @@ def test_secrets_are_listed_by_name_and_never_shown(project):
     assert re.search(r"MLFLOW_TRACKING_PASSWORD +set ", said) and re.search(r"AWS_ACCESS_KEY_ID +not set", said)
 
 
-def test_the_readme_and_make_secrets_name_what_the_workflows_read():
+def test_the_page_on_github_and_make_secrets_name_what_the_workflows_read():
     from nbproof.remote import SECRETS, VARIABLES
 
     text = "".join(path.read_text(encoding="utf-8") for path in (servers.ROOT / ".github").rglob("*.yml"))
@@ -113,8 +113,5 @@ def test_the_readme_and_make_secrets_name_what_the_workflows_read():
     assert read == tuple(
         {name for name, meaning in each.items() if "workflows" in meaning} for each in (SECRETS, VARIABLES)
     )
-    readme = (servers.ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("## On GitHub") :]
-    section = section[: section.index("\n## ", 5)]
-    named = set(re.findall(r"`([A-Z_]{4,})`", section))
-    assert named == read[0] | read[1]
+    page = (servers.ROOT / "docs" / "github.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`([A-Z_]{4,})`", page)) == read[0] | read[1]

@@ -1,5 +1,7 @@
 """What a section of `sweep:` may say, what makes another sweep of it, and what a broken-off study is worth."""
 
+import dataclasses
+
 import pytest
 
 from nbproof import stages
@@ -71,39 +73,35 @@ def test_a_metric_that_the_last_run_did_not_write_is_refused(here):
         drive.sweep("fit", False)
 
 
-def done(trial, value: float, state: str = "done") -> dict:
-    return {"trial": f"{trial.number:05d}", "state": state, "value": value}
-
-
 def test_a_study_goes_on_after_a_torn_line_and_forgets_no_result(here):
     wanted = read()
     study = search.study_of(wanted, root())
     told, found, lost = (study.ask(wanted.distributions()) for _ in range(3))
-    told.set_user_attr("result", done(told, 1.0))
     study.tell(told, 1.0)
     with (root() / "study.log").open("a") as log:
         log.write('{"op_code": 4, "work')
     (root() / "study.log.lock").touch()
     again = search.study_of(wanted, root())
-    search.recover(again, {"00001": done(found, 2.0)})
-    assert [result["value"] for result, _ in search.ended(again)] == [1.0, 2.0]
+    search.recover(again, {"00001": {"state": "done", "value": 2.0}})
+    assert [trial.value for trial in again.trials] == [1.0, 2.0, None, None]
     following = again.ask(wanted.distributions())
     assert following.params == lost.params, "what was lost comes again"
     assert again.ask(wanted.distributions()).params not in (told.params, found.params, lost.params)
 
 
-def test_the_best_is_that_of_the_direction():
+def test_the_best_is_that_of_the_direction(here):
+    results = [{"trial": str(value), "state": "done", "value": value, "tried": {"x": value}}
+               for value in (0.5, 0.25, 0.75)]
     for goal, best in (("min", 0.25), ("max", 0.75)):
-        table = Table(3, Metric("loss", goal), 1)
-        for value in (0.5, 0.25, 0.75):
-            table.ended({"state": "done", "value": value}, {"x": value})
-        assert f"3 of 3 trials: 0 running, 3 done, 0 stopped early, 0 failed; best {best} with x {best};" \
-            in table.line()
+        wanted = dataclasses.replace(read(), metric=Metric("loss", goal))
+        said = Table(wanted).line(results, 0, 0.0)
+        assert f"3 of 6 trials: 0 running, 3 done, 0 stopped early, 0 failed; best {best} with x {best};" in said
 
 
 def test_the_figures_take_trials_that_failed_and_values_that_are_lists_or_null(here):
-    found = [({"trial": f"{number:05d}", "state": state, "value": value, "steps_done": 1, "steps_planned": 4,
-               "seconds": 10.0 - number, "run_id": "r"}, {"x": 0.1 * 10**number, "sizes": [number], "word": None})
+    found = [{"trial": f"{number:05d}", "state": state, "value": value, "steps_done": 1, "steps_planned": 4,
+              "seconds": 10.0 - number, "run_id": "r",
+              "tried": {"x": 0.1 * 10**number, "sizes": [number], "word": None}}
              for number, (state, value) in enumerate([("done", 3.0), ("done", 1.0), ("done", 2.0), ("failed", None),
                                                       ("stopped early", 9.0), ("done", 4.0)])]
     (root() / "trials.csv").write_text(drive._table(found, "loss"))

@@ -19,10 +19,13 @@ SLOW = PARAMETERS.replace("pause: 0.0", "pause: 0.3")
 
 
 def left() -> set[int]:
-    """Nodes and workers of Ray, and kernels, on this machine. Ray's agents look for their node each minute or so."""
-    ours = ("raylet/raylet", "gcs_server", "ray::Trials", "ray::IDLE", "nbproof.stage.kernel", "nbproof/stage/kernel.py")
-    return {each.pid for each in psutil.process_iter(["cmdline"])
-            if any(word in " ".join(each.info["cmdline"] or []) for word in ours)}
+    """Nodes and workers of Ray, and kernels, on this machine."""
+    ours = ("raylet/raylet", "gcs_server", "ray::Trials", "ray::IDLE", "nbproof.stage.kernel")
+    return {
+        each.pid
+        for each in psutil.process_iter(["cmdline"])
+        if any(word in " ".join(each.info["cmdline"] or []) for word in ours)
+    }
 
 
 def gone(before: set[int]) -> None:

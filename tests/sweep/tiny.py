@@ -10,6 +10,8 @@ from pathlib import Path
 
 import mlflow
 
+from nbproof.stage import source
+
 PROJECT = "name: tiny\nmetric: {key: loss, goal: min}\n"
 PIPELINE = """
 stages:
@@ -59,7 +61,7 @@ def notebook(cells: list[str]) -> str:
     """A notebook of code cells, the second of them tagged `parameters`."""
     made = [{"cell_type": "code", "execution_count": None, "id": f"fit-{number}", "outputs": [], "source": text,
              "metadata": {"tags": ["parameters"]} if number == 1 else {}} for number, text in enumerate(cells)]
-    return json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    return source.text(source.strip({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
 
 
 class Project:

@@ -1,0 +1,49 @@
+"""What a model is judged by and what it leaves behind."""
+
+import json
+from collections.abc import Iterable
+
+import mlflow.sklearn
+import pandas as pd
+import sklearn
+import skops
+
+from nbproof.notebook import models, source, write
+
+TRUSTED = ["sklearn.tree._tree.Tree"]  # what skops reads from a file only if it is told to: the nodes of a tree
+
+
+def answers(model, rows: tuple[pd.DataFrame, pd.Series]) -> pd.DataFrame:
+    """What the model says for each row, beside what is true: the columns `actual` and `predicted`."""
+    inputs, actual = rows
+    return pd.DataFrame({"actual": actual.to_numpy(), "predicted": model.predict(inputs).round(3)})
+
+
+def rmse(said: pd.DataFrame) -> float:
+    """The root mean squared error."""
+    return round(float(((said.actual - said.predicted) ** 2).mean() ** 0.5), 4)
+
+
+def keep(name: str, model, said: pd.DataFrame, inputs: pd.DataFrame) -> dict:
+    """Write the model, its answers and its numbers as outputs; the numbers."""
+    signature = mlflow.models.infer_signature(inputs, said.predicted.to_numpy())
+    pins = [f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"]
+    models.save_model(name, lambda folder: mlflow.sklearn.save_model(
+        model, folder, signature=signature, pip_requirements=pins, serialization_format="skops",
+        skops_trusted_types=TRUSTED,
+    ))
+    write(f"models/{name}.csv", said.to_csv(index=False, lineterminator="\n"))
+    metrics = {"rmse": rmse(said), "mean_error": round(float((said.predicted - said.actual).mean()), 4)}
+    write(f"metrics/{name}.json", json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def kept(names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The answers of the models `names`, the best model first."""
+    said = {name: pd.read_csv(source(f"models/{name}.csv")) for name in names}
+    return dict(sorted(said.items(), key=lambda each: rmse(each[1])))
+
+
+def load(name: str):
+    """The model that `keep` wrote."""
+    return mlflow.sklearn.load_model(str(source(f"models/{name}")))
