@@ -5,6 +5,7 @@ names a file mermaid.min.js (from the npm package mermaid), as GitHub draws them
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,10 +46,9 @@ def report() -> str:
 def page_of(markdown: str) -> str:
     """A report as GitHub shows it, as far as its own looks matter."""
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
-    body = body.replace('<pre><code class="language-mermaid">', '<pre class="mermaid"><code>')
-    script = os.environ.get("MERMAID", "")
-    mermaid = f"<script>{Path(script).read_text(encoding='utf-8')}</script>" if script else ""
-    return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body>{body}{mermaid}"
+    charts = re.compile('<pre><code class="language-mermaid">(.*?)</code></pre>', re.DOTALL)
+    body = charts.sub(r'<pre class="mermaid">\1</pre>', body)
+    return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body>{body}"
 
 
 def main() -> None:
@@ -57,11 +57,13 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=place, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1180, "height": 900}, device_scale_factor=1)
         page.goto((ROOT / "reports" / "cnn.html").as_uri())
+        page.locator("main img").first.scroll_into_view_if_needed()
         page.screenshot(path=ROOT / "docs" / "page.png")
         page = browser.new_page(viewport={"width": 860, "height": 900}, device_scale_factor=1)
         page.set_content(page_of(report()))
-        if os.environ.get("MERMAID"):
-            page.wait_for_selector(".mermaid svg")
+        if script := os.environ.get("MERMAID"):
+            page.add_script_tag(path=script)
+            page.evaluate("mermaid.registerExternalDiagrams([]).then(() => mermaid.run())")
         page.screenshot(path=ROOT / "docs" / "comment.png")
         browser.close()
 

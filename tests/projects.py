@@ -1,6 +1,7 @@
 """Tiny projects to run things in: stages of a second or two, no torch, no scikit-learn, no network."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """Run one command in `folder` to its end; output and errors together, as a person sees them."""
     return subprocess.run(words, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=600)
+                          stderr=subprocess.STDOUT, text=True, timeout=1800)
 
 
 def nbproof(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -62,10 +63,10 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def notebook(path: Path, *cells: str) -> None:
     """Write a source notebook: a cell that begins with `#!` is Markdown, one with `@` the parameters cell."""
-    made = []
+    made, name = [], re.sub(r"\W", "-", path.stem)
     for number, cell in enumerate(cells, start=1):
         kind = nbformat.v4.new_markdown_cell if cell.startswith("#!") else nbformat.v4.new_code_cell
-        made.append(kind(cell.removeprefix("#!").removeprefix("@"), id=f"{path.stem}-{number}"))
+        made.append(kind(cell.removeprefix("#!").removeprefix("@"), id=f"{name}-{number}"))
         if cell.startswith("@"):
             made[-1].metadata["tags"] = ["parameters"]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ MODEL = (
     "write('metrics/NAME.csv', '\\n'.join(['round,error', *lines]) + '\\n')\n"
     "lines = ['actual,predicted', *(f'{row[\"actual\"]},{row[\"predicted\"]}' for row in answers)]\n"
     "write('models/NAME.csv', '\\n'.join(lines) + '\\n')\n"
-    f"(output_folder('models/NAME') / 'MLmodel').write_text({MLMODEL!r} + f'step: {{step}}\\n');",
+    f"_ = (output_folder('models/NAME') / 'MLmodel').write_text({MLMODEL!r} + f'step: {{step}}\\n')",
 )
 COMPARE = (
     "#!# Comparison\n\n> which one is better",
@@ -225,7 +226,7 @@ stages:
       params: ["models.${key}"]
       outs: ["models/${key}.txt", "reports/${key}.ipynb", "reports/${key}.html"]
 """
-WRITES = "from nbproof.notebook import write\nwrite('models/x.txt', f'result {n}');"
+WRITES = "from nbproof.notebook import write\n_ = write('models/x.txt', f'result {n}')"
 
 
 def cells(folder: Path, *own: str) -> None:

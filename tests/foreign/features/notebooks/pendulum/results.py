@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable
 
+import cloudpickle
 import mlflow.sklearn
 import pandas as pd
 import sklearn
-import skops
 
 from nbproof.notebook import models, source, write
 
@@ -44,9 +44,9 @@ def by_degree(model, train: Rows, validation: Rows) -> pd.DataFrame:
 def keep(name: str, model, said: pd.DataFrame, curve: pd.DataFrame, inputs: pd.DataFrame) -> dict:
     """Write the model, its answers, its curve and its number as outputs; the number."""
     signature = mlflow.models.infer_signature(inputs, said.predicted.to_numpy())
-    pins = [f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"]
+    pins = [f"scikit-learn=={sklearn.__version__}", f"cloudpickle=={cloudpickle.__version__}"]
     models.save_model(name, lambda folder: mlflow.sklearn.save_model(
-        model, folder, signature=signature, pip_requirements=pins, serialization_format="skops",
+        model, folder, signature=signature, pip_requirements=pins, serialization_format="cloudpickle",
     ))
     write(f"models/{name}.csv", said.to_csv(index=False, lineterminator="\n"))
     write(f"metrics/{name}.csv", curve.to_csv(index=False, lineterminator="\n"))

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable
 
+import cloudpickle
 import mlflow.sklearn
 import pandas as pd
 import sklearn
-import skops
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
@@ -16,7 +16,7 @@ from nbproof.notebook import models, source, write
 
 def words(most: int | None = None) -> ColumnTransformer:
     """Counts of words in the column `text`, rare words weighted up; of the `most` frequent words, if it is given."""
-    return ColumnTransformer([("words", TfidfVectorizer(max_features=most), "text")])
+    return ColumnTransformer([("words", TfidfVectorizer(analyzer=str.split, max_features=most), "text")])
 
 
 def answers(model, rows: tuple[pd.DataFrame, pd.Series]) -> pd.DataFrame:
@@ -34,9 +34,9 @@ def keep(name: str, model, said: pd.DataFrame, curve: list[dict] | None = None) 
     """Write the model, its answers, its curve if it has one, and its number as outputs; the number."""
     example = pd.DataFrame({"text": ["a sentence"]})
     signature = mlflow.models.infer_signature(example, said.predicted.to_numpy())
-    pins = [f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"]
+    pins = [f"scikit-learn=={sklearn.__version__}", f"cloudpickle=={cloudpickle.__version__}"]
     models.save_model(name, lambda folder: mlflow.sklearn.save_model(
-        model, folder, signature=signature, pip_requirements=pins, serialization_format="skops",
+        model, folder, signature=signature, pip_requirements=pins, serialization_format="cloudpickle",
     ))
     write(f"models/{name}.csv", said.to_csv(index=False, lineterminator="\n"))
     if curve:
