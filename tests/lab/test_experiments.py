@@ -19,7 +19,7 @@ def test_queued_experiments_run_beside_the_workspace_and_one_is_applied(project)
     project.dvc("exp", "run", "--queue", "-S", "models.logistic.strength=0.01,0.03")
     assert project.dvc("queue", "status").count("Queued") >= 2
     project.dvc("queue", "start", "--jobs", "1")
-    ends = time.monotonic() + 240
+    ends = time.monotonic() + 600
     while project.dvc("queue", "status").count("Success") < 2:
         said = project.dvc("queue", "status")
         assert "Failed" not in said and time.monotonic() < ends, said
