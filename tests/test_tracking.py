@@ -176,7 +176,7 @@ def test_a_server_that_does_not_answer_loses_nothing(project, tmp_path, server, 
         dead = f"http://someone:hun@ter2@127.0.0.1:{port}"
         dead = "sqlite:////dev/null/none/mlflow.db" if kind == "no folder" else dead
         events = train(project, MLFLOW_TRACKING_URI=dead)
-    assert events[-1]["seconds"] < 20 + 8, "8 s for the local store on a busy machine"
+    assert events[-1]["seconds"] < 20 + 25, "25 s for the local store on a busy machine"
     (said,) = [event["message"] for event in events if "message" in event]
     assert "is kept in mlflow.db, make sync sends it. The results on disk are whole." in said
     assert not [word for word in ("someone", "hun", "ter2") if word in said]
