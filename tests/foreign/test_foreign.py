@@ -88,7 +88,7 @@ WALKS = [
             r"champion: `bayes` 0\.7869 → `descent` 0\.9\d+, better",
             r"\| `descent` \| ran \| 0\.9\d+ \| \+0\.3\d+, better \|",
             r"### Curves", r"`macro_f1` 0\.9\d+ at `pass` 4, in the base 0\.5\d+ at `pass` 4", r'x-axis "pass"',
-            r"Confusion matrix of the champion, <code>descent", r"`cooking` \| `sport` \| `travel` \| `weather`",
+            r"Confusion matrix of the champion, <code>descent", r"`sport` \| `travel` \| `cooking` \| `weather`",
         ],
         not_in_report=["worse", "own test", "p = "],
         explored=("bayes", "words: int | None = P.words", "words: int | None = 40"), adopted=("models.bayes.words", 40),
