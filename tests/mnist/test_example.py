@@ -11,6 +11,8 @@ import pytest
 from projects import ROOT, command, commit, copy_of_project, edit_params, nbproof, results, stages_run
 from ruamel.yaml import YAML
 
+from nbproof.stage.execute import ARITHMETIC
+
 ALL = {"data", "cnn", "mlp", "linear", "compare"}
 FEW_EPOCHS = {"cnn": {"epochs": 6, "width": 16, "hidden": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
 NOWHERE = {"MNIST_MIRRORS": "http://127.0.0.1:9/mnist/"}
@@ -87,7 +89,7 @@ def test_every_cell_gives_its_output_again(example):
     words = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", "-q", "-n", "2",
              "--dist", "loadfile", "--rootdir", str(example), "-c", os.devnull, *map(str, executed)]
     paths = {"PYTHONPATH": f"{example}{os.pathsep}{example / 'notebooks'}", "NBPROOF_EVENTS": os.devnull}
-    done = command(example, sys.executable, "-m", "pytest", *words, **paths)
+    done = command(example, sys.executable, "-m", "pytest", *words, **paths, **ARITHMETIC)
     assert done.returncode == 0, done.stdout[-5000:]
     assert len(executed) == 5 and f"{sum(cell['cell_type'] == 'code' for cell in cells)} passed" in done.stdout
     assert subprocess.check_output(["git", "status", "--short"], cwd=example) == b""  # what they wrote is in scratch/
