@@ -25,9 +25,13 @@ LATER = "its own words stand above. Run the same command again when the package 
 
 
 def with_tools(prefix: Path = Path(sys.prefix)) -> dict:
-    """The variables for programs that must find the python, dvc and jupyter of the environment at `prefix`."""
+    """The variables for programs that must find the python, dvc and jupyter of the environment at `prefix`.
+
+    What a person has set for other Pythons, PYTHONPATH or PYTHONWARNINGS say, does not reach them.
+    """
     path = os.pathsep.join([str(prefix / BIN), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(prefix)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "PATH": path, "VIRTUAL_ENV": str(prefix)}
 
 
 def locks(root: Path, words: list) -> list:
@@ -134,7 +138,9 @@ def main(words: list) -> int:
     venv = set_up(root, locks(root, words))
     if words[:1] == ["setup"]:
         return 0
-    os.environ.update(with_tools(venv))
+    clean = with_tools(venv)
+    os.environ.clear()
+    os.environ.update(clean)
     tool = words[:1] == ["tool"] and "--" in words[:-1]
     command = words[words.index("--") + 1 :] if tool else [str(venv / PYTHON), "-m", "nbproof", *words]
     if tool or words[:1] == ["lab"]:

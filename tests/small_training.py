@@ -8,6 +8,7 @@ from nbproof.notebook import output_folder, tracking
 from nbproof.notebook.progress import say
 if "patient" in sys.argv: tracking.PATIENCE = 120
 if "hasty" in sys.argv: tracking.PATIENCE = 1
+import IPython  # is there in each kernel; imported by MLflow's thread and by matplotlib at once, it breaks
 import mlflow  # takes seconds on a busy machine, which are not the server's
 started = time.monotonic()
 run = tracking.start("x", {"lr": 0.1, "epochs": 2}, data=("table", "ab" * 32), tags={"device": "cpu"})
