@@ -47,22 +47,12 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
     engine = os.environ.get("ENGINE", "")
     if engine not in ("", "ray"):
         raise Refused(f"ENGINE must be ray, or not set, found {engine!r}.")
-    from nbproof.stage import run_stage, tether
+    from nbproof.stage import tether
 
     tether.die_with_starter()
-    from nbproof import dependencies, stages
+    from nbproof import execution
 
-    with stages.opened(root()) as repo:
-        found = stages.read(repo)
-    stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
-    if stage is None or stage.notebook is None:
-        raise Refused(f"dvc.yaml has no stage {name!r} that runs a notebook.")
-    dependencies.check(stage)
-    if engine == "ray" and stages.is_model(stage):
-        from nbproof import cluster
-
-        return cluster.run_stage(stage)
-    return run_stage(root() / stage.notebook)
+    return execution.run(name, on_ray=engine == "ray")
 
 
 @app.command(rich_help_panel=RUN)
@@ -87,6 +77,14 @@ def verify() -> int:
     from nbproof.verify import verify
 
     return verify()
+
+
+@app.command(rich_help_panel=RUN, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def nbval(context: typer.Context) -> int:
+    """Execute the notebooks in reports/ again and compare every output; further arguments are pytest's."""
+    from nbproof.execution import nbval
+
+    return nbval(context.args)
 
 
 @app.command(rich_help_panel=EXPLORE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

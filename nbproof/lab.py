@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nbproof.environment import with_tools
 from nbproof.notebook.files import root, write_whole
+from nbproof.stage import arithmetic
 
 SERVER = """\
 # Written by `nbproof lab`: notebooks are saved as source, so that looking at one changes nothing.
@@ -28,6 +29,7 @@ def files(prefix: Path, python: str) -> dict[Path, str]:
     kernel = {
         "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": f"{root().name} (.venv)", "language": "python", "kernel_protocol_version": "5.5",
+        "env": arithmetic.SETTINGS,
         "metadata": {"debugger": True, "supported_encryption": ["curve"]},  # what ipykernel says of itself
     }
     share = prefix / "share" / "jupyter"

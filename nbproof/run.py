@@ -15,7 +15,7 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from nbproof import dependencies, git, project, stages, sync
+from nbproof import committed, dependencies, git, project, stages, sync
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
@@ -49,6 +49,7 @@ def run(jobs: int, force: bool, remedy: bool = True) -> int:
 def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
     """`taken` are the remedies that this run has taken, parameter and words, or None where it may take none."""
     started = time.monotonic()
+    committed.announce()
     with stages.opened(root()) as repo:
         found = stages.read(repo)
         check_all(found)
@@ -77,7 +78,7 @@ def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
     promote_once()
     if sync.waiting():
         print("The tracking server has not taken all runs yet: make sync sends the rest.")
-    for sentence in (taken or {}).values():
+    for sentence in [*committed.compared(found), *(taken or {}).values()]:
         print(sentence)
     return 0
 
@@ -202,6 +203,7 @@ class Commands:
         # Siblings wait for each other's short lock; without the flag one that commits makes the others fail at the end.
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *self.options, name]
         environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        environment |= {"NBPROOF_FORCE": "1"} if self.options else {}
         with self.guard:
             if self.ended:
                 return 130, f"{name}: interrupted"

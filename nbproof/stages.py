@@ -62,6 +62,16 @@ def read(repo: Repo) -> dict[str, Stage]:
             for stage in named}
 
 
+def dvc_stage(repo: Repo, name: str) -> PipelineStage:
+    """DVC's own object of the stage `name`, with what dvc.lock records of it."""
+    return next(stage for stage in repo.index.stages if getattr(stage, "name", None) == name)
+
+
+def digests(repo: Repo, name: str) -> dict[str, object]:
+    """What the stage `name` depends on, now: for each file or folder its MD5 sum, for params.yaml the values."""
+    return {dep.def_path: dep.get_hash().value for dep in dvc_stage(repo, name).deps}
+
+
 def _stage(stage: PipelineStage, needs: set[str]) -> Stage:
     deps = [dep for dep in stage.deps if hasattr(dep, "def_path")]
     files = [dep.def_path for dep in deps if not hasattr(dep, "params")]

@@ -1,11 +1,9 @@
 """Whole runs of a tiny project: what runs, what does not, and that the same sources give the same bytes."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -252,21 +250,14 @@ def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside
     assert "gone" not in (finished / "dvc.lock").read_text()
 
 
-def nbval(folder: Path, *notebooks: str) -> subprocess.CompletedProcess:
-    """By nbval: re-execute executed notebooks with their injected parameters and compare every output."""
-    words = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q", "-n", "0", "--rootdir", str(folder)]
-    paths = {"PYTHONPATH": str(folder / "notebooks"), "NBPROOF_EVENTS": os.devnull}
-    return command(folder, sys.executable, "-m", "pytest", *words, "-c", os.devnull, *notebooks, **paths)
-
-
 def test_every_cell_gives_its_output_again_and_a_changed_number_is_found(finished):
-    done = nbval(finished, "reports/near.ipynb")
+    done = nbproof(finished, "nbval", "reports/near.ipynb")
     assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout[-3000:]
     assert command(finished, "git", "status", "--short").stdout == ""  # what it wrote went to scratch/
     path = finished / "reports" / "near.ipynb"
     text = path.read_text(encoding="utf-8")
     path.chmod(0o644)
     path.write_text(text.replace("0.750 with", "0.751 with"), encoding="utf-8")
-    done = nbval(finished, "reports/near.ipynb")
+    done = nbproof(finished, "nbval", "reports/near.ipynb")
     assert done.returncode == 1 and "1 failed, 4 passed" in done.stdout, done.stdout[-3000:]
 

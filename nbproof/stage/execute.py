@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import sysconfig
 import tempfile
@@ -22,20 +23,13 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from nbproof.notebook.errors import Refused
+from nbproof.stage import arithmetic
 from nbproof.stage.source import KERNEL, strip
 
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell timeout ends; both
 # match the same. It is private, and there is no public way to change it.
 nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-# One arithmetic: the same code paths of ATen, oneDNN, MKL and OpenBLAS on every x86-64 processor with AVX2.
-ARITHMETIC = {
-    "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
-# What a person has set for Python and matplotlib in general does not reach a stage.
-NOT_PASSED_ON = ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONWARNINGS", "MPLBACKEND", "MATPLOTLIBRC")
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -56,7 +50,8 @@ class NotebookKernel(AsyncKernelManager):
     def format_kernel_cmd(self, extra_arguments=None) -> list[str]:
         history = "--HistoryManager.hist_file=:memory:"
         quiet = "--log-level=CRITICAL"  # what went wrong is said once, by us
-        return [sys.executable, "-m", "nbproof.stage.kernel", "-f", self.connection_file, history, quiet]
+        emulator = shlex.split(os.environ.get("NBPROOF_EMULATOR", ""))  # of another processor, in tests
+        return [*emulator, sys.executable, "-m", "nbproof.stage.kernel", "-f", self.connection_file, history, quiet]
 
 
 class KernelExit(RuntimeError):
@@ -117,11 +112,16 @@ def execute(
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # what went wrong is said once, by us
-    record, failure, remedies = {}, None, []
+    record, failure, remedies, computed = {}, None, [], {}
     on_event = on_event or functools.partial(print_event, notebook.stem)
 
     def heard(event: dict) -> None:
-        remedies.append(event["remedy"]) if "remedy" in event else on_event(event)
+        if "arithmetic" in event:
+            computed.update(event)
+        elif "remedy" in event:
+            remedies.append(event["remedy"])
+        else:
+            on_event(event)
 
     with tempfile.TemporaryDirectory(prefix="progress-") as folder:
         events = Path(folder) / "events.jsonl"
@@ -145,18 +145,24 @@ def execute(
             reader.join()
     if failure and remedies and _line(remedies[-1].pop("message")) == failure.reason:  # it was not caught
         record["notebook"].metadata.failure["remedy"] = remedies[-1]
-    return _cleaned(record["notebook"]), failure
+    if computed.get("changed"):
+        raise Refused(f"{notebook.name} did not compute as stages do ({'; '.join(computed['changed'])}): take the line "
+                      "out that changes it, in the notebook or in what it imports.")
+    executed = cleaned(record["notebook"])
+    executed.metadata.arithmetic = computed.get("arithmetic", "")
+    return executed, failure
 
 
 def environment(output_root: Path, events: Path) -> dict[str, str]:
     """The environment variables of a stage's kernel."""
-    kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
-    package = Path(__file__).parents[2]
+    ours = {"NBPROOF_OUTPUT": str(output_root), "NBPROOF_EVENTS": str(events), "PYTHONHASHSEED": "0",
+            "PYTHONNOUSERSITE": "1"}
+    package, rc = Path(__file__).parents[2], Path(sysconfig.get_path("purelib"), "matplotlib/mpl-data/matplotlibrc")
     if package != Path(sysconfig.get_path("purelib")):  # a source tree, or the copy of one that Ray sent here
-        kept["PYTHONPATH"] = str(package)
-    return kept | ARITHMETIC | {
-        "NBPROOF_OUTPUT": str(output_root), "NBPROOF_EVENTS": str(events), "PYTHONHASHSEED": "0",
-    }
+        ours["PYTHONPATH"] = str(package)
+    if rc.exists():  # before the file in the user's own folder
+        ours["MATPLOTLIBRC"] = str(rc)
+    return arithmetic.clean(dict(os.environ)) | ours
 
 
 def print_event(name: str, event: dict) -> None:
@@ -212,7 +218,7 @@ def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Fa
     return failure
 
 
-def _cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Take out what papermill and the kernel note about this one run; outputs and execution counts stay."""
     ran = [(cell.outputs, cell.execution_count) if cell.cell_type == "code" else None for cell in notebook.cells]
     failure = notebook.metadata.get("failure")

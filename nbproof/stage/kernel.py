@@ -11,6 +11,23 @@ atexit.register(os._exit, 0)
 
 from ipykernel import compiler, kernelapp  # noqa: E402
 
+from nbproof.notebook.progress import say  # noqa: E402
+from nbproof.stage import arithmetic  # noqa: E402
+
 # A warning names the file of its cell. There is no setting for the folder, whose name is else that of this process.
 compiler.get_tmp_directory = lambda: "cells"
-kernelapp.launch_new_instance()
+told = []
+
+
+def tell(_=None) -> None:
+    """After each cell: say which arithmetic this process has, where that is new."""
+    now = {"arithmetic": arithmetic.process(), "changed": arithmetic.changed()}
+    if told[-1:] != [now]:
+        told.append(now)
+        say(**now)
+
+
+app = kernelapp.IPKernelApp.instance()
+app.initialize()
+app.shell.events.register("post_run_cell", tell)
+app.start()

@@ -32,6 +32,22 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
+class FiveLooks(nn.Module):
+    """A net that looks at each image and at its shifts by one pixel up, down, left and right.
+
+    Gives the mean of the logarithms of its five answers [N, 10]: the geometric mean of the probabilities, as logits.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        shifts = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+        looks = [self.net(images.roll(shift, (2, 3))).log_softmax(1) for shift in shifts]
+        return torch.stack(looks).mean(0)
+
+
 def layers(net: nn.Sequential, images: torch.Tensor) -> str:
     """A Markdown table of the layers: what each is, the shape it gives for one image, its number of parameters."""
     rows, values = ["| layer | gives | parameters |", "|:--|:--|--:|"], images[:2]

@@ -53,7 +53,7 @@ def train(small, seed=0, **options):
 
 
 @pytest.mark.parametrize(
-    "draw", [None, lambda images: augment.shifted(images, 1), lambda images: augment.moved(images, 1, 10, 0.1)]
+    "draw", [None, lambda images: augment.shifted(images, 1), lambda images: augment.warped(images, 1, 10, 0.1, 0.5)]
 )
 def test_training_learns_and_repeats_itself_bit_for_bit(small, draw):
     options = {"draw": draw(small.train.images)} if draw else {}
@@ -87,15 +87,17 @@ def test_augmentation(small):
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(augment.unmoved(images)(chosen, generator), images[chosen])
     assert torch.equal(augment.shifted(images, 0)(chosen, generator), images[chosen])
-    assert torch.allclose(augment.moved(images, 0, 0, 0)(chosen, generator), images[chosen], atol=1e-4)
+    assert torch.equal(augment.warped(images, 0, 0, 0, 0)(chosen, generator), images[chosen])
     many = torch.full((200,), 4)
     shifted = augment.shifted(images, 1)(many, generator)
     places = {image[0].argmax().item() for image in shifted}
     brightest = images[4][0].argmax().item()
     assert places == {brightest + 28 * down + right for down in (-1, 0, 1) for right in (-1, 0, 1)}
     assert shifted.min() == images.min()
-    moved = augment.moved(images, 2, 20, 0.2)(many, generator)
-    assert moved.shape == (200, 1, 28, 28) and moved.min() >= images.min() - 1e-5 and moved.std(0).max() > 0.1
+    for far in ((2, 0, 0, 0), (0, 20, 0, 0), (0, 0, 0.2, 0), (0, 0, 0, 1), (28, 360, 2, 20)):
+        warped = augment.warped(images, *far)(many, generator)
+        assert warped.shape == (200, 1, 28, 28) and warped.std(0).max() > 0.1, far
+        assert images.min() - 1e-5 <= warped.min() and warped.max() <= images.max() + 1e-5, far
 
 
 def test_evaluation():

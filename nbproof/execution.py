@@ -1,0 +1,52 @@
+"""One stage as DVC starts it: its dependencies are checked, its notebook is executed, and nothing changed meanwhile."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nbproof import cluster, dependencies, stages, text_only
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root
+from nbproof.stage import arithmetic, run_stage
+
+
+def run(name: str, on_ray: bool = False) -> int:
+    """Execute the notebook of the stage `name`; 0 if every cell ran and no dependency changed."""
+    started = time.monotonic()
+    with stages.opened(root()) as repo:
+        found = stages.read(repo)
+        stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
+        if stage is None or stage.notebook is None:
+            raise Refused(f"dvc.yaml has no stage {name!r} that runs a notebook.")
+        dependencies.check(stage)
+        before = stages.digests(repo, stage.name)
+        if text_only.take_over(repo, stage):
+            print(f"{stage.short}: only its text changed, so its results stay as they are, "
+                  f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
+            return 0
+    remote = on_ray and stages.is_model(stage)
+    code = cluster.run_stage(stage) if remote else run_stage(root() / stage.notebook)
+    return code or _unchanged(stage, before)
+
+
+def _unchanged(stage: stages.Stage, before: dict[str, object]) -> int:
+    """0 if the stage's dependencies are as they were `before` it ran: DVC hashes them after the command."""
+    with stages.opened(root()) as repo:
+        after = stages.digests(repo, stage.name)
+    changed = sorted(path for path in before if before[path] != after.get(path))
+    if not changed:
+        return 0
+    print(f"{stage.short}: {stage.notebook} failed: {', '.join(changed)} changed while the stage ran, so its results "
+          "are of neither state. Run again.", file=sys.stderr, flush=True)
+    return 1
+
+
+def nbval(arguments: list[str]) -> int:
+    """Execute the notebooks in reports/, or those named, again by nbval; its exit code, 1 where an output differs."""
+    own = {"PYTHONPATH": str(root() / "notebooks"), "NBPROOF_EVENTS": os.devnull, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider"]
+    variables = arithmetic.clean(dict(os.environ)) | own
+    paths = [] if any(Path(each).exists() for each in arguments) else ["reports"]
+    return subprocess.run([*command, *arguments, *paths], cwd=root(), env=variables).returncode

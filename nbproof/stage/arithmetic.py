@@ -1,0 +1,60 @@
+"""One arithmetic: the settings by which a kernel computes the same bytes on every x86-64 processor with AVX2.
+
+Each library below chooses its code by the processor it finds; the settings make all of them choose the same. They must
+stand in the environment before the first import.
+"""
+
+import os
+import platform
+import sys
+
+NAME = "linux-x86_64-avx2"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+X86 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",  # its other branches follow the vendor
+    "OPENBLAS_CORETYPE": "Haswell",  # of NumPy and SciPy
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+}
+# Another number of threads rounds sums in another way; a notebook that sets its own number has it everywhere.
+SETTINGS = ONE_THREAD | (X86 if platform.machine().lower() in ("x86_64", "amd64") else {})
+# What a person has set for these libraries, for Python and for matplotlib does not reach a kernel.
+NOT_PASSED_ON = ("PYTHON", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "NPY_", "OMP_", "KMP_", "GOMP_",
+                 "NUMEXPR_", "MPL", "MATPLOTLIB", "GLIBC_TUNABLES")
+
+
+def clean(environment: dict[str, str]) -> dict[str, str]:
+    """`environment` with the settings, and without what a person has set for the same libraries."""
+    return {name: value for name, value in environment.items() if not name.startswith(NOT_PASSED_ON)} | SETTINGS
+
+
+def machine() -> str:
+    """The name of the arithmetic that the settings give on this machine; NAME where it is the one of all x86-64."""
+    import numpy as np
+
+    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
+    is_avx2 = {"X86_V3", "AVX2"} & {*extensions.get("baseline", ()), *extensions.get("found", ())}
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        return NAME if is_avx2 else NAME.replace("avx2", "sse")
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def process() -> str:
+    """The name of the arithmetic of this process, which may have a GPU or another build of PyTorch; see `machine`."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return machine()
+    if torch.cuda.is_initialized():
+        return f"cuda-{torch.cuda.get_device_name()}".lower().replace(" ", "-")
+    return machine() + ("-torch-cpu" if torch.__version__.endswith("+cpu") else "")
+
+
+def changed() -> list[str]:
+    """What in this process is not as the settings say, one text each."""
+    wrong = [f"{name} is {os.environ.get(name, 'not set')} instead of {value}"
+             for name, value in SETTINGS.items() if os.environ.get(name) != value]
+    torch = sys.modules.get("torch")
+    if torch and machine() == NAME and (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+        wrong.append(f"PyTorch computes with {found} instead of AVX2")
+    return wrong
