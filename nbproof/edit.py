@@ -38,7 +38,10 @@ def with_values(text: str, values: dict) -> str:
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, sys.maxsize, True
         yaml.dump([value], written)
-        new = " " * (text[start - 1] == ":") + written.getvalue().strip()[1:-1]
+        new = written.getvalue().strip()[1:-1]
+        if isinstance(node, CollectionNode) and not node.flow_style:  # in lines of its own: it comes beside its name
+            new, start = new + text[name.end_mark.index + 1 : start].rstrip(), name.end_mark.index + 1
+        new = " " * (text[start - 1] == ":") + new
         text = _verified(text, text[:start] + new + text[end:], key, value)
     return text
 

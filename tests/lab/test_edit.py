@@ -139,11 +139,23 @@ def test_values_change_and_the_rest_stays_byte_for_byte():
         TEXT.replace("0.004 # peak", "1e-05 # peak").replace("flag: true", "flag: false").replace("'auto'", "'a: b'")
     )
     expected = (
-        expected.replace("[8, 4]", "[8]").replace("- 1 # one\n      - 2", "[3]").replace("floor: null", "floor: 0.5")
+        expected.replace("[8, 4]", "[8]").replace("\n      - 1 # one\n      - 2", " [3]").replace("null #", "0.5 #")
     )
     assert changed == expected.replace("nothing:", "nothing: [x, null]").replace("seed: 1", "seed: 2")
     with pytest.raises(Refused, match="no models.svm.depth"):
         edit.with_values(TEXT, {"models.svm.depth": 1})
+
+
+@pytest.mark.parametrize("text, changed", [
+    ("a:\n  steps:\n  - 1\n  - 2\n  b: 1\n", "a:\n  steps: [3]\n  b: 1\n"),
+    ("a:\n  steps: # of it\n    # all\n    - 1\n\n    - 2 # two\n# b\n",
+     "a:\n  steps: [3] # of it\n    # all # two\n# b\n"),
+    ("a:\n  steps:\n    [1,\n     2]\n", "a:\n  steps:\n    [3]\n"),
+    ("a: {steps: [1], b: 1}\n", "a: {steps: [3], b: 1}\n"),
+    ("a:\n  steps:\n    - 1", "a:\n  steps: [3]"),
+])
+def test_a_list_is_replaced_wherever_it_stands(text, changed):
+    assert edit.with_values(text, {"a.steps": [3]}) == changed
 
 
 def test_a_copied_section_is_the_only_change():
