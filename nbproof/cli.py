@@ -184,8 +184,11 @@ def promote(
     model: Annotated[str, typer.Argument(envvar="MODEL", help="Default: the comparison's champion.")] = "",
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
+    from nbproof import project, stages
     from nbproof.registry import promote
 
+    with stages.opened(root()) as repo:
+        stages.check_current(repo, model or project.load().compare)
     return promote(model)
 
 

@@ -59,7 +59,10 @@ def connected() -> Iterator[None]:
         else:
             options = {}
         sys.modules.setdefault("rfc3987_syntax", None)  # as above
-        import ray
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise Refused("Ray is not installed here: install nbproof[sweep].") from None
 
         for left in (0,) if address else (2, 1, 0):
             try:

@@ -38,7 +38,7 @@ def locks(root: Path, words: list) -> list:
     """The requirements files of the project at `root` that the command `words` needs."""
     options = words[: words.index("--")] if "--" in words else words
     options = options if words[:1] in (["setup"], ["tool"]) else []
-    sweep = words[:1] == ["sweep"] or "--sweep" in options or os.environ.get("ENGINE") == "ray"
+    sweep = "--sweep" in options or os.environ.get("ENGINE") == "ray"
     wanted = [RUN, *([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
     return [name for name in wanted if (root / name).exists()]
 
@@ -53,6 +53,13 @@ def set_up(root: Path, names: list) -> Path:
             if not wanted <= (_held(venv) or {}).items():
                 _fill(venv, names)
     return venv
+
+
+def add(root: Path, name: str) -> None:
+    """Fill root/.venv from the requirements file `name`, too, where this process runs there and set_up made it."""
+    venv = root / ".venv"
+    if Path(sys.prefix) == venv and _held(venv) and (root / name).exists():
+        set_up(root, [RUN, name])
 
 
 def _digests(root: Path, names: list) -> dict:

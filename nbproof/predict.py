@@ -39,7 +39,7 @@ def _champion():
     """The registered champion, or models/NAME of this folder where the store does not give one; and where it was."""
     from mlflow.exceptions import MlflowException
 
-    from nbproof.registry import Registry
+    from nbproof.registry import Registry, data_in_use
 
     store = without_credentials(address())
     try:
@@ -48,7 +48,10 @@ def _champion():
         reason = "" if entry else f"MLflow at {store} has no champion yet"
         source = f"runs:/{entry.run_id}/model" if entry and registry.by_runs else f"models:/{registry.name}@champion"
         if entry:
-            return _loaded(source), f"{entry}: {entry.tags.get('model')}"
+            key, _, now = data_in_use().partition(": ")
+            data = entry.tags.get("data", now)
+            other = "" if data == now else f", which knows {key}: {data}; params.yaml says {now}"
+            return _loaded(source), f"{entry}: {entry.tags.get('model')}{other}"
     except (MlflowException, OSError) as error:
         reason = f"MLflow at {store} does not give the champion: {without_credentials(str(error)).rstrip('.')}"
     compared = root() / "metrics" / f"{project.load().compare}.json"

@@ -94,6 +94,16 @@ def _output(out) -> Output:
     return Output(out.def_path, kind, out.use_cache, plot)
 
 
+def check_current(repo: Repo, short: str | None, itself: bool = True) -> None:
+    """Refused where the stage `short` (if `itself`), or one that it reads from, directly or not, has to run first."""
+    found = read(repo)
+    names = [name for name, stage in found.items() if stage.short == short]
+    changed = {*found} & {*repo.status(names, with_deps=True)} - {*(() if itself else names)} if names else ()
+    if changed:
+        listed = ", ".join(found[name].short for name in found if name in changed)
+        raise Refused(f"Not up to date with the files and params.yaml of now: {listed}. nbproof run first.")
+
+
 def is_model(stage: Stage) -> bool:
     """Whether a stage trains a model: its notebook writes metrics/NAME.json and models/NAME."""
     paths = {out.path for out in stage.outputs}

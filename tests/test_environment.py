@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
+from projects import command, edit_params, tiny
 
 from nbproof import environment
 
@@ -90,13 +92,26 @@ def test_a_changed_lock_is_synced_and_what_other_commands_need_stays(folder):
 @pytest.mark.parametrize(("words", "engine", "expected"), [
     (["run"], "", ["requirements.txt"]),
     (["run"], "ray", ["requirements.txt", "requirements-sweep.txt"]),
-    (["sweep", "tree"], "", ["requirements.txt", "requirements-sweep.txt"]),
+    (["sweep", "tree"], "", ["requirements.txt"]),  # it adds Ray itself, once its arguments are right
     (["report", "--tests", "passed"], "", ["requirements.txt"]),
     (["tool", "--tests", "--", "pytest", "--sweep"], "", ["requirements.txt", "requirements-dev.txt"]),
 ])
 def test_a_command_needs_what_it_needs(folder, monkeypatch, words, engine, expected):
     monkeypatch.setenv("ENGINE", engine)
     assert environment.locks(folder.root, words) == expected
+
+
+def test_a_sweep_adds_ray_once_its_arguments_are_right(folder):
+    """In an environment of its own that has all that this one has, and a uv that only notes how it was called."""
+    folder.call("setup")
+    [packages] = (folder.root / ".venv").glob("lib/python3*/site-packages")
+    (packages / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    tiny(folder.root)
+    edit_params(folder.root, lambda content: content.update(sweep={"near": {"trials": 2, "space": {"step": [1]}}}))
+    assert "sweep.ghost is missing" in folder.call("sweep", "ghost", code=2) and len(folder.calls) == 1
+    command(folder.root, "dvc", "repro", "-q", "data")
+    said = folder.call("sweep", "near", code=2, RAY_ADDRESS="127.0.0.1:1")
+    assert folder.calls[1].endswith("requirements-sweep.txt requirements.txt") and "cannot be reached" in said
 
 
 def test_two_first_commands_wait_for_each_other(folder):

@@ -21,6 +21,7 @@ from projects import (
 )
 
 from nbproof import run, stages
+from nbproof.notebook import files
 from nbproof.notebook.errors import Refused
 
 ALL = {"data", "near", "far", "compare"}
@@ -202,6 +203,9 @@ BEFORE_A_RUN = [
      "notebooks/near.ipynb, notebooks/far.ipynb."),
     (lambda place: edit_yaml(place / "project.yaml", lambda content: content.update(compare="judge")),
      "project.yaml: compare is judge, and dvc.yaml has no such stage."),
+    (lambda place: edit_params(place, lambda content: content.update(sweep={"ghost": {}})),
+     "params.yaml: sweep.ghost is there, but dvc.yaml has no stage ghost that runs a notebook; it has data, near, far, "
+     "compare. Correct the name, or remove its section."),
     (lambda place: (place / "notebooks" / "far.ipynb").unlink(),
      "notebooks/far.ipynb is not there, and dvc.yaml names it: put it there, or take its stage out."),
 ]
@@ -224,6 +228,17 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(finished):
     assert command(finished, "dvc", "checkout").returncode == 0  # DVC takes outputs away before it starts a command
     subprocess.run(["git", "checkout", "-q", "metrics"], cwd=finished, check=True)
     assert results(finished) == before
+
+
+def test_what_was_made_with_other_parameters_is_said_and_not_promoted(finished, inside, capsys):
+    edit_params(inside(finished), lambda content: content["data"].update(sizes=[4]))
+    files.source("data/table")
+    assert capsys.readouterr().err == ("data/table was made with another value of data than params.yaml has now: make "
+                                       "run brings it up to date.\n")
+    files.source("models/near.csv")
+    assert capsys.readouterr().err == ""
+    done = nbproof(finished, "promote", "near")
+    assert done.returncode == 2 and "of now: data. nbproof run first." in done.stdout
 
 
 def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside, tmp_path):

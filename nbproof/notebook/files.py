@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from nbproof.notebook.errors import Refused
@@ -26,7 +27,34 @@ def source(name: str) -> Path:
     path = root() / name
     if not path.exists():
         raise FileNotFoundError(f"{name} is not there yet: `make run` (or `dvc pull`) makes it")
+    if not os.environ.get("NBPROOF_OUTPUT") and (key := _changed_since(name)):  # of a stage DVC knows it
+        print(f"{name} was made with another value of {key} than params.yaml has now: make run brings it up to date.",
+              file=sys.stderr)
     return path
+
+
+def _changed_since(name: str) -> str:
+    """The first parameter of the stage that made the file or folder `name` which params.yaml has changed since."""
+    now, lock = (_content(path, path.stat().st_mtime_ns) if path.exists() else {}
+                 for path in (root() / "params.yaml", root() / "dvc.lock"))
+    for stage in (lock.get("stages") or {}).values():
+        if any(name == each["path"] or name.startswith(f"{each['path']}/") for each in stage.get("outs", ())):
+            for key, value in stage.get("params", {}).get("params.yaml", {}).items():
+                found = functools.reduce(lambda section, part: (section or {}).get(part), key.split("."), now)
+                if found != value:
+                    return key
+    return ""
+
+
+@functools.cache
+def _content(path: Path, _: int) -> dict:
+    """What a YAML file of that age holds; a long dvc.lock takes a third of a second to read."""
+    from ruamel.yaml import YAML, YAMLError  # a tenth of a second, so only when it is needed
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except YAMLError:  # a merge may be at work; whatever runs stages says so
+        return {}
 
 
 def output(name: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nbproof import stages
+from nbproof import environment, stages
 from nbproof.cluster import connected, data_of, remove_dead
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import Refused
@@ -24,7 +24,9 @@ def sweep(model: str, force: bool) -> int:
     """Run the sweep of the stage `model` to its end; `force` begins anew. 0 if at least one trial finished."""
     with stages.opened(root()) as repo:
         wanted = space.read(model, stages.read(repo))
+        stages.check_current(repo, model, itself=False)
     _check_metric(wanted)
+    environment.add(root(), environment.SWEEP)
     source.strip_file(root() / wanted.stage.notebook)
     sweeps = root() / "scratch" / "sweeps"
     folder = sweeps / f"{model}-{wanted.digest()}"
@@ -48,8 +50,8 @@ def _check_metric(wanted: space.Sweep) -> None:
     path, key = root() / "metrics" / f"{wanted.name}.json", wanted.metric.key
     numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {key: 0}
     if type(numbers.get(key)) not in (int, float):
-        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{path.name} has "
-                      f"{', '.join(numbers) or 'nothing'}.")
+        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{path.name} of the last "
+                      f"run has {', '.join(numbers) or 'nothing'}.")
 
 
 def _sweep(wanted: space.Sweep, folder: Path) -> int:

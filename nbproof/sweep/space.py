@@ -87,7 +87,9 @@ def read(name: str, found: dict[str, Stage]) -> Sweep:
         raise Refused(f"params.yaml: sweep.{name} is missing: it says what to try; there are {there}.")
     stage = next((each for each in found.values() if each.short == name and each.notebook), None)
     if stage is None:
-        raise Refused(f"params.yaml: sweep.{name} is there, but dvc.yaml has no stage {name} that runs a notebook.")
+        there = ", ".join(each.short for each in found.values() if each.notebook)
+        raise Refused(f"params.yaml: sweep.{name} is there, but dvc.yaml has no stage {name} that runs a notebook; it "
+                      f"has {there}. Correct the name, or remove its section.")
     given, notebook = section[name], root() / stage.notebook
     _check_keys(f"sweep.{name}", given)
     declared, fixed = parameters.declared(notebook), parameters.values_of(notebook)
@@ -99,13 +101,12 @@ def read(name: str, found: dict[str, Stage]) -> Sweep:
 
 
 def check_all(found: dict[str, Stage]) -> None:
-    """Check every sweep of params.yaml; Refused at the first that is wrong. That of a removed stage may stay."""
+    """Check every sweep of params.yaml; Refused at the first that is wrong."""
     section = values.read().get("sweep")
     if section is not None and not isinstance(section, dict):
         raise Refused(f"params.yaml: sweep must hold names of stages with what to try, found {section!r}.")
     for name in section or {}:
-        if name in {stage.short for stage in found.values()}:
-            read(name, found)
+        read(name, found)
 
 
 def _metric(key: str, given: dict) -> project.Metric:

@@ -63,7 +63,8 @@ def test_the_alias_moves_for_what_is_better_or_named(server, request, here, monk
     edit(here / "params.yaml", "factor: 1.8", "factor: 1.99")
     small.run_without_dvc()
     assert "stays: it was judged on other data (table, now it is other)" in said(registry.promote)
-    assert "Answered by the champion, version 1: near." in ask(said, 1.9)
+    other = ", which knows data.source: table; params.yaml says other."
+    assert f"Answered by the champion, version 1: near{other}" in ask(said, 1.9)
 
 
 def test_the_hook_judges_the_answers_to_the_same_cases(here, said):

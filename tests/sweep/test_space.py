@@ -66,10 +66,16 @@ def test_lists_null_and_whole_numbers_are_tried_as_the_notebook_takes_them(here)
 def test_a_metric_that_the_last_run_did_not_write_is_refused(here):
     (root() / "metrics").mkdir()
     (root() / "metrics/fit.json").write_text('{"gain": 1.0, "word": "a"}')
-    with pytest.raises(Refused, match="the metric loss is unknown; metrics/fit.json has gain, word"):
+    with pytest.raises(Refused, match="the metric loss is unknown; metrics/fit.json of the last run has gain, word"):
         drive.sweep("fit", False)
     here.write("sweep: {fit: {trials: 3, metric: word, goal: max, space: {x: [0.1]}}}\n")
     with pytest.raises(Refused, match="the metric word is unknown"):
+        drive.sweep("fit", False)
+
+
+def test_data_that_is_not_that_of_now_is_refused(here):
+    (root() / "data/numbers.csv").write_text("5")  # as another run may have left it
+    with pytest.raises(Refused, match="Not up to date with the files and params.yaml of now: data. nbproof run first"):
         drive.sweep("fit", False)
 
 
