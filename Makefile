@@ -51,7 +51,7 @@ test:
 	@ARGS= $(NBPROOF) tool --tests -- ruff check .
 	@$(TESTS) tests --ignore=tests/foreign --ignore=tests/lab --ignore=tests/processors --ignore=tests/remote \
 	  --ignore=tests/sweep
-test-foreign: ; @$(TESTS) tests/foreign
+test-foreign: ; @$(TESTS) tests/foreign -n 3 --dist loadgroup
 test-lab: ; @$(TESTS) tests/lab
 test-remote: ; @$(TESTS) tests/remote
 test-processors: ; @$(TESTS) tests/processors -n 0

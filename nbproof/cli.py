@@ -12,6 +12,9 @@ from nbproof.github.command import app as github
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
 
+# jsonschema imports this package, if it is there, to check addresses, which no notebook has. That takes seconds.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 
 def ended(code: int | None) -> None:
     """End with the exit code that the command returned."""

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,8 +48,8 @@ def connected() -> Iterator[None]:
             where, options = "Ray on this machine", {"num_cpus": os.cpu_count(), "include_dashboard": False}
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir=_ours())))
             (folder / "token").write_text(secrets.token_hex(32))
-            # Each process of Ray imports jsonschema, which compiles a grammar for seconds if it finds this package.
-            # Ray gives its own agents 15 s to start, which is too short then on a machine that is busy.
+            # As in nbproof.cli, for each process of Ray, which gives its own agents 15 s to start: too short for that
+            # on a busy machine.
             (folder / "rfc3987_syntax.py").write_text("raise ImportError")
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
                            "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
@@ -58,7 +57,6 @@ def connected() -> Iterator[None]:
             raise Refused(f"{where} cannot be reached: {silent}.")
         else:
             options = {}
-        sys.modules.setdefault("rfc3987_syntax", None)  # as above
         try:
             import ray
         except ModuleNotFoundError:

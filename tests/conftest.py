@@ -13,6 +13,7 @@ from nbproof import project as contract
 from nbproof.notebook import files
 from nbproof.stage import arithmetic
 
+sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 OF_A_PERSON = ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CELL_TIMEOUT",

@@ -25,8 +25,6 @@ def run_stage(notebook: Path, execute: Callable | None = None) -> int:
     timeout = cell_timeout()
     values = parameters.values_of(notebook)
     source.strip_file(notebook)
-    # jsonschema asks for this package to check addresses, which no notebook has; it compiles a grammar for a second
-    sys.modules.setdefault("rfc3987_syntax", None)
     if execute is None:
         from nbproof.stage.execute import execute  # slow to import, and not needed to refuse a bad parameter
 
