@@ -101,7 +101,7 @@ def check_current(repo: Repo, short: str | None, itself: bool = True) -> None:
     changed = {*found} & {*repo.status(names, with_deps=True)} - {*(() if itself else names)} if names else ()
     if changed:
         listed = ", ".join(found[name].short for name in found if name in changed)
-        raise Refused(f"Not up to date with the files and params.yaml of now: {listed}. nbproof run first.")
+        raise Refused(f"{listed} must run first, because files or parameters have changed: nbproof run.")
 
 
 def is_model(stage: Stage) -> bool:

@@ -238,7 +238,7 @@ def test_what_was_made_with_other_parameters_is_said_and_not_promoted(finished, 
     files.source("models/near.csv")
     assert capsys.readouterr().err == ""
     done = nbproof(finished, "promote", "near")
-    assert done.returncode == 2 and "of now: data. nbproof run first." in done.stdout
+    assert done.returncode == 2 and "data must run first, because" in done.stdout
 
 
 def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside, tmp_path):

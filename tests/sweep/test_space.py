@@ -75,7 +75,7 @@ def test_a_metric_that_the_last_run_did_not_write_is_refused(here):
 
 def test_data_that_is_not_that_of_now_is_refused(here):
     (root() / "data/numbers.csv").write_text("5")  # as another run may have left it
-    with pytest.raises(Refused, match="Not up to date with the files and params.yaml of now: data. nbproof run first"):
+    with pytest.raises(Refused, match="data must run first, because files or parameters have changed: nbproof run"):
         drive.sweep("fit", False)
 
 
