@@ -29,7 +29,7 @@ class Cluster:
             self.port = probe.getsockname()[1]
         self.address = f"127.0.0.2:{self.port}"
         self.security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-                         "PYTHONPATH": str(folder)}
+                         "RAY_raylet_start_wait_time_s": "180", "PYTHONPATH": str(folder)}  # a machine may be busy
         self.variables = self.security | {"RAY_ADDRESS": self.address}
         self.processes: list[subprocess.Popen] = []
 
@@ -51,7 +51,7 @@ class Cluster:
         return process
 
     def _until(self, words: str, log: Path, process: subprocess.Popen) -> None:
-        ends = time.monotonic() + 90
+        ends = time.monotonic() + 200
         while words not in log.read_text():
             assert process.poll() is None and time.monotonic() < ends, log.read_text()
             time.sleep(0.2)
@@ -77,7 +77,7 @@ class Cluster:
 @contextlib.contextmanager
 def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None) -> Iterator[Cluster]:
     """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`), for the block."""
-    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as folder:
         made = Cluster(Path(folder), cpus)
         try:
             made.start("--head", f"--port={made.port}", "--include-dashboard=false", cpus=head_cpus)
