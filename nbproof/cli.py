@@ -208,11 +208,12 @@ def predict(
 @app.command(rich_help_panel=SHARE)
 def ui() -> int:
     """Open MLflow's page on the local store."""
-    from nbproof.notebook.tracking import address, local_address, without_credentials
+    from nbproof.notebook.tracking import address, client, local_address, without_credentials
 
     if address() != local_address():
         print(f"The runs are at {without_credentials(address())}.")
         return 0
+    client()  # makes the store where there is none, and says what is wrong with it
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_address()]
     return subprocess.run(command, cwd=root()).returncode
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nbproof import project
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
-from nbproof.notebook.tracking import address, client, without_credentials
+from nbproof.notebook.tracking import Unusable, address, client, without_credentials
 
 
 def predict(paths: list[Path]) -> int:
@@ -39,27 +39,30 @@ def _champion():
     """The registered champion, or models/NAME of this folder where the store does not give one; and where it was."""
     from mlflow.exceptions import MlflowException
 
-    from nbproof.registry import Registry, data_in_use
+    from nbproof.registry import Registry, data_in_use, is_here
 
-    store = without_credentials(address())
+    store, entry = without_credentials(address()), None
     try:
         registry = Registry(client())
-        entry = registry.champion()
-        reason = "" if entry else f"MLflow at {store} has no champion yet"
-        source = f"runs:/{entry.run_id}/model" if entry and registry.by_runs else f"models:/{registry.name}@champion"
-        if entry:
+        if entry := registry.champion():
+            by_run = f"runs:/{entry.run_id}/model"
+            source = by_run if registry.by_runs else f"models:/{registry.name}@champion"
             key, _, now = data_in_use().partition(": ")
             data = entry.tags.get("data", now)
             other = "" if data == now else f", which knows {key}: {data}; params.yaml says {now}"
             return _loaded(source), f"{entry}: {entry.tags.get('model')}{other}"
-    except (MlflowException, OSError) as error:
+        reason = f"MLflow at {store} has no champion yet"
+    except (MlflowException, OSError, Unusable) as error:
         reason = f"MLflow at {store} does not give the champion: {without_credentials(str(error)).rstrip('.')}"
+    folder = entry and is_here(entry)
     compared = root() / "metrics" / f"{project.load().compare}.json"
-    name = json.loads(compared.read_text(encoding="utf-8")).get("champion") if compared.exists() else None
-    if not name or not (root() / "models" / name).is_dir():
+    if not folder and compared.exists():
+        folder = root() / "models" / json.loads(compared.read_text(encoding="utf-8")).get("champion", "")
+    if not folder or not folder.is_dir():
         raise Refused(f"{reason}; nbproof run (or nbproof promote) registers one.")
-    print(f"{reason}. models/{name} of this folder is asked instead.", file=sys.stderr)
-    return _loaded(str(root() / "models" / name)), f"models/{name}"
+    print(f"{reason}. models/{folder.name} of this folder is asked instead.", file=sys.stderr)
+    sys.dont_write_bytecode = True  # a model that is code would leave files in the folder, which is a stage's output
+    return _loaded(str(folder)), f"models/{folder.name}"
 
 
 def _loaded(source: str):

@@ -179,6 +179,7 @@ def _promote(name: str, facts: dict[str, str], named: bool) -> str:
     registry = Registry(client)
     old = registry.champion()
     if old and _is_same(old, facts):
+        _keep(client, old.run_id, name)
         return f"{name} is the registered champion already ({old})."
     if old and not named and (why := _why_not(client, old, facts)):
         was = f"The registered champion ({old.tags.get('model')}, {old})"
@@ -186,6 +187,8 @@ def _promote(name: str, facts: dict[str, str], named: bool) -> str:
     entry = next((each for each in registry.entries() if _is_same(each, facts)), None)
     if entry is None:
         entry = registry.add(_run_with_model(client, name, facts["model_digest"]), facts)
+    else:
+        _keep(client, entry.run_id, name)
     registry.move(entry, old)
     details = filter(None, [str(entry), data_in_use(), old and f"before: {old}"])
     return f"{name} is the registered champion now ({', '.join(details)})."
@@ -193,6 +196,13 @@ def _promote(name: str, facts: dict[str, str], named: bool) -> str:
 
 def _is_same(entry: Entry, facts: dict[str, str]) -> bool:
     return all(entry.tags.get(key) == facts[key] for key in ("model", "model_digest"))
+
+
+def is_here(entry: Entry) -> Path | None:
+    """The folder models/NAME, if it is the very model of `entry`."""
+    folder = root() / "models" / entry.tags.get("model", "")
+    same = folder.is_dir() and folder.parent.name == "models" and digest(folder) == entry.tags.get("model_digest")
+    return folder if same else None
 
 
 def _why_not(client, old: Entry, facts: dict[str, str]) -> str:
@@ -222,8 +232,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _registered_answers(client, entry: Entry) -> list[dict[str, str]]:
+    """The answers of a registered model: of this folder, where it has the model, or of its run."""
     from mlflow.artifacts import download_artifacts, list_artifacts
 
+    if here := is_here(entry):
+        return _rows(here.with_name(f"{here.name}.csv"))
     place, store = f"{client.get_run(entry.run_id).info.artifact_uri}/answers", client.tracking_uri
     name = f"{entry.tags.get('model')}.csv"
     known = {PurePosixPath(each.path).name for each in list_artifacts(artifact_uri=place, tracking_uri=store)}
@@ -235,14 +248,22 @@ def _registered_answers(client, entry: Entry) -> list[dict[str, str]]:
 
 def _run_with_model(client, name: str, model_digest: str) -> str:
     """The newest run that trained exactly this model, else a new one (after a clone, say); it holds the model then."""
-    tags, answers = {"notebook": name, "model_digest": model_digest}, root() / "models" / f"{name}.csv"
+    tags = {"notebook": name, "model_digest": model_digest}
     query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
     found = tracking.runs(client, f"{query} and attributes.status = 'FINISHED'")
     experiment = tracking.experiment(client, project.load().name)
     run = found[-1] if found else client.create_run(experiment, run_name=f"{name}, stored", tags=tags)
-    client.log_artifacts(run.info.run_id, str(root() / "models" / name), "model")
-    if answers.exists():
-        client.log_artifact(run.info.run_id, str(answers), "answers")
+    _keep(client, run.info.run_id, name)
     if not found:
         client.set_terminated(run.info.run_id)
     return run.info.run_id
+
+
+def _keep(client, run_id: str, name: str) -> None:
+    """Let the run hold the model and its answers, where it does not yet, or any more (mlartifacts/ may be lost)."""
+    folder = root() / "models" / name
+    answers = folder.with_name(f"{name}.csv")
+    if not client.list_artifacts(run_id, "model"):
+        client.log_artifacts(run_id, str(folder), "model")
+    if answers.exists() and not client.list_artifacts(run_id, "answers"):
+        client.log_artifact(run_id, str(answers), "answers")

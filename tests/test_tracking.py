@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -218,7 +219,71 @@ def test_a_local_store_that_fails_costs_no_result(project):
     assert "mlflow.db did not take all of the run of x" in said and (project / "models/x/MLmodel").exists()
 
 
-def test_a_race_for_the_same_data_is_tried_again():
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
+def test_a_kill_while_the_store_is_made_breaks_nothing(project):
+    (project / "mlflow.db").unlink()
+    process = begin(project)
+    ends = time.monotonic() + 120
+    while not [each for each in project.glob("mlflow.db*") if each.suffix != ".lock" and each.stat().st_size]:
+        assert time.monotonic() < ends and process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not [event for event in train(project) if "message" in event]
+    assert len(runs(project / "mlflow.db")[1]) == 1 and not list(project.glob("mlflow.db.new-*"))
+
+
+def test_artifacts_follow_a_project_that_was_moved_or_copied(project, tmp_path):
+    train(project)
+    moved = project.rename(tmp_path / "moved to")
+    train(moved, "short")
+    copied = Path(shutil.copytree(moved, tmp_path / "copied"))
+    train(copied, "short")
+    assert not project.exists()
+    for folder, count in ((moved, 2), (copied, 3)):
+        client, found = runs(folder / "mlflow.db")
+        assert len(found) == count
+        for run in found:
+            assert run.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
+        assert client.list_artifacts(found[0].info.run_id, "model")
+
+
+def altered(path: Path, statement: str) -> sqlite3.Connection:
+    """An open connection, in which the statement was executed."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute(statement)
+    return database
+
+
+@pytest.mark.parametrize("damage, told", [
+    (lambda path: path.write_bytes(b"no database" * 1000), "cannot be read (file is not a database): put a copy"),
+    (lambda path: (path.unlink(), path.mkdir()), "cannot be read (unable to open database file): put a copy"),
+    (lambda path: altered(path, "BEGIN EXCLUSIVE"), "is locked by another program: end that"),
+    (lambda path: altered(path, "UPDATE alembic_version SET version_num = '451aebb31d03'").close(),
+     "an older one is brought up to date by `mlflow db upgrade sqlite:///mlflow.db`, inside .venv, after a copy"),
+    (lambda path: altered(path, "UPDATE alembic_version SET version_num = 'later'").close(),
+     "is of another version of MLflow: a newer one needs that MLflow"),
+], ids=["damaged", "folder", "locked", "older", "newer"])
+def test_a_store_that_cannot_be_used_is_one_sentence_with_the_cure(project, inside, capfd, damage, told):
+    from nbproof import predict, registry
+    from nbproof.notebook.errors import Refused
+
+    kept = damage(inside(project) / "mlflow.db")
+    (project / "models" / "x").mkdir(parents=True)
+    (project / "metrics").mkdir()
+    (project / "models" / "x" / "MLmodel").write_text("signature: {inputs: '[]'}\n")
+    (project / "metrics" / "x.json").write_text('{"accuracy": 1}')
+    (project / "dvc.lock").write_text("stages: {x: {deps: [], outs: [{path: models/x}, {path: metrics/x.json}]}}")
+    (project / "table.csv").write_text("a\n1\n")
+    for call in (lambda: registry.promote("x"), lambda: predict.predict([Path("table.csv")])):
+        with pytest.raises(Refused) as refused:
+            call()
+        assert "mlflow.db" in str(refused.value) and told in str(refused.value) and "SQL" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert capfd.readouterr().out == "" and (kept is None or kept)
+
+
+def test_a_race_for_the_same_data_is_tried_again(monkeypatch):
     from mlflow.exceptions import MlflowException
 
     from nbproof.notebook import tracking
@@ -228,14 +293,15 @@ def test_a_race_for_the_same_data_is_tried_again():
 
         def log_inputs(self, run_id, datasets):
             self.asked += 1
-            if self.asked == 1:
+            if self.asked < 9:
                 raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id")
             if datasets == "broken":
                 raise MlflowException("no such run")
 
+    monkeypatch.setattr(tracking.time, "sleep", lambda _: None)
     racing = Racing()
     tracking._log_inputs(racing, "r", [])
-    assert racing.asked == 2
+    assert racing.asked == 9
     with pytest.raises(MlflowException, match="no such run"):
         tracking._log_inputs(racing, "r", "broken")
 
@@ -248,6 +314,7 @@ def test_a_race_for_the_same_data_is_tried_again():
         ("http://u:p@ss@example.org", "http://example.org"),
         ("https://example.org/@x", "https://example.org/@x"),
         ("a@b", "a@b"),
+        ("(sqlite3.DatabaseError) malformed [SQL: SELECT x]", "(sqlite3.DatabaseError) malformed"),
     ],
 )
 def test_credentials_are_cut_out(text, shown):

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import random
 import re
 import socket
 import sqlite3
@@ -23,12 +24,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import CONTRACT, digest, output, root, source
 from nbproof.notebook.progress import say
 
 PATIENCE = 20  # seconds that a notebook waits at its end for the server
 UNSENT = "unsent"  # the tag of a local run that a server should have and has not; its value names the server
 EXPLORATIONS = "explore"  # the experiment of notebooks that no stage runs
+ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"),
+             ("model_versions", "storage_location"), ("logged_models", "artifact_location"))  # in MLflow's own tables
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -37,6 +41,10 @@ SETTINGS = {
 }
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
+
+
+class Unusable(Refused):
+    """A store's database that cannot be read; the message says how it can again."""
 
 
 def address() -> str:
@@ -56,25 +64,69 @@ def settle() -> None:
 
 
 def client(store: str = ""):
-    """An MLflow client of the store at `store`, or at `address()`; it gives a server up after some 20 s."""
+    """An MLflow client of the store at `store`, or at `address()`; it gives a server up after some 20 s.
+
+    Unusable, with the cure, where the database of a store without a server cannot be used.
+    """
     settle()
     import mlflow
     from filelock import FileLock
+    from mlflow.exceptions import MlflowException
 
     store = store or address()
     if not store.startswith("sqlite:"):
         return mlflow.MlflowClient(store, store)
+    path = Path(urlsplit(store).path[1:])
     # The first client sets a new database up, and two of them at once would race in its first migration.
     with FileLock(root() / "mlflow.db.lock", timeout=120):
-        # MLflow would try for hours to open a file that cannot be opened
-        with contextlib.closing(sqlite3.connect(urlsplit(store).path[1:])) as database:
-            database.execute("PRAGMA schema_version")
-        return mlflow.MlflowClient(store, store)
+        try:
+            if not path.exists() or path.is_file() and not path.stat().st_size:
+                _make(path)
+            # MLflow would try for hours to open a file that cannot be opened
+            with contextlib.closing(sqlite3.connect(path)) as database, database:
+                database.execute("PRAGMA schema_version")
+                if store == local_address():
+                    _follow(database)
+            return mlflow.MlflowClient(store, store)
+        except (sqlite3.Error, MlflowException, OSError) as error:
+            raise Unusable(f"{path.name} {_cure(path, str(error))}") from None
+
+
+def _make(path: Path) -> None:
+    """A new database, made beside its place: one that a kill leaves half-made could never be opened again."""
+    import mlflow
+
+    for left in path.parent.glob(f"{path.name}.new-*"):
+        left.unlink()
+    beside = path.with_name(f"{path.name}.new-{uuid.uuid4().hex}")  # MLflow knows a database that it made by its name
+    mlflow.MlflowClient(f"sqlite:///{beside.as_posix()}")
+    os.replace(beside, path)
+
+
+def _follow(database: sqlite3.Connection) -> None:
+    """Let the addresses of artifacts, which are absolute in MLflow, follow a project that was moved or copied."""
+    here = (root() / "mlartifacts").as_uri()
+    known = {place for (place,) in database.execute("SELECT artifact_location FROM experiments")}
+    for old in (place for place in known if place and place.endswith("/mlartifacts") and place != here):
+        for table, column in ADDRESSES:
+            database.execute(f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                             (here, len(old) + 1, len(old), old))
+
+
+def _cure(path: Path, error: str) -> str:
+    """What is wrong with the database at `path`, and what to do."""
+    if "locked" in error:
+        return "is locked by another program: end that, then try again."
+    if "database schema" in error or "no such table" in error or "no such column" in error:
+        return ("is of another version of MLflow: a newer one needs that MLflow; an older one is brought up to date by "
+                f"`mlflow db upgrade sqlite:///{path.name}`, inside .venv, after a copy.")
+    return (f"cannot be read ({without_credentials(error)}): put a copy of it back, or move it away, and the next "
+            "command makes an empty one.")
 
 
 def without_credentials(text: str, length: int = 300) -> str:
-    """`text` on one line of at most `length` characters, with user and password cut out of every address in it."""
-    return " ".join(re.sub(r"://[^/\s]*@", "://", text).split())[:length]
+    """`text` on one line of at most `length` characters, without SQL, and without user and password in any address."""
+    return " ".join(re.sub(r"://[^/\s]*@", "://", text.partition("[SQL: ")[0]).split())[:length]
 
 
 def commit() -> str:
@@ -311,17 +363,18 @@ def _identity(row) -> tuple:
 
 
 def _log_inputs(client, run_id: str, inputs: list) -> None:
-    """Log the data of a run. Two runs that log the same new data at once race in MLflow: the later one tries again."""
+    """Log the data of a run. Runs that log the same new data at once race in MLflow: all but one try again."""
     from mlflow.exceptions import MlflowException
 
-    for attempt in range(5):
+    waits = [0.1 * 1.5**attempt for attempt in range(12)]  # 25 s in all
+    while True:
         try:
             client.log_inputs(run_id, datasets=inputs)
-            break
+            return
         except MlflowException as error:
-            if "unique constraint" not in str(error).lower() or attempt == 4:
+            if "unique constraint" not in str(error).lower() or not waits:
                 raise
-            time.sleep(0.1)
+            time.sleep(random.uniform(0, waits.pop(0)))  # a fixed time would let the same two meet again
 
 
 def _yaml(name: str) -> dict:

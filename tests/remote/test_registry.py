@@ -1,6 +1,7 @@
 """Which model is the registered champion, on servers of two ages, without a registry, and without a server."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_the_run_that_trained_the_model_holds_it_and_a_store_fails_no_run(here, 
     text = ask(said, 1.9)
     assert "does not give the champion" in text and "Answered by the champion, models/near." in text
     assert "secret" not in text
+
+
+def test_what_the_store_has_lost_comes_from_this_folder_again(here, said):
+    edit(here / "project.yaml", "data: data.source", "hooks: {better: judge:better}")
+    said(registry.promote, "far")
+    shutil.rmtree(here / "mlartifacts")
+    assert "Answered by the champion, models/far." in ask(said, 1.5), "the registered one, not the comparison's"
+    assert "near is the registered champion now (version 2, before: version 1)" in said(registry.promote)
+    shutil.rmtree(here / "mlartifacts")
+    assert "near is the registered champion already (version 2)" in said(registry.promote)
+    assert "Answered by the champion, version 2: near." in ask(said, 1.9)
+    assert "far is the registered champion now (version 1" in said(registry.promote, "far")
+    assert "Answered by the champion, version 1: far." in ask(said, 1.5)
 
 
 def test_without_a_registry_tags_of_runs_say_it(mlflow3, here, said, monkeypatch):
