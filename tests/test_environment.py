@@ -134,6 +134,22 @@ def test_a_set_up_that_was_killed_starts_over_when_its_uv_has_ended(folder):
     killed.stdout.close()
 
 
+def test_a_set_up_that_ended_while_python_made_the_environment_starts_over(folder):
+    killed = folder.start("setup")
+    assert killed.stdout.readline() == "Making .venv\n"
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    assert "Making .venv" in folder.call("setup") and folder.calls[-1].endswith("bin/python requirements.txt")
+
+
+def test_an_environment_that_lacks_pip_starts_over(folder):
+    """Debian without python3-venv leaves one behind."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder.root / ".venv")], check=True)
+    (folder.root / ".venv" / "held").write_text("begun\n")
+    assert "Making .venv" in folder.call("setup") and folder.call("setup") == ""
+
+
 def test_a_moved_folder_gets_a_new_environment(folder):
     folder.call("setup")
     folder.root = folder.root.rename(folder.root.with_name("moved"))

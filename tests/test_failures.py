@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,10 +13,13 @@ import nbformat
 import psutil
 import pytest
 from projects import WRITES, cells, command, nbproof
+from typer.testing import CliRunner
 
-from nbproof import run, stage, stages
+from nbproof import cli, remote, run, stage, stages
 from nbproof.notebook.errors import Refused
+from nbproof.stage import leaks
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets are POSIX's")
 LATER = "print('later')"
 
 
@@ -60,6 +64,42 @@ def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, c
     assert all(cell.execution_count is None and not cell.outputs for cell in executed.cells[4:])
     page = (single / "reports" / "x.html").read_text(encoding="utf-8")
     assert "Failed at cell 4." in page and "later\n" not in page
+
+
+def test_what_a_notebook_says_does_nothing_to_the_terminal(single, inside, monkeypatch, capsys):
+    own = ("from nbproof.notebook import progress\nprogress.say(message='going \\x1b[2Jon\\x07')",
+           "error = type('\\x1b[31mBad', (Exception,), {})  # \x1b[8m\n"
+           "raise error('\\x1b]0;title\\x07 \\0 \\x9b2J \\x1b[1mend')")
+    cells(single, *own)
+    assert executed_stage(inside(single), monkeypatch) == 1
+    said = "".join(capsys.readouterr())
+    assert "x: going on\n" in said and "Bad: ]0;title  2J end" in said
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
+@pytest.mark.parametrize("own", [
+    "import os\nprint('it is', os.environ['MLFLOW_TRACKING_PASSWORD'])",
+    "import os\nraise ValueError(os.environ['MLFLOW_TRACKING_PASSWORD'])"])
+def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, capsys, own):
+    cells(single, WRITES, own)
+    secret = 'zqx"ter\\2'
+    assert executed_stage(inside(single), monkeypatch, MLFLOW_TRACKING_PASSWORD=secret) == 1
+    assert capsys.readouterr().err == ("x: notebooks/x.ipynb failed at cell 5: its output shows the value of "
+                                       "MLFLOW_TRACKING_PASSWORD, so it is not kept\n")
+    assert "Failed at cell 5." in (single / "reports" / "x.html").read_text()
+    assert not [path for path in (single / "reports").iterdir() if "zqx" in path.read_text()]
+    assert {name for name in remote.SECRETS if leaks.NAMES.search(name)} == {
+        name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
+
+
+@posix
+def test_a_long_path_of_temporary_files(single, tmp_path):
+    """The kernel's sockets lie there, and a socket's path must be short."""
+    long = tmp_path / ("long" * 40)
+    long.mkdir()
+    done = nbproof(single, "stage", "x", TMPDIR=str(long))
+    assert done.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", done.stdout
+    assert not list(long.iterdir())
 
 
 def test_dvc_and_run_tell_the_failure(single):
@@ -203,7 +243,6 @@ from pathlib import Path
 for i in range(1000):
     Path(os.environ['NBPROOF_OUTPUT'], 'beat').write_text(str(i))
     time.sleep(0.1)"""
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen:
@@ -249,6 +288,36 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", again.stdout
+
+
+@posix
+def test_an_interrupt_while_the_champion_is_registered(finished):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        server = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nbproof", "promote"], cwd=finished, env=os.environ | server,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=as_from_a_terminal)
+        silent.accept()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "Interrupted.\n" and process.returncode == 130
+
+
+@posix
+def test_a_reader_that_ends_early_is_no_error(single):
+    """As in `nbproof secrets | head`."""
+    done = command(single, "bash", "-c", f"{sys.executable} -m nbproof secrets | true")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["promote"], ["remote"], ["predict", "table.csv"], ["ui"]])
+def test_no_command_prints_the_password_of_a_stores_address(finished, inside, monkeypatch, words):
+    (inside(finished) / "table.csv").write_text("case\n1\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "weird://user:pass-word@host")
+    done = CliRunner().invoke(cli.app, words)
+    said = f"{done.output} {done.exception}"
+    assert "weird://host" in said and "pass-word" not in said
+    assert done.exception is None or isinstance(done.exception, SystemExit | Refused), said
 
 
 @posix

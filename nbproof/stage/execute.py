@@ -29,7 +29,8 @@ from nbproof.stage.source import KERNEL, strip
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell timeout ends; both
 # match the same. It is private, and there is no public way to change it.
 nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -84,7 +85,9 @@ class StageEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, record, environment, cell_timeout, **_):
-        with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        # A socket's path has at most 104 characters, on some systems: beyond, the kernel would not answer.
+        place = "/tmp" if os.name != "nt" and len(tempfile.gettempdir()) > 75 else None
+        with tempfile.TemporaryDirectory(prefix="kernel-", dir=place) as folder:
             client = EveryCellClient(
                 nb_man, timeout=cell_timeout, startup_timeout=120, record_timing=False, coalesce_streams=True,
                 force_raise_errors=True, skip_cells_with_tag="", kernel_name=kernel_name,
@@ -172,7 +175,7 @@ def print_event(name: str, event: dict) -> None:
         parts = [f"{event['unit']} {event['step']}/{event['steps']}", *metrics, f"{event['seconds']:.1f} s"]
     else:
         parts = [event["message"]] if "message" in event else [f"{key} {value}" for key, value in event.items()]
-    print(f"{name}:", "  ".join(parts), flush=True)
+    print(f"{name}:", _plain("  ".join(parts)), flush=True)
 
 
 def _follow(path: Path, ended: threading.Event, on_event: Callable[[dict], None]) -> None:
@@ -193,15 +196,20 @@ def _follow(path: Path, ended: threading.Event, on_event: Callable[[dict], None]
                 on_event(event)
 
 
+def _plain(text: str) -> str:
+    """`text` without what does something to a terminal."""
+    return "".join(each for each in ANSI.sub("", text) if each.isprintable() or each == "\n")
+
+
 def _line(text: str) -> str:
-    return " ".join(text.split())[:1000]
+    return _plain(" ".join(text.split()))[:1000]
 
 
 def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:
     """Show in the notebook which cell failed: its error among its outputs, no trace of a run in later cells."""
     cell = notebook.cells[reached]
     if isinstance(error, CellExecutionError):
-        name, reason = error.ename, ANSI.sub("", error.evalue)
+        name, reason = _line(error.ename), error.evalue
     else:
         name, reason = type(error).__name__, str(error) or "the kernel gave no answer"
     if name == "DeadKernelError":
@@ -213,7 +221,7 @@ def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Fa
         if later.cell_type == "code":
             later.outputs, later.execution_count = [], None
     written = cell.source.strip().splitlines()
-    failure = Failure(reached + 1, written[0][:60] if written else "empty", name, reason)
+    failure = Failure(reached + 1, _line(written[0])[:60] if written else "empty", name, reason)
     notebook.metadata.failure = {"cell": failure.cell, "error": name, "reason": reason}
     return failure
 
