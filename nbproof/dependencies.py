@@ -46,7 +46,7 @@ def needed(notebook: Path) -> set[str]:
         if cell["cell_type"] == "code":
             _follow(_imports(_python(source.code(cell))), notebook.parent, found)
         elif cell["cell_type"] == "markdown":
-            found.update(_pictures(source.code(cell), notebook.parent))
+            found.update(_pictures(source.code(cell), notebook))
     if PACKAGE.parent == root():  # the project is nbproof's own home: how a stage runs is no pin but a folder
         found.add(PACKAGE / "stage")
     elif load().pins:
@@ -102,9 +102,14 @@ def _module(place: Path, name: str) -> set[Path]:
     return {file for file in files if file.is_relative_to(root())}
 
 
-def _pictures(markdown: str, folder: Path) -> Iterator[Path]:
+def _pictures(markdown: str, notebook: Path) -> Iterator[Path]:
     """Pictures beside the notebooks that a text shows."""
     for match in PICTURE.finditer(markdown):
-        path = (folder / (match[1] or match[2])).resolve()
+        if ":" in (name := match[1] or match[2]):  # an address, or the picture itself
+            continue
+        path = (notebook.parent / name).resolve()
+        if path.is_dir():
+            shown = notebook.relative_to(root()).as_posix()
+            raise Refused(f"{shown} shows {name} as a picture, and that is a folder: name a file.")
         if path.is_file() and path.is_relative_to(root()):
             yield path

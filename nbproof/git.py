@@ -5,6 +5,7 @@
 notebook; nbstripout's would not, and takes a second for each.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,10 +55,19 @@ def refresh(notebook: Path) -> None:
         _git("add", name)
 
 
+def restore(files: set[Path]) -> None:
+    """Bring back those of the project's `files` that only git has: DVC would write other ones in their place."""
+    for file in files:
+        if not (root() / file).exists():
+            _git("checkout", "--", file.as_posix())
+
+
 def _is_ours(value: str) -> bool:
     return any(f"-m {program}" in value for program in ("nbproof.stage.source", "nbdime.vcs.git"))
 
 
 def _git(*words: str) -> str:
-    """What git says in the project, empty if it refuses."""
+    """What git says in the project, empty if it refuses or is not installed."""
+    if not shutil.which("git"):
+        return ""
     return subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True).stdout.strip()

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import io
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
@@ -23,7 +25,7 @@ from nbproof.registry import promote_once
 from nbproof.stage import parameters, source
 from nbproof.stages import Stage
 from nbproof.sweep import space
-from nbproof.verify import heal_cache, heal_run_cache
+from nbproof.verify import heal_cache, heal_lock, heal_run_cache, is_right
 
 WORDS_OF_DVC = ("Running stage ", "> ", "Generating lock file ", "Updating lock file ", "Use `dvc push`", "\tgit add ",
                 "To track the changes ", "To enable auto staging", "\tdvc config core.autostage ")
@@ -49,11 +51,13 @@ def run(jobs: int, force: bool, remedy: bool = True) -> int:
 def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
     """`taken` are the remedies that this run has taken, parameter and words, or None where it may take none."""
     started = time.monotonic()
+    heal_lock()
     committed.announce()
     with stages.opened(root()) as repo:
         found = stages.read(repo)
         check_all(found)
-        forget_removed(found)
+        git.restore({Path(out.path).with_name(".gitignore") for stage in found.values() for out in stage.outputs})
+        forget_removed(repo, found)
         healed = heal_cache(repo)
         changed = set(found) if force else with_downstream(set(repo.status()), found)
         if changed and not force:
@@ -112,7 +116,7 @@ def with_downstream(names: set[str], found: dict[str, Stage]) -> set[str]:
     return reached
 
 
-def forget_removed(found: dict[str, Stage]) -> None:
+def forget_removed(repo: Repo, found: dict[str, Stage]) -> None:
     """Take stages that dvc.yaml no longer has out of dvc.lock, and their results off the disk: nothing reads them."""
     lock = root() / "dvc.lock"
     recorded = _recorded(lock)
@@ -120,8 +124,8 @@ def forget_removed(found: dict[str, Stage]) -> None:
     kept = [out.path for stage in found.values() for out in stage.outputs]
     for name in removed:
         for out in recorded[name].get("outs", []):
-            if _is_result(out["path"]) and not any(f"{each}/".startswith(f"{out['path']}/") for each in kept):
-                _delete(root() / out["path"])
+            if not any(f"{each}/".startswith(f"{out['path']}/") for each in kept):
+                _delete(repo, out["path"], str(out.get("md5")))
         print(f"{name.rpartition('@')[2]} is no longer in dvc.yaml or params.yaml: its results are removed from the "
               "folder (DVC's cache and git keep them).", flush=True)
     if removed:
@@ -137,14 +141,20 @@ def _is_result(path: str) -> bool:
     return len(parts) > 1 and parts[0] in OUTPUTS and ".." not in parts and inside
 
 
-def _delete(path: Path) -> None:
-    """Remove a file, or a folder with the files in it; a link, not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        for each in path.iterdir():
-            _delete(each)
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+def _delete(repo: Repo, name: str, md5: str) -> None:
+    """Remove a result that is still what the lock records; of a folder each such file, and then what is empty."""
+    path, listed = root() / name, Path(repo.cache.local.oid_to_path(md5))
+    if not _is_result(name):
+        return
+    if not md5.endswith(".dir"):
+        if path.is_file() and is_right(path, md5):
+            path.unlink()
+    elif path.is_dir() and not path.is_symlink() and listed.is_file() and is_right(listed, md5):
+        for each in json.loads(listed.read_text(encoding="utf-8")):
+            _delete(repo, f"{name}/{each['relpath']}", each["md5"])
+        for folder in sorted([path, *filter(Path.is_dir, path.rglob("*"))], reverse=True):
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _recorded(lock: Path) -> dict:

@@ -9,8 +9,10 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
+from nbproof.notebook import parameters
 from nbproof.notebook.errors import Refused
 
 PLOT_KEYS = ("x", "y", "template", "title")
@@ -42,11 +44,16 @@ class Stage:
 @contextlib.contextmanager
 def opened(root: Path) -> Iterator[Repo]:
     """DVC's view of the project at `root`; whatever DVC or the machine refuses becomes one sentence."""
+    if (root / "params.yaml").exists():
+        parameters.read()  # DVC does not say what is wrong with it in each case
     try:
         with Repo(str(root)) as repo:
             yield repo
     except LockError:
         raise Refused("Another DVC command is at work in this folder: wait for it to end, then run again.") from None
+    except SCMError:
+        raise Refused("DVC needs a git repository, and this folder is in none (a ZIP download, say): git init makes "
+                      "one, then run again.") from None
     except DvcException as error:
         raise Refused(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
     except (OSError, sqlite3.Error) as error:

@@ -79,8 +79,8 @@ def project(folder: Path, **texts: str) -> Path:
     kept = {"project_yaml": "name: tiny\nmetric: {key: error, goal: min}\n", "params_yaml": "{}\n"}
     for name, text in (kept | texts).items():
         (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
-    (folder / ".gitignore").write_text("__pycache__/\n/scratch/\n/mlflow.db*\n/mlartifacts/\n")
-    (folder / ".dvcignore").write_text("__pycache__\n.gitignore\n.*.ipynb.*\n.*.html.*\n")
+    for ignored in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / "nbproof" / "template" / ignored, folder)
     commit(folder, "init", "-q")
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
     return folder

@@ -66,12 +66,19 @@ def test_a_notebook_in_a_folder_sees_what_lies_beside_it(place):
     ("![](<map.png>)", {"notebooks/map.png"}),
     ("![](none.png) ![](https://example.org/map.png) ![](attachment:map.png) ![](../../../etc/hostname)", set()),
     ("[no picture](map.png)", set()),
+    (f"<img src='data:image/png;base64,{'A' * 5000}'>", set()),
 ])
 def test_pictures(place, markdown, expected):
     for name in ("map.png", "notebooks/map.png"):
         (place / name).touch()
     assert needed(place, f"#!{markdown}") == expected
     assert needed(place, f"print('''{markdown}''')") == set()
+
+
+def test_a_folder_as_a_picture_is_refused_before_anything_runs(place):
+    (place / "notebooks" / "maps").mkdir()
+    with pytest.raises(Refused, match="^notebooks/x.ipynb shows maps as a picture, and that is a folder: "):
+        needed(place, "#!![](maps)")
 
 
 def test_pins_of_the_project(place):

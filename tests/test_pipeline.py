@@ -1,6 +1,8 @@
 """Whole runs of a tiny project: what runs, what does not, and that the same sources give the same bytes."""
 
+import hashlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 from projects import (
     NOT_COPIED,
     command,
+    commit,
     edit_params,
     edit_yaml,
     model_notebook,
@@ -19,8 +22,9 @@ from projects import (
     stages_run,
     tiny,
 )
+from typer.testing import CliRunner
 
-from nbproof import run, stages
+from nbproof import cli, run, stages
 from nbproof.notebook import files
 from nbproof.notebook.errors import Refused
 
@@ -72,6 +76,22 @@ def test_nothing_to_do_after_what_editors_save_and_what_no_stage_needs(finished)
     assert command(finished, "git", "status", "--short").stdout == " M notebooks/tiny/play.py\n"
     repro = command(finished, "dvc", "repro")
     assert repro.returncode == 0 and "Running stage" not in repro.stdout, repro.stdout
+
+
+def test_what_a_kill_leaves_beside_results_is_no_change(finished):
+    """Outputs are written as .NAME.PROCESS, then renamed."""
+    for name in ("models/.near.4711/MLmodel", "models/.near.csv.4711", "data/table/.5.csv.4711"):
+        (finished / name).parent.mkdir(exist_ok=True)
+        (finished / name).touch()
+    assert command(finished, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    assert command(finished, "git", "status", "--short").stdout == ""
+
+
+@pytest.mark.parametrize("value, told", [("9" * 5000, "Exceeds the limit"), ("[" * 2000 + "]" * 2000, "too deep")])
+def test_parameters_that_no_parser_takes(single, inside, value, told):
+    (inside(single) / "params.yaml").write_text(f"models:\n  x: {{n: {value}}}\n")
+    with pytest.raises(Refused, match=f"^params.yaml is not valid YAML: .*{told}"), stages.opened(single):
+        pass
 
 
 def test_a_changed_parameter_and_back(finished):
@@ -242,27 +262,97 @@ def test_what_was_made_with_other_parameters_is_said_and_not_promoted(finished, 
 
 
 def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside, tmp_path):
-    """A dvc.lock may come from anywhere: only what lies in a folder of results is a result."""
+    """A dvc.lock may come from anywhere: only what lies in a folder of results, with the recorded bytes, is one."""
     inside(finished)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
     (finished / "data" / "link").symlink_to(outside)
-    (finished / "data" / "old").mkdir()
-    (finished / "data" / "old" / "a.txt").touch()
+    (finished / "data" / "mine.txt").write_text("of a person")
+    (finished / "data" / "old.txt").write_text("of a stage")
     paths = ["params.yaml", "notebooks/near.ipynb", ".git/config", "data/../params.yaml", "data/link/kept", "data/link",
-             str(outside / "kept"), "../outside/kept", "data/table", "data/old", "data/never", "data", ""]
+             str(outside / "kept"), "../outside/kept", "data/table", "data/mine.txt", "data/never", "data", ""]
     outs = [{"path": path, "md5": "0" * 32} for path in paths]
+    outs += [{"path": "data/old.txt", "md5": hashlib.md5(b"of a stage").hexdigest()}, {"path": "data/link/bare"}]
     edit_yaml(finished / "dvc.lock", lambda content: content["stages"].update(gone={"cmd": "x", "outs": outs}))
     before = results(finished)
     with stages.opened(finished) as repo:
-        run.forget_removed(stages.read(repo))
+        run.forget_removed(repo, stages.read(repo))
     assert all((finished / name).exists() for name in ("params.yaml", "notebooks/near.ipynb", ".git/config"))
-    assert (outside / "kept").exists() and not (finished / "data" / "old").exists()
-    del before["data/old/a.txt"]
+    assert (outside / "kept").exists() and not (finished / "data" / "old.txt").exists()
+    del before["data/old.txt"]
     assert {name: content for name, content in results(finished).items() if "link" not in name} == {
         name: content for name, content in before.items() if "link" not in name}
     assert "gone" not in (finished / "dvc.lock").read_text()
+
+
+def test_a_removed_stage_whose_output_is_a_folder(finished):
+    """What a person put into it stays."""
+    shutil.copy(finished / "data" / "table" / "5.csv", finished / "data" / "table" / "mine.csv")
+    (finished / "data" / "table" / "3.csv").write_text("changed")
+    edit_yaml(finished / "dvc.lock", lambda content: content["stages"].update(gone=content["stages"].pop("data")))
+    edit_yaml(finished / "dvc.yaml", lambda content: content.update(stages={
+        "keep": {"cmd": "true", "deps": ["pins.txt"]}, "compare": {"cmd": "true", "deps": ["pins.txt"]}}))
+    done = nbproof(finished, "run")
+    assert "gone is no longer in dvc.yaml" in done.stdout, done.stdout
+    assert sorted(path.name for path in (finished / "data" / "table").iterdir()) == ["3.csv", "mine.csv"]
+    assert not (finished / "models" / "near").exists() and not (finished / "metrics" / "near.json").exists()
+
+
+def test_a_folder_of_results_that_was_deleted(finished):
+    """DVC would write a list of its own of what git ignores there."""
+    (finished / "reports" / ".gitignore").write_text("*\n!.gitignore\n")
+    commit(finished)
+    before = results(finished)
+    shutil.rmtree(finished / "reports")
+    assert nbproof(finished, "run").returncode == 0 and results(finished) == before
+    assert command(finished, "git", "status", "--short").stdout == ""
+
+
+def test_without_git_results_are_made_and_registered(finished, tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sh", "cat", "wc", "python", "nbproof"):
+        (programs / name).symlink_to(shutil.which(name))
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished, "run", PATH=str(programs))
+    assert done.returncode == 0 and "Done in " in done.stdout and "system refused" not in done.stdout, done.stdout
+    assert "near is the registered champion now" in done.stdout
+    done = nbproof(finished, "git", PATH=str(programs))
+    assert done.returncode == 2 and "in no git repository" in done.stdout
+
+
+def test_a_download_without_a_repository_is_told_the_remedy(finished):
+    shutil.rmtree(finished / ".git")
+    done = nbproof(finished, "run")
+    assert done.returncode == 2 and "git init makes one, then run again.\n" in done.stdout
+    subprocess.run(["git", "init", "-q"], cwd=finished, check=True)
+    assert "Everything is up to date." in nbproof(finished, "run").stdout
+
+
+def test_no_command_writes_outside_of_what_git_ignores(finished, inside):
+    """Called in a folder of the project; MLflow, for example, would put mlruns/ there."""
+    (finished / "notebooks" / "table.csv").write_text("case\n1\n")
+    commit(finished)
+    inside(finished / "notebooks")
+    for words in (["verify"], ["report"], ["promote", "near"], ["predict", "table.csv"], ["sync"], ["remote"],
+                  ["adopt", "--yes"], ["secrets"], ["git"], ["git", "--remove"]):
+        done = CliRunner().invoke(cli.app, words)
+        assert done.exception is None or isinstance(done.exception, SystemExit | Refused), done.exception
+        assert command(finished, "git", "status", "--porcelain").stdout == "", words
+    ignored = command(finished, "git", "status", "--porcelain", "--ignored").stdout.splitlines()
+    known = r"!! (\.dvc/|data/|models/|reports/|mlartifacts/|mlflow\.db|.*__pycache__/)"
+    assert [line for line in ignored if not re.match(known, line)] == []
+
+
+@pytest.mark.parametrize("torn", ["", '{"write": {"a'])
+def test_a_torn_list_of_readers_and_writers(finished, torn):
+    """Of DVC's; a kill leaves it in part."""
+    (finished / ".dvc" / "tmp" / "rwlock").write_text(torn)
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    assert "JSON structure is corrupted" in command(finished, "dvc", "repro", "-s", "train@near").stdout
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"near", "compare"}, done.stdout
 
 
 def test_every_cell_gives_its_output_again_and_a_changed_number_is_found(finished):

@@ -29,6 +29,16 @@ def test_only_the_source_stays(executed):
     assert source.strip(copy.deepcopy(stripped)) == stripped
 
 
+def test_what_people_and_other_tools_say_of_cells_stays(executed):
+    """Slides, ids of other tools, collapsed cells; not the times and states that running leaves there."""
+    kept = {"slideshow": {"slide_type": "slide"}, "collapsed": True, "id": "of Colab", "vscode": {"languageId": "sql"}}
+    executed.cells[0].metadata = nbformat.from_dict({**kept, "tags": [], "executionInfo": {"elapsed": 3}})
+    executed.metadata["rise"] = {"scroll": True}
+    stripped = source.strip(copy.deepcopy(executed))
+    assert stripped.cells[0].metadata == kept
+    assert stripped.metadata == {"kernelspec": source.KERNEL, "rise": {"scroll": True}}
+
+
 def test_files_are_written_only_where_something_changes(executed, tmp_path):
     path = tmp_path / "x.ipynb"
     nbformat.write(executed, path)

@@ -61,7 +61,9 @@ MISSING = "missing (dvc checkout, dvc pull or make run brings it back)"
 @pytest.mark.parametrize("change, said", [
     (lambda place: (place / "models/near.csv").write_text("x"), f"models/near.csv: {BYTES.format('models/near.csv')}"),
     (lambda place: (place / "metrics/far.json").write_text("{}"),
-     f"metrics/far.json: {BYTES.format('metrics/far.json')}"),
+     "metrics/far.json: its bytes are not those that dvc.lock records (git checkout metrics/far.json, or make run)"),
+    (lambda place: (place / "metrics/far.json").unlink(),
+     "metrics/far.json: missing (git checkout or make run brings it back)"),
     (lambda place: (place / "reports/far.html").unlink(), f"reports/far.html: {MISSING}"),
     (lambda place: (place / "data/table/5.csv").write_text("x"), f"data/table/5.csv: {BYTES.format('data/table')}"),
     (lambda place: (place / "data/table/5.csv").unlink(), f"data/table/5.csv: {MISSING}"),
@@ -80,15 +82,45 @@ def test_what_is_damaged_is_named(place, capsys, change, said):
     assert verified(capsys) == (1, [said])
 
 
-def test_a_flipped_byte_of_the_same_size_and_time(place, capsys):
-    """DVC's own `dvc status` looks at size and time only."""
-    path = place / "data" / "table" / "5.csv"
-    assert command(place, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
-    times = path.stat()
+def flip(path: Path) -> None:
+    """Change the last byte but one; size and time stay as they were."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[-2] ^= 1
     path.chmod(0o644)
-    path.write_bytes(path.read_bytes().replace(b"4,1", b"4,2"))
+    path.write_bytes(content)
+    path.chmod(times.st_mode)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert verified(capsys) == (1, [f"data/table/5.csv: {BYTES.format('data/table')}"])
+
+
+@pytest.mark.parametrize("name, words", [
+    ("data/table/5.csv", ["dvc", "checkout", "--force", "data/table"]),
+    ("data/table/5.csv", ["nbproof", "run"]),
+    ("metrics/far.json", ["git", "checkout", "metrics/far.json"]),
+    ("metrics/far.json", ["nbproof", "run"]),
+])
+def test_a_flipped_byte_of_the_same_size_and_time(place, capsys, name, words):
+    """DVC's own `dvc status` looks at size and time only; what verify advises puts it right."""
+    before, output = results(place), "data/table" if name.startswith("data/table") else name
+    assert command(place, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+    flip(place / name)
+    advice = BYTES.format(output)
+    advice = advice if output == "data/table" else advice.replace("dvc checkout --force", "git checkout")
+    assert verified(capsys) == (1, [f"{name}: {advice}"])
+    done = command(place, *words)
+    assert done.returncode == 0 and results(place) == before, done.stdout
+    assert verified(capsys)[0] == 0
+
+
+def test_a_run_reads_no_cached_file_twice_and_verify_reads_all(place, capsys):
+    """A run trusts size and time, as DVC does; verify does not, and its advice holds."""
+    assert healed(place) == []
+    copy = cached(place, "models/near.csv")
+    whole = copy.read_bytes()
+    flip(copy)
+    assert healed(place) == []
+    assert verified(capsys) == (1, ["models/near.csv: its copy in DVC's cache is damaged (make run replaces it)"])
+    assert "the file itself is whole and took its place" in nbproof(place, "run").stdout
+    assert copy.read_bytes() == whole and verified(capsys)[0] == 0
 
 
 def test_what_was_never_made(place, capsys):

@@ -15,9 +15,12 @@ def read() -> dict:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refused("params.yaml is not there: take it from git again (git checkout params.yaml).") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise Refused("params.yaml is not valid YAML: it is nested too deep.") from None
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
         place = getattr(error, "problem_mark", None)
         reason = f"{error.problem} in line {place.line + 1}, column {place.column + 1}" if place else str(error)
+        reason = reason.partition(";")[0]
         raise Refused(f"params.yaml is not valid YAML: {' '.join(reason.split())}.") from None
     if not isinstance(values, dict):
         raise Refused(f"params.yaml must hold sections such as data: and models:, found {values!r}.")

@@ -130,8 +130,11 @@ def without_credentials(text: str, length: int = 300) -> str:
 
 
 def commit() -> str:
-    """The commit that the project stands on, `unknown` outside git."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True)
+    """The commit that the project stands on, `unknown` outside git or without it."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
     return asked.stdout.strip() if asked.returncode == 0 else "unknown"
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import write_whole
 
+# What a run or an editor notes beside the source: times, versions, states of outputs. All other metadata is source.
+NOTED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic", "execution", "executionInfo",
+         "ExecuteTime", "outputId", "scrolled", "trusted"}
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -44,16 +47,19 @@ def code(cell: dict) -> str:
 
 
 def strip(notebook: dict) -> dict:
-    """Take outputs, counts and editors' own notes out of `notebook` (a node or plain JSON), in place."""
-    notebook["metadata"] = {"kernelspec": dict(KERNEL)}
+    """Take outputs, counts and what is NOTED out of `notebook` (a node or plain JSON), in place."""
+    notebook["metadata"] = _source_of(notebook["metadata"]) | {"kernelspec": dict(KERNEL)}
     notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
     for number, cell in enumerate(notebook["cells"], start=1):
-        tags = cell["metadata"].get("tags")
-        cell["metadata"] = {"tags": tags} if tags else {}
+        cell["metadata"] = _source_of(cell["metadata"])
         cell.setdefault("id", f"cell-{number}")
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
     return notebook
+
+
+def _source_of(metadata: dict) -> dict:
+    return {key: value for key, value in metadata.items() if key not in NOTED and (key, value) != ("tags", [])}
 
 
 def text(notebook: dict) -> str:
