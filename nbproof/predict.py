@@ -80,7 +80,7 @@ def _loaded(source: str):
         raise Refused("The champion's format (a pickle, say) runs code when it is loaded, so it was not loaded; where "
                       f"you trust who made it, write pickle: true in {project.CONTRACT}.") from None
     except ImportError as error:
-        raise Refused(f"The champion needs what is not installed here: {error}. Its requirements.txt says what.") from None
+        raise Refused(f"The champion needs a library that is not installed here: {error}.") from None
     if model.metadata.signature is None:
         raise Refused("The champion has no signature, which says what it can be asked: train it with one.")
     return model
