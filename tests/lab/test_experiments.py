@@ -26,8 +26,7 @@ def test_queued_experiments_run_beside_the_workspace_and_one_is_applied(project)
         time.sleep(2)
     assert project.git("status", "--porcelain") == "", "the workspace was left alone"
     table = csv.DictReader(project.dvc("exp", "show", "--csv").splitlines())
-    key = "params.yaml:models.logistic.strength"
-    name = next(row["Experiment"] for row in table if row["Experiment"] and row[key] == "0.03")
+    name = next(row["Experiment"] for row in table if row["Experiment"] and row["models.logistic.strength"] == "0.03")
     project.dvc("exp", "apply", name)
     assert "strength: 0.03" in (project.root / "params.yaml").read_text(encoding="utf-8")
     assert "up to date" in project.dvc("status"), "its results came with it"

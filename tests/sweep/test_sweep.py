@@ -7,32 +7,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from cluster import cluster
 from tiny import CELLS, PARAMETERS, Project
 
 SLOW = PARAMETERS.replace("pause: 0.0", "pause: 0.3")
-
-
-def left() -> set[int]:
-    """Nodes and workers of Ray, and kernels, on this machine."""
-    ours = ("raylet/raylet", "gcs_server", "ray::Trials", "ray::IDLE", "nbproof.stage.kernel")
-    return {
-        each.pid
-        for each in psutil.process_iter(["cmdline"])
-        if any(word in " ".join(each.info["cmdline"] or []) for word in ours)
-    }
-
-
-def gone(before: set[int]) -> None:
-    ends = time.monotonic() + 60
-    while left() - before:
-        assert time.monotonic() < ends, left() - before
-        time.sleep(0.5)
 
 
 def until_ended(trials: int, process: subprocess.Popen) -> None:
@@ -56,7 +37,7 @@ def once_each(project: Project, number: int = 6) -> list[dict]:
 
 
 def test_less_is_better_and_the_best_gives_its_number_again(project):
-    tracked, before = project.call("git", "status", "--porcelain"), left()
+    tracked = project.call("git", "status", "--porcelain")
     said = project.nbproof("sweep", "fit")
     rows = once_each(project)
     done = [row for row in rows if row["state"] == "done"]
@@ -67,7 +48,7 @@ def test_less_is_better_and_the_best_gives_its_number_again(project):
     note = json.loads((project.sweep / "best.json").read_text())
     assert note == {"model": "fit", "run_id": best["run_id"], "loss": float(best["loss"])}
     assert json.loads(best["sizes"]) in ([1], [1, 2])
-    assert project.call("git", "status", "--porcelain") == tracked and left() <= before
+    assert project.call("git", "status", "--porcelain") == tracked and not project.processes()
     page = (project.root / "reports/sweep-fit.html").read_text(encoding="utf-8")
     assert "Which values go together?" in page and "6 trials" in page and "failure" not in page
     assert "is finished" in project.nbproof("sweep", "fit")
@@ -106,19 +87,18 @@ def test_a_dead_tracking_server_is_said(project):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_was_ended_goes_on_where_it_was(number, project):
     project.write(parameters=SLOW)
-    before = left()
     process = project.start("sweep", "fit")
     until_ended(2, process)
     os.kill(process.pid, number)
     rest = process.communicate(timeout=120)[0]
-    gone(before)
+    project.gone()
     if number == signal.SIGINT:
         assert process.returncode == 130 and "Stopped. What was finished is kept" in rest and "Traceback" not in rest
     ended = {run.info.run_id for run in project.trials() if run.data.tags.get("result")}
     assert "Going on with the sweep of fit" in project.nbproof("sweep", "fit")
     rows = once_each(project)
     assert len(ended) >= 2 and ended <= {row["run_id"] for row in rows}, "what was finished is not done again"
-    gone(before)
+    project.gone()
     assert not list(Path(tempfile.gettempdir()).glob("nbproof-*/*-*-*")), "no file of a dead trial stays"
 
 
@@ -127,7 +107,6 @@ def test_a_tracking_server_that_dies_in_the_middle_is_said_and_nothing_lost(proj
     import servers
 
     project.write(parameters=SLOW)
-    before = left()
     account = {"MLFLOW_TRACKING_USERNAME": servers.USER, "MLFLOW_TRACKING_PASSWORD": servers.PASSWORD}
     for name, value in account.items():
         monkeypatch.setenv(name, value)
@@ -139,7 +118,7 @@ def test_a_tracking_server_that_dies_in_the_middle_is_said_and_nothing_lost(proj
         rest = process.communicate(timeout=200)[0]
         assert process.returncode == 2 and "The sweep stopped, because a trial could not be kept" in rest, rest
         assert servers.PASSWORD not in rest and "Traceback" not in rest
-        gone(before)
+        project.gone()
         proxy.trouble = ""
         assert "Going on with the sweep of fit" in tracked.nbproof("sweep", "fit")
         assert {row["state"] for row in once_each(tracked)} <= {"done", "stopped early"}
@@ -161,7 +140,7 @@ def small_disk(tmp_path):
 @pytest.mark.long
 def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
     project.write(parameters=SLOW)
-    before, filler = left(), small_disk / "filler"
+    filler = small_disk / "filler"
     copy = Project(Path(shutil.copytree(project.root, small_disk / "project")))
     process = copy.start("sweep", "fit")
     until_ended(2, process)
@@ -170,7 +149,7 @@ def test_a_full_disk_is_said_and_the_finished_trials_kept(project, small_disk):
             file.write(bytes(1 << 16))
     rest = process.communicate(timeout=300)[0]
     assert process.returncode == 2 and "What was finished is kept" in rest and "Traceback" not in rest, rest
-    gone(before)
+    copy.gone()
     filler.unlink()
     assert "Going on with the sweep of fit" in copy.nbproof("sweep", "fit")
     assert {row["state"] for row in once_each(copy)} <= {"done", "stopped early"}

@@ -1,14 +1,17 @@
 """A tiny project for sweeps: one data file, one notebook that needs only numpy and says how far it is."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
+import psutil
 
 from nbproof.stage import source
 
@@ -72,7 +75,8 @@ class Project:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
         self.root = root
-        self.variables = clean | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"} | variables
+        ours = {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", "TINY": str(root)}
+        self.variables = clean | ours | variables
 
     def call(self, *command: str, code: int | None = 0, **variables: str) -> str:
         """What the command said; `code` is the exit status that it must have."""
@@ -90,6 +94,22 @@ class Project:
             ["nbproof", *arguments], cwd=self.root, env=self.variables | variables, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+    def processes(self) -> set[int]:
+        """All processes that its commands have started, directly or not, and that have not ended."""
+        found = set()
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("TINY") == str(self.root) and each.status() != psutil.STATUS_ZOMBIE:
+                    found.add(each.pid)
+        return found
+
+    def gone(self) -> None:
+        """Nothing of it is at work any more, or ends within a minute."""
+        ends = time.monotonic() + 60
+        while left := self.processes():
+            assert time.monotonic() < ends, left
+            time.sleep(0.5)
 
     @property
     def sweep(self) -> Path:
