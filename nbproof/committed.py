@@ -1,6 +1,7 @@
 """Whether the results are those of the commit, and if not, why: parameters, code, or another arithmetic."""
 
 import json
+import shutil
 import subprocess
 
 from ruamel.yaml import YAML
@@ -78,9 +79,11 @@ def _numbers(short: str, commit: str) -> dict[str, float]:
 
 
 def _text(path: str, commit: str = "") -> str:
-    """A file of the project, or of `commit`; empty where it is not there."""
+    """A file of the project, or of `commit`; empty where it is not there, or git is not installed."""
     if not commit:
         return (root() / path).read_text(encoding="utf-8") if (root() / path).exists() else ""
+    if not shutil.which("git"):
+        return ""
     asked = subprocess.run(["git", "show", f"{commit}:./{path}"], cwd=root(), capture_output=True)
     return asked.stdout.decode() if asked.returncode == 0 else ""
 

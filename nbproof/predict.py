@@ -57,7 +57,7 @@ def _champion():
     folder = entry and is_here(entry)
     compared = root() / "metrics" / f"{project.load().compare}.json"
     if not folder and compared.exists():
-        folder = root() / "models" / json.loads(compared.read_text(encoding="utf-8")).get("champion", "")
+        folder = root() / "models" / json.loads(compared.read_text(encoding="utf-8")).get("champion", "none")
     if not folder or not folder.is_dir():
         raise Refused(f"{reason}; nbproof run (or nbproof promote) registers one.")
     print(f"{reason}. models/{folder.name} of this folder is asked instead.", file=sys.stderr)
