@@ -34,6 +34,9 @@ def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
         return folder
 
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"):
+        monkeypatch.setenv(name, "")  # MLflow sets them: they are as they were after the test
+        monkeypatch.delenv(name)
     yield enter
     for known in (files.root, contract.load):
         known.cache_clear()
