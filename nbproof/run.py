@@ -17,7 +17,7 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from nbproof import committed, dependencies, git, project, stages, sync
+from nbproof import committed, dependencies, git, index, project, stages, sync
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
@@ -75,11 +75,15 @@ def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
         print(f"Failed: {names}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
         for reason in failed.values():
             print(reason, file=sys.stderr)
+        index.write(found, with_downstream(set(failed), found) - set(failed))
         return 1
-    done = f"Done in {time.monotonic() - started:.0f} s." if changed else "Everything is up to date."
-    judge = project.load().compare
-    print(f"{done} The result: {f'reports/{judge}.html' if judge else 'reports/'}", flush=True)
+    if changed:
+        print(index.table(found), flush=True)
     promote_once()
+    if changed or not index.is_current():
+        index.write(found, set())
+    done = f"Done in {time.monotonic() - started:.0f} s." if changed else "Everything is up to date."
+    print(f"{done} The result: {index.PLACE}", flush=True)
     if sync.waiting():
         print("The tracking server has not taken all runs yet: make sync sends the rest.")
     for sentence in [*committed.compared(found), *(taken or {}).values()]:

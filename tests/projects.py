@@ -55,10 +55,11 @@ def edit_params(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Every result file of a project with its bytes."""
+    """Every result file of a project with its bytes; the index and its links are none."""
     files = [path for name in ("data", "models", "metrics", "reports") for path in sorted((folder / name).rglob("*"))]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files
-            if path.is_file() and path.name != ".gitignore" and "download" not in path.parts}
+            if path.is_file() and path.name not in (".gitignore", "index.html")
+            and not {"download", "next", "previous"} & set(path.parts)}
 
 
 def notebook(path: Path, *cells: str) -> None:

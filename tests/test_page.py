@@ -66,8 +66,9 @@ def test_whole_in_one_file():
 
 def test_contents_lead_to_headings():
     body = parsed(GOOD)
-    targets = [link["href"][1:] for link in body.nav.find_all("a")]
-    assert [link.get_text() for link in body.nav.find_all("a")] == ["Apples & pears", "Twice", "Twice"]
+    links = body.find("nav", {"aria-label": "Contents"}).find_all("a")
+    targets = [link["href"][1:] for link in links]
+    assert [link.get_text() for link in links] == ["Apples & pears", "Twice", "Twice"]
     assert len(set(targets)) == 3 and all(re.fullmatch(r"[a-z0-9-]+", each) for each in targets)
     assert all(len(body.find_all(id=each)) == 1 for each in targets)
 
@@ -172,6 +173,74 @@ def test_a_remote_image_becomes_a_link():
     body = parsed(notebook(new_markdown_cell("![a map](https://example.org/map.png)")))
     assert body.main.a["href"] == "https://example.org/map.png" and "a map" in body.main.a.get_text()
     assert not body.main.find("img")
+
+
+def test_parameters_are_shown_once_with_values_and_meanings():
+    cells = [new_code_cell('P = section("models.x")'), new_code_cell("lr: float = P.lr  # (0, 1] <pace> of it"),
+             new_code_cell("# Parameters\nlr = 0.5\n")]
+    cells[1].metadata["tags"], cells[2].metadata["tags"] = ["parameters"], ["injected-parameters"]
+    made = notebook(*cells)
+    body = parsed(made)
+    table = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in body.main.find_all("tr")]
+    assert table[1:] == [["lr", "0.5", "<pace> of it", "float (0, 1]"]]
+    assert "P.lr" not in body.main.get_text() and len(made.cells) == 3
+
+
+def test_long_code_is_folded_and_one_switch_shows_it():
+    body = parsed(notebook(new_code_cell("a = 1\n" * 11), new_code_cell("b = 1\n" * 3)))
+    folded = body.select("details.code")
+    assert [each.summary.get_text() for each in folded] == ["11 lines of code"] and "b" not in folded[0].get_text()
+    assert body.select_one("input#all-code") and not parsed(GOOD).select("input")
+
+
+PLOTLY = '<div><script>window.PlotlyConfig = {}</script><div id="a" class="plotly-graph-div"></div></div>'
+
+
+@pytest.mark.parametrize("data", [
+    {"text/html": PLOTLY, "application/vnd.plotly.v1+json": {}}, {"text/html": "<iframe src=https://example.org>"},
+    {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "FloatProgress(value=0.0)"},
+    {"application/javascript": "alert(1)", "text/plain": "<Javascript>"},
+])
+def test_what_needs_a_script_leaves_a_sentence(data):
+    output = new_output("display_data", data=data)
+    assert "needs a script or a request" in parsed(notebook(new_code_cell("x", outputs=[output]))).main.get_text()
+
+
+def test_a_picture_is_shown_where_a_script_is_not():
+    output = new_output("display_data", data={"text/html": PLOTLY, "image/png": picture()})
+    body = parsed(notebook(new_code_cell("x", outputs=[output])))
+    assert body.main.img and "needs a script" not in body.main.get_text()
+
+
+@pytest.mark.parametrize("left_open", ["<script>", "<style>", "<!--", "<textarea>", "<div title='", "<plaintext>"])
+def test_what_an_output_leaves_open_ends_with_it(left_open):
+    body = parsed(notebook(shown(text_html=f"before {left_open}"), new_markdown_cell(f"x {left_open}"), *GOOD.cells))
+    assert "Apples & pears" in body.main.get_text() and body.main.img
+
+
+def test_a_lone_surrogate_costs_one_letter():
+    assert "before" in parsed(notebook(new_code_cell("x", outputs=[new_output("stream", text="before \ud800")]))).text
+
+
+def test_a_figure_in_svg_stays_as_it_was():
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>'
+    output = new_output("display_data", data={"image/svg+xml": svg})
+    kind, _, content = parsed(notebook(new_code_cell("x", outputs=[output]))).main.img["src"].partition(",")
+    assert kind == "data:image/svg+xml;base64" and base64.b64decode(content).decode() == svg
+
+
+def test_a_drawing_keeps_its_form():
+    drawing = ('<svg viewBox="0 0 9 9"><defs><linearGradient id="g"><stop offset="1" stop-color="red"></stop>'
+               '</linearGradient><path id="m" d="M0 0"></path></defs><use xlink:href="#m" x="1"></use></svg>')
+    body = parsed(notebook(shown(text_html=drawing)))
+    assert body.svg["viewbox"] == "0 0 9 9" and body.find("lineargradient") and "#m" in str(body.find("use"))
+
+
+def test_a_figure_without_words_gets_those_of_its_reading():
+    reading = new_code_cell("y", outputs=[new_output("display_data", data={"text/markdown": "It falls to **0.1**."})])
+    body = parsed(notebook(new_markdown_cell("## Loss"), shown(image_png=picture()), reading,
+                           new_markdown_cell("## Errors"), shown(image_png=picture())))
+    assert [image["alt"] for image in body.main.find_all("img")] == ["It falls to 0.1 .", "Figure: Errors"]
 
 
 def test_a_failure_stands_on_top():

@@ -36,8 +36,10 @@ def test_the_first_run(finished_once):
     lines = said.splitlines()
     assert stages_run(said) == ALL and "near: round 3/3  error 0.75" in said and "count: counted" in lines
     assert [line for line in lines if line.startswith("count:")] == ["count: counted"]  # nothing of DVC's own hints
-    assert any(line.startswith("Done in ") and line.endswith(" s. The result: reports/compare.html") for line in lines)
+    assert any(line.startswith("Done in ") and line.endswith(" s. The result: reports/index.html") for line in lines)
     assert json.loads((folder / "metrics" / "compare.json").read_text()) == {"champion": "far", "error": 0.5}
+    at = lines.index("      error")  # the result stands at the end
+    assert lines[at + 1 : at + 4] == ["far     0.5", "near   0.75", "The champion is far."]
     assert sorted(path.name for path in (folder / "data" / "table").iterdir()) == ["3.csv", "5.csv"]
     assert (folder / "data" / "count.txt").read_text().strip() == "10"
 
@@ -71,7 +73,7 @@ def test_nothing_to_do_after_what_editors_save_and_what_no_stage_needs(finished)
     (finished / "notebooks" / "tiny" / "play.py").write_text("changed = True\n")
     done = nbproof(finished, "run")
     assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
-    assert done.stdout.startswith("Everything is up to date. The result: reports/compare.html\n")
+    assert done.stdout.startswith("Everything is up to date. The result: reports/index.html\n")
     assert path.read_text(encoding="utf-8") == before
     assert command(finished, "git", "status", "--short").stdout == " M notebooks/tiny/play.py\n"
     repro = command(finished, "dvc", "repro")

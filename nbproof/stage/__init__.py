@@ -52,7 +52,7 @@ def write_reports(name: str, executed, folder: Path) -> None:
     from nbproof.stage import page
 
     write_whole(root() / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
-    write_whole(root() / "reports" / f"{name}.html", page.render(executed, folder))
+    write_whole(root() / "reports" / f"{name}.html", page.render(executed, folder, name))
 
 
 def cell_timeout() -> float:

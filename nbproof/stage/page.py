@@ -1,34 +1,52 @@
 """An executed notebook as one self-contained page: no script, no request, mathematics as MathML, light and dark."""
 
+import ast
+import copy
 import html
 import re
 from pathlib import Path
 
 import nbformat
+import nh3
 from bs4 import BeautifulSoup, Tag
-from bs4.element import PreformattedString
 from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
 
-CSS = Path(__file__).with_name("page.css")
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-# What runs, fetches or leads away by itself, what changes attributes later, and what a browser reads otherwise than our
-# parser does.
-REFUSED_TAGS = [
-    "script", "style", "link", "meta", "base", "title", "form", "iframe", "frame", "frameset", "object", "embed",
-    "applet", "portal", "track", "animate", "set", "noscript", "noembed", "noframes", "template", "textarea", "xmp",
-    "plaintext",
-]
-REFUSED_ATTRIBUTES = {
-    "srcset", "srcdoc", "background", "poster", "ping", "action", "formaction", "data", "lowsrc", "dynsrc",
-    "codebase", "archive",
-}
+from nbproof.stage import layout, parameters
+
+LONG = 10  # lines of code that a page shows without being asked
+# What a page may hold beside the sanitiser's own list of HTML.
+SVG = """
+    svg g defs symbol use title desc path rect circle ellipse line polyline polygon text tspan textPath marker
+    linearGradient radialGradient stop clipPath mask pattern filter feGaussianBlur feOffset feBlend feFlood
+    feComposite feMerge feMergeNode feColorMatrix"""
+MATHML = """
+    math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mmultiscripts
+    mprescripts none mtable mtr mtd mpadded mphantom menclose mstyle merror semantics annotation"""
+TAGS = nh3.ALLOWED_TAGS | {"font", "meter", "progress", *SVG.split(), *MATHML.split()} - {"title", "none"}
+LINKS = ["a", "use", "textPath", "linearGradient", "radialGradient", "pattern"]
+DROPPED_WHOLE = {"script", "style", "title", "textarea", "noscript", "noembed", "noframes", "iframe", "template", "xmp"}
+ATTRIBUTES = """
+    class id title style lang dir role width height align valign colspan rowspan scope start value max min high low
+    open bgcolor border cellpadding cellspacing color datetime d x y x1 y1 x2 y2 dx dy cx cy r rx ry fx fy points
+    pathLength viewBox preserveAspectRatio transform rotate textLength lengthAdjust version fill fill-opacity
+    fill-rule stroke stroke-width stroke-opacity stroke-dasharray stroke-dashoffset stroke-linecap stroke-linejoin
+    stroke-miterlimit opacity offset stop-color stop-opacity gradientUnits gradientTransform spreadMethod clip-path
+    clip-rule clipPathUnits mask maskUnits maskContentUnits patternUnits patternContentUnits patternTransform filter
+    filterUnits in in2 result stdDeviation operator mode flood-color flood-opacity marker-start marker-mid marker-end
+    markerWidth markerHeight markerUnits refX refY orient visibility display font-family font-size font-style
+    font-weight text-anchor text-decoration dominant-baseline alignment-baseline baseline-shift letter-spacing
+    startOffset shape-rendering vector-effect displaystyle scriptlevel mathvariant mathsize mathcolor mathbackground
+    stretchy fence separator lspace rspace form minsize maxsize largeop movablelimits symmetric accent accentunder
+    linethickness notation columnalign rowalign columnspacing rowspacing columnlines rowlines frame depth voffset"""
 ATTACHMENT = re.compile(r"""(?<=[(<"'=])attachment:([^\s)>"']+)""")
 ADDRESS = re.compile(r"url\s*\((?!\s*[\"']?#)", re.I)  # in CSS, and in SVG's attributes that take what CSS takes
 OTHER_ADDRESS = re.compile(r"\\|image(-set)?\s*\(|src\s*\(", re.I)  # in CSS; a backslash can hide any of them
+ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|video|audio|canvas|frameset|portal)\b", re.I)
+NOT_HERE = ("<p><em>This output needs a script or a request, and a page has neither: "
+            "open the notebook in JupyterLab to see it.</em></p>")
 
 
 class MathRenderer(IPythonRenderer):
@@ -65,74 +83,130 @@ class CellsExporter(HTMLExporter):
         known = attachments or {}  # nbconvert raises where a picture that was pasted is no longer in the cell
         source = ATTACHMENT.sub(lambda found: found[0] if found[1] in known else f"missing:{found[1]}", source)
         renderer = MathRenderer(escape=False, attachments=known, embed_images=True, path=self.folder)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        return clean(MarkdownWithMath(renderer=renderer).render(source))
 
 
-def render(notebook: nbformat.NotebookNode, folder: Path) -> str:
+def render(notebook: nbformat.NotebookNode, folder: Path, name: str = "") -> str:
     """The page of an executed `notebook`; pictures below `folder` are put into it, remote ones become links.
 
-    A failure noted in the notebook's metadata becomes a banner on top.
+    A failure noted in the notebook's metadata becomes a banner on top. The page of the stage `name` has links to the
+    index and to its neighbours.
     """
-    exporter = CellsExporter(template_name="basic")
+    exporter, shown = CellsExporter(template_name="basic"), copy.deepcopy(notebook)
     exporter.folder = str(folder)
-    cells, _ = exporter.from_notebook_node(notebook)
-    body = BeautifulSoup(cells, "html.parser")
-    _set_mathematics(body, exporter)
-    _without_requests(body)
+    banner = _banner(shown)
+    _merge_parameters(shown)
+    for output in (each for cell in shown.cells for each in cell.get("outputs", [])):
+        _make_static(output.get("data", {}))
+    cells, _ = exporter.from_notebook_node(shown)
+    body = BeautifulSoup(clean(cells), "html.parser")
+    for output in body.select(".output_latex"):
+        output.replace_with(BeautifulSoup(exporter.rendered(output.get_text()), "html.parser"))
+    for mark in body.find_all("a", class_="anchor-link"):
+        mark.decompose()
     contents = _contents(body)
+    _describe_images(body)
+    switch = _fold_code(body)
     first = body.find("h1")
-    title = html.escape(first.get_text(" ", strip=True) if first else "Notebook")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{title}</title>\n<style>\n{_style()}</style>\n</head>\n"
-        f"<body>\n{contents}<main>\n{_banner(notebook)}{body}</main>\n</body>\n</html>\n"
+    return layout.whole(first.get_text(" ", strip=True) if first else "Notebook",
+                        f"{_neighbours(name, switch)}{contents}<main>\n{banner}{body}</main>\n")
+
+
+def clean(text: str) -> str:
+    """HTML of which only what neither runs nor fetches anything is left; what it left open is closed."""
+    return nh3.clean(
+        text.encode(errors="replace").decode(), tags=TAGS, clean_content_tags=DROPPED_WHOLE, link_rel=None,
+        attributes={"*": set(ATTRIBUTES.split()), "img": {"src", "alt"}} | dict.fromkeys(LINKS, {"href"}),
+        generic_attribute_prefixes={"data-", "aria-"}, url_schemes={"http", "https", "mailto", "data"},
+        attribute_filter=_kept,
     )
 
 
-def _set_mathematics(body: BeautifulSoup, exporter: CellsExporter) -> None:
-    """Set what cells showed as LaTeX; take off the random name that nbconvert gives an output of JavaScript."""
-    for shown in body.select(".output_latex"):
-        latex = shown.get_text()
-        shown.clear()
-        shown.append(BeautifulSoup(exporter.rendered(latex), "html.parser"))
-    for output in body.select(".output_javascript"):
-        del output["id"]
+def _kept(tag: str, name: str, value: str) -> str | None:
+    """An attribute's value if it runs and fetches nothing; a remote image becomes a link later."""
+    if name == "href":
+        right = not value.strip().lower().startswith("data:") if tag == "a" else value.startswith("#")
+        return value if right else None
+    if name == "src":
+        return value
+    return None if ADDRESS.search(value) or (name == "style" and OTHER_ADDRESS.search(value)) else value
 
 
-def _without_requests(body: BeautifulSoup) -> None:
-    """Take out what would run or fetch: scripts, frames, remote images (they become links); drop nbconvert's marks."""
-    for hidden in body.find_all(string=lambda text: isinstance(text, PreformattedString)):  # comments and their like
-        hidden.extract()
-    for tag in body.find_all(REFUSED_TAGS):
-        tag.decompose()
-    for image in body.find_all(["img", "video", "audio", "source", "image"]):
-        address = image.get("src") or image.get("xlink:href") or image.get("href") or ""
+def _make_static(data: dict) -> None:
+    """Clean an output by itself, so that what it leaves open ends with it; say so where nothing could be shown."""
+    gone = [kind for kind in data if kind.endswith("+json") or kind == "application/javascript"]
+    if "text/html" in data:  # an SVG becomes an <img>, in which nothing runs or fetches
+        given = data["text/html"]
+        data["text/html"] = clean(given)
+        if ACTIVE.search(given) and not re.sub(r"<(?!img|svg|progress|meter)[^>]*>|\s", "", data["text/html"]):
+            gone.append("text/html")
+    for kind in gone:
+        del data[kind]
+    if gone and set(data) <= {"text/plain"}:
+        data["text/html"] = NOT_HERE
+
+
+def _merge_parameters(notebook: nbformat.NotebookNode) -> None:
+    """Show the parameters once, as a table of values and meanings, instead of two cells."""
+    for place, cell in enumerate(notebook.cells):
+        if "injected-parameters" not in cell.metadata.get("tags", []) or "error" in str(cell.outputs):
+            continue
+        declared = parameters.declared_in(notebook.cells[:place], "the notebook")
+        values = {line.targets[0].id: ast.unparse(line.value) for line in ast.parse(cell.source).body}
+        rows = "".join(
+            f"<tr><td><code>{name}</code></td><td><code>{html.escape(value)}</code></td><td>{html.escape(each.meaning)}"
+            f"</td><td><code>{html.escape(f'{each.type} {each.allowed}'.strip())}</code></td></tr>"
+            for name, value in values.items() if (each := declared.get(name))
+        )
+        table = ("<table class=parameters><tr><th>parameter</th><th>value</th><th>meaning</th><th>may be</th></tr>"
+                 f"{rows}</table>")
+        tagged = [each for each in notebook.cells[:place] if parameters.is_tagged(each)]
+        notebook.cells[place] = nbformat.v4.new_markdown_cell(table, id=cell.id)
+        notebook.cells = [each for each in notebook.cells if each not in tagged]
+        return
+
+
+def _describe_images(body: BeautifulSoup) -> None:
+    """Remote images become links. A figure without words gets those of the reading below it, or of its heading."""
+    for image in body.find_all("img"):
+        address = image.get("src") or ""
         if not address.startswith("data:image/"):
             link = body.new_tag("a", href=address)
             link.string = f"{image.get('alt') or 'image'} ({address[:80]}, not part of this page)"
             image.replace_with(link)
-        elif not image.get("alt"):
-            image["alt"] = "figure"
-    for tag in body.find_all(True):
-        for name, value in list(tag.attrs.items()):
-            if not _is_harmless(tag, name, value if isinstance(value, str) else " ".join(value)):
-                del tag[name]
-    for mark in body.find_all("a", class_="anchor-link"):
-        mark.decompose()
+        elif not image.get("alt") or image["alt"] in ("No description has been provided for this image", "figure"):
+            image["alt"] = _words_for(image)
 
 
-def _is_harmless(tag: Tag, name: str, value: str) -> bool:
-    """Whether an attribute neither runs nor fetches anything."""
-    if name in ("href", "xlink:href", "src"):
-        address = re.sub(r"[\x00-\x20]", "", value).lower()  # browsers do not see these either
-        scheme = re.match(r"([^/?#]*):", address)
-        link = tag.name == "a" and name == "href" and (not scheme or scheme[1] in ("http", "https", "mailto"))
-        return link or address.startswith("#") or (tag.name == "img" and address.startswith("data:image/"))
-    if name.startswith("on") or name in REFUSED_ATTRIBUTES:
-        return False
-    return not (ADDRESS.search(value) or (name == "style" and OTHER_ADDRESS.search(value)))
+def _words_for(image: Tag) -> str:
+    """The sentence that a later cell shows before the next heading or image, else the heading above."""
+    for later in image.find_all_next(["h1", "h2", "h3", "img", "div"]):
+        if later.name != "div":
+            break
+        if "output_markdown" in later.get("class", []) and not later.find("table"):
+            return later.get_text(" ", strip=True)[:400]
+    above = image.find_previous(["h1", "h2", "h3"])
+    return f"Figure: {above.get_text(' ', strip=True)}" if above else "Figure"
+
+
+def _fold_code(body: BeautifulSoup) -> bool:
+    """Fold each long cell of code; whether there is one."""
+    written = [(cell, cell.select_one(".input_area").get_text().strip()) for cell in body.select("div.input")]
+    found = [(cell, code.count("\n") + 1) for cell, code in written if code.count("\n") >= LONG]
+    for cell, lines in found:
+        folded = cell.wrap(body.new_tag("details", attrs={"class": "code"}))
+        summary = body.new_tag("summary")
+        summary.string = f"{lines} lines of code"
+        folded.insert(0, summary)
+    return bool(found)
+
+
+def _neighbours(name: str, switch: bool) -> str:
+    """The line on top. Which page is next, a page does not know: `nbproof run` writes where next/NAME.html leads."""
+    links = (f'<a href="previous/{name}.html" rel="prev">← previous</a> <a href="index.html">all pages</a> '
+             f'<a href="next/{name}.html" rel="next">next →</a>') if name else ""
+    box = '<label><input type="checkbox" id="all-code"> show all code</label>' if switch else ""
+    return f'<nav class="pages" aria-label="Pages">{links} {box}</nav>\n' if links or box else ""
 
 
 def _contents(body: BeautifulSoup) -> str:
@@ -143,7 +217,8 @@ def _contents(body: BeautifulSoup) -> str:
         heading["id"] = f"{number}-{slug}"
         words = html.escape(heading.get_text(" ", strip=True))
         items.append(f'<li class="{heading.name}"><a href="#{heading["id"]}">{words}</a></li>\n')
-    return f'<nav aria-label="Contents"><ul>\n{"".join(items)}</ul></nav>\n' if items else ""
+    return (f'<nav class="contents" aria-label="Contents"><details><summary>Contents</summary><ul>\n{"".join(items)}'
+            "</ul></details></nav>\n") if items else ""
 
 
 def _banner(notebook: nbformat.NotebookNode) -> str:
@@ -151,13 +226,6 @@ def _banner(notebook: nbformat.NotebookNode) -> str:
     if not failure:
         return ""
     what = html.escape(f"{failure['error']}: {failure['reason']}")
-    return (f'<div class="failed" role="alert"><strong>Failed at cell {failure["cell"]}.</strong> {what}<br>'
-            "The cells after it were not run.</div>\n")
-
-
-def _style() -> str:
-    """The page's own rules and the colours of code, for light and for dark."""
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
-    own = CSS.read_text(encoding="utf-8")
-    return (f"{own}\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
-            ".highlight, .highlight pre { background: none; }\n")
+    cell = notebook.cells[failure["cell"] - 1]
+    return (f'<div class="failed" role="alert"><strong>Failed at <a href="#cell-id={html.escape(cell.id)}">cell '
+            f'{failure["cell"]}</a>.</strong> {what}<br>The cells after it were not run.</div>\n')

@@ -69,7 +69,7 @@ def tested(champion: Candidate, test: Evaluation, confidence: float) -> str:
 
 def curves(candidates: list[Candidate]) -> Figure:
     """Validation error by epoch for all models, on a logarithmic scale."""
-    figure, axis = plt.subplots(figsize=(8, 3))
+    figure, axis = plt.subplots(figsize=(5, 3))
     for each in candidates:
         errors = [1 - row["validation_accuracy"] for row in each.history]
         axis.plot([row["epoch"] for row in each.history], errors, marker=".", label=each.name)
@@ -83,7 +83,7 @@ def accuracies(candidates: list[Candidate], confidence: float) -> Figure:
     """Validation accuracy with its confidence interval, a line a model, in the order given from the top."""
     values = [each.validation.accuracy for each in candidates]
     low, high = zip(*(interval(each.validation, confidence) for each in candidates))
-    figure, axis = plt.subplots(figsize=(8, 0.45 * len(candidates) + 0.8))
+    figure, axis = plt.subplots(figsize=(5, 0.45 * len(candidates) + 0.8))
     places = range(len(candidates) - 1, -1, -1)
     spread = [[value - end for value, end in zip(values, low)], [end - value for value, end in zip(values, high)]]
     axis.errorbar(values, places, xerr=spread, fmt="o", capsize=4)

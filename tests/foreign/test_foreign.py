@@ -155,7 +155,7 @@ def test_everything_runs(step):
 
 def test_nothing_is_left_to_do(step):
     walk, folder, _ = step
-    assert said(folder, "run") == "Everything is up to date. The result: reports/compare.html\n"
+    assert said(folder, "run") == "Everything is up to date. The result: reports/index.html\n"
     assert command(folder, "git", "status", "--porcelain").stdout == ""
 
 

@@ -1,0 +1,129 @@
+"""reports/index.html: results and pages at a glance, written after each run; neither git nor DVC keeps it.
+
+What varies from run to run (commit, date, versions) stands here alone, so that pages keep their bytes. For the same
+reason a page does not know its neighbours: it links to next/NAME.html, which is written here and leads on.
+"""
+
+import datetime
+import html
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+
+from nbproof import project
+from nbproof.notebook import tracking
+from nbproof.notebook.files import root, write_whole
+from nbproof.stage import layout
+from nbproof.stages import Stage, is_model
+
+PLACE = "reports/index.html"
+
+
+def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
+    """The names of the models' numbers, the one that counts first, and a row for each model, the best first."""
+    metric, numbers = project.load().metric, {}
+    for stage in filter(is_model, found.values()):
+        kept = _numbers(root() / "metrics" / f"{stage.short}.json")
+        if metric.key in kept:
+            numbers[stage.short] = kept
+    names = list(dict.fromkeys([metric.key, *(key for kept in numbers.values() for key in kept)])) if numbers else []
+    order = sorted(numbers, key=lambda name: metric.best_first(numbers[name][metric.key]))
+    return names, [[name, *(_shown(numbers[name].get(key)) for key in names)] for name in order]
+
+
+def champion(found: dict[str, Stage]) -> str:
+    """The champion, and the numbers that only the comparison has, such as those of the test data; empty if none."""
+    path = root() / "metrics" / f"{project.load().compare}.json"
+    name = json.loads(path.read_text(encoding="utf-8")).get("champion") if path.exists() else None
+    own = [f"{key} {_shown(value)}" for key, value in _numbers(path).items() if key not in results(found)[0]]
+    return f"The champion is {', '.join([name, *own])}." if name else ""
+
+
+def table(found: dict[str, Stage]) -> str:
+    """The results for a terminal; empty where there are none."""
+    names, rows = results(found)
+    rows = [["", *names], *rows] if rows else []
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join(filter(None, [*lines, champion(found)]))
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    """The numbers of a file of metrics, which may not be there."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {key: value for key, value in kept.items() if type(value) in (int, float)}
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def is_current() -> bool:
+    """Whether the index is younger than every page and than dvc.lock."""
+    index, sources = root() / PLACE, [root() / "dvc.lock", *(root() / "reports").glob("*.ipynb")]
+    return index.exists() and all(each.stat().st_mtime <= index.stat().st_mtime for each in sources if each.exists())
+
+
+def write(found: dict[str, Stage], not_run: set[str]) -> None:
+    """Write the index and where each page's links lead; `not_run` are stages whose pages are of an earlier state."""
+    order = [stage.short for stage in found.values() if stage.notebook]
+    order += sorted(path.stem for path in (root() / "reports").glob("*.html") if path.stem not in (*order, "index"))
+    pages = [name for name in order if (root() / "reports" / f"{name}.html").exists()]
+    ring = ["index", *pages, "index"]
+    for before, name, after in zip(ring, pages, ring[2:]):
+        for folder, target in (("previous", before), ("next", after)):
+            write_whole(root() / "reports" / folder / f"{name}.html",
+                        f'<!doctype html><meta http-equiv="refresh" content="0; url=../{target}.html">'
+                        f'<title>{target}</title><a href="../{target}.html">{target}</a>\n')
+    old = {found[name].short for name in not_run}
+    names, rows = results(found)
+    head = "".join(f"<th>{html.escape(each)}</th>" for each in ["model", *names])
+    lines = "".join(f'<tr><td><a href="{row[0]}.html">{row[0]}</a></td>'
+                    f"{''.join(f'<td>{each}</td>' for each in row[1:])}</tr>" for row in rows)
+    body = (f"<main>\n<h1>{project.load().name}</h1>\n<p>{html.escape(champion(found))}</p>\n"
+            f'{f"<table class=numbers><tr>{head}</tr>{lines}</table>" if rows else ""}\n'
+            f'<h2>Pages</h2>\n<ul class="cards">{"".join(_card(name, name in old) for name in pages)}</ul>\n'
+            f"<h2>Made from</h2>\n<dl>{_facts()}</dl>\n</main>\n")
+    write_whole(root() / PLACE, layout.whole(project.load().name, body))
+
+
+def _card(name: str, old: bool) -> str:
+    """A page with its first picture, its title and its status."""
+    shown = BeautifulSoup((root() / "reports" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    status, kind = ("not run: this is an earlier state", "bad") if old else ("every cell ran", "good")
+    if failed := shown.select_one(".failed strong"):
+        status, kind = failed.get_text(), "bad"
+    picture, subtitle = shown.select_one("main img"), shown.select_one("main blockquote")
+    said = f"<p>{html.escape(subtitle.get_text(' ', strip=True))}</p>" if subtitle else ""
+    link = f'<a href="{name}.html">{html.escape(shown.title.get_text())}</a>'
+    return f'<li>{picture or ""}<h3>{link}</h3>{said}<p class="{kind}">{html.escape(status)}</p></li>\n'
+
+
+def _facts() -> str:
+    """Commit, date, versions and arithmetic, as terms and their descriptions."""
+    from nbproof.stage.execute import ARITHMETIC
+
+    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root(), capture_output=True,
+                             text=True).stdout
+    pins = project.load().pins
+    text = (root() / pins).read_text(encoding="utf-8") if pins else ""
+    names = ["nbproof", *dict.fromkeys(re.findall(r"(?m)^([\w.-]+)==", text))]
+    facts = {
+        "commit": tracking.commit() + (", and changes that are not committed" if changed else ""),
+        "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{each} {_version(each)}" for each in names)]),
+        "arithmetic": ", ".join(f"{name}={value}" for name, value in ARITHMETIC.items()) + f", {platform.machine()}",
+    }
+    return "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
