@@ -11,8 +11,8 @@ Results
   test-processors                                   the same bytes on emulated ones
 
 Notebooks
-  lab          open JupyterLab on the project                       ARGS=--no-browser
-  ui           open MLflow's page on the local runs
+  lab          open JupyterLab on the project                       PORT=8899 ARGS=--no-browser
+  ui           open MLflow's page on the local runs                 PORT=5001
   model        make the notebook and parameters of a new model      NAME=vit LIKE=mlp
   adopt        take a run's parameters into params.yaml             RUN=last MODEL=cnn YES=1
   sweep        try many values of a model's parameters              MODEL=cnn FORCE=1 ENGINE=ray

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from nbproof.github.command import app as github
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import root, write_whole
 
 # jsonschema imports this package, if it is there, to check addresses, which no notebook has. That takes seconds.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 
-def ended(code: int | None) -> None:
+def ended(code: int | None, **_) -> None:
     """End with the exit code that the command returned."""
     raise typer.Exit(code or 0)
 
@@ -29,7 +29,14 @@ app = typer.Typer(
 app.add_typer(github, name="github", hidden=True)
 RUN, EXPLORE, SWEEP, SHARE, CARE = "Run and review", "Explore and change", "Sweep", "Share", "Set up"
 
+Port = Annotated[int, typer.Option(envvar="PORT", help="The port of this machine to listen at.")]
 Yes = Annotated[bool, typer.Option("--yes", envvar="YES", help="Write without asking.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, too.")] = False) -> None:
+    if debug:
+        os.environ["NBPROOF_DEBUG"] = "1"
 
 
 @app.command(rich_help_panel=RUN)
@@ -91,11 +98,11 @@ def nbval(context: typer.Context) -> int:
 
 
 @app.command(rich_help_panel=EXPLORE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(context: typer.Context) -> int:
+def lab(context: typer.Context, port: Port = 0) -> int:
     """Open JupyterLab on the project; further arguments are JupyterLab's."""
     from nbproof import lab
 
-    return lab.start(context.args)
+    return lab.start(context.args, port)
 
 
 @app.command(rich_help_panel=EXPLORE)
@@ -206,15 +213,17 @@ def predict(
 
 
 @app.command(rich_help_panel=SHARE)
-def ui() -> int:
+def ui(port: Port = 5000) -> int:
     """Open MLflow's page on the local store."""
+    from nbproof import lab
     from nbproof.notebook.tracking import address, client, local_address, without_credentials
 
     if address() != local_address():
         print(f"The runs are at {without_credentials(address())}.")
         return 0
+    lab.check_free(port)
     client()  # makes the store where there is none, and says what is wrong with it
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_address()]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_address(), "--port", str(port)]
     return subprocess.run(command, cwd=root()).returncode
 
 
@@ -243,9 +252,12 @@ def main() -> None:
             print("Interrupted.", file=sys.stderr)
         raise
     except Refused as refusal:
+        refusal.__suppress_context__ = False
+        trace()
         print(refusal, file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no room, no right to write, a file gone in between
+        trace()
         where = f" ({error.filename})" if error.filename else ""
         print(f"The system refused: {error.strerror or error}{where}. Put that right, then run again.", file=sys.stderr)
         sys.exit(1)

@@ -300,4 +300,6 @@ def _recorded(run: str):
             return local.get_run(run)
         return tracking.client().get_run(run)
     except MlflowException as error:
-        raise Refused(f"MLflow does not give run {run!r}: {tracking.without_credentials(str(error))}") from None
+        recent = [f"{each.info.run_id} ({each.data.tags.get('notebook')})" for each in tracking.runs(local, "")[-5:]]
+        known = f" The newest here: {', '.join(reversed(recent))}." if recent else ""
+        raise Refused(f"MLflow does not give run {run!r}: {tracking.without_credentials(str(error))}{known}") from None

@@ -1,11 +1,14 @@
 """JupyterLab on the project: the files that it needs in the environment, and its start."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from nbproof.environment import with_tools
+from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
 from nbproof.stage import arithmetic
 
@@ -54,8 +57,23 @@ def variables(prefix: Path) -> dict[str, str]:
     return {"JUPYTER_PREFER_ENV_PATH": "1"} | {name: str(path) for name, path in mine.items()} | with_tools()
 
 
-def start(arguments: list[str]) -> int:
-    """Open JupyterLab on the project, the README first; its exit code."""
+def check_free(port: int) -> None:
+    """Refused where another program listens at `port` of this machine."""
+    with socket.socket() as probe:
+        if os.name == "posix":  # a server that has just ended leaves its port waiting, and not in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = "in use by another program" if port in range(1024, 65536) else getattr(error, "strerror", error)
+            raise Refused(f"Port {port} cannot be taken ({reason}): name another one, such as PORT=8899.") from None
+
+
+def start(arguments: list[str], port: int = 0) -> int:
+    """Open JupyterLab on the project, the README first, at `port` (0: the first free one from 8888); its exit code."""
+    if port:
+        check_free(port)
+        arguments = [f"--port={port}", "--ServerApp.port_retries=0", *arguments]
     prefix = Path(sys.prefix)
     for path, text in files(prefix, sys.executable).items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:

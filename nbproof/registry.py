@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from nbproof import project
 from nbproof.notebook import parameters, tracking
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import digest, root, write_whole
 
 STAMP = ".dvc/tmp/promoted"  # what was promoted, so that a run that changes nothing asks no server
@@ -99,6 +99,7 @@ def promote(model: str = "") -> int:
     except Refused:
         raise
     except Exception as error:  # of whatever library below the store; the results on disk are whole
+        trace()
         store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
         print(f"The registry at {store} was not changed: {reason.rstrip('.')}.", file=sys.stderr)
         return 1

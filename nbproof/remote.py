@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from dvc.config import Config
 
 from nbproof import stages
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.tracking import address, client, local_address, without_credentials
 from nbproof.registry import data_in_use
@@ -151,6 +151,7 @@ def _data_problem() -> str | None:
             else:
                 remote.fs.exists(remote.path)
         except Exception as error:  # each kind of remote has its own errors, down to the system's
+            trace()
             cause = error.__cause__
             missing, status = isinstance(error, FileNotFoundError), getattr(cause, "status", 0)
             if missing and url.startswith("s3"):

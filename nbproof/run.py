@@ -17,7 +17,7 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from nbproof import committed, dependencies, git, index, project, stages, sync
+from nbproof import committed, dependencies, git, index, live, project, stages, sync
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
@@ -181,8 +181,8 @@ def order_lock(names: list[str]) -> None:
 def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) -> dict[str, str]:
     """Run the stages `names`, each once what it needs is there; what failed, with the last words of each."""
     waiting, failed = [name for name in found if name in names], {}
-    commands = Commands(found, force)
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with live.screen(found, names) as screen, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        commands = Commands(found, force, screen)
         running: dict[concurrent.futures.Future, str] = {}
         try:
             while waiting or running:
@@ -206,10 +206,11 @@ def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) ->
 
 
 class Commands:
-    """The `dvc repro` processes of one run. `force` repeats every stage without DVC's run-cache."""
+    """The `dvc repro` processes of one run, shown on `screen`. `force` repeats every stage without DVC's run-cache."""
 
-    def __init__(self, found: dict[str, Stage], force: bool):
-        self.found, self.options = found, ["--force", "--no-run-cache"] if force else []
+    def __init__(self, found: dict[str, Stage], force: bool, screen):
+        self.screen, self.found = screen, found
+        self.options = ["--force", "--no-run-cache"] if force else []
         self.guard, self.ended, self.processes = threading.Lock(), False, set()
 
     def reproduce(self, name: str) -> tuple[int, str]:
@@ -218,13 +219,17 @@ class Commands:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *self.options, name]
         environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         environment |= {"NBPROOF_FORCE": "1"} if self.options else {}
+        if self.screen.events:
+            environment["NBPROOF_LIVE"] = "1"
         with self.guard:
             if self.ended:
                 return 130, f"{name}: interrupted"
             process = subprocess.Popen(command, cwd=root(), env=environment, stdout=subprocess.PIPE,
                                        stderr=subprocess.STDOUT, text=True, errors="replace")
             self.processes.add(process)
+        self.screen.note(name, state="runs")
         words = self._shown(process, self.found[name])
+        self.screen.note(name, state="failed" if process.returncode else "done")
         with self.guard:
             self.processes.discard(process)
         if process.returncode == 0:
@@ -239,13 +244,16 @@ class Commands:
             for line in map(str.rstrip, process.stdout):
                 if not line or line.startswith(WORDS_OF_DVC):
                     continue
+                if stage.notebook and line.startswith("\x1e"):  # how far it is, for the table
+                    self.screen.note(stage.name, **json.loads(line[1:]))
+                    continue
                 words.append(line)
                 if line.startswith(f"{prefix}notebooks/"):  # a failure is said once, at the end
                     continue
                 if line.startswith(prefix):
-                    print(line, flush=True)
+                    self.screen.line(line)
                 elif stage.notebook is None and not line.startswith("ERROR: "):
-                    print(f"{prefix}{line}", flush=True)
+                    self.screen.line(f"{prefix}{line}")
         return words
 
     def end(self) -> None:

@@ -5,7 +5,7 @@ import sys
 from filelock import FileLock, Timeout
 
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import root
 
 
@@ -43,6 +43,7 @@ def _sync() -> int:
         try:
             tracking.send(run.info.run_id, tracking.client())
         except Exception as error:  # of whatever library below the client
+            trace()
             reason = tracking.without_credentials(str(error))
             print(f"MLflow at {store} did not take the run of {name}: {reason}", file=sys.stderr)
             refused.append(name)

@@ -104,6 +104,9 @@ CALLED = ("the range of `epochs: int = P.epochs` must be two numbers such as [1,
 @pytest.mark.parametrize("options, said", [
     ({"warmup": "3"}, f"params.yaml: models.x.warmup is unknown; notebooks/x.ipynb knows {NAMES}."),
     ({"lr": None}, "params.yaml: models.x.lr is missing; notebooks/x.ipynb expects float, in (0, 1] (step)."),
+    ({"epoch": "3"}, f"params.yaml: models.x.epoch is unknown; notebooks/x.ipynb knows {NAMES}. Did you mean epochs?"),
+    ({"text": "model: {x: 3}\n"},
+     "params.yaml has no section models.x, which notebooks/x.ipynb reads. Did you mean model?"),
     ({"text": "models: {x: 3}\n"}, "params.yaml: models.x must hold parameters with their values, found 3."),
     ({"text": "models: {y: {}}\n"}, "params.yaml has no section models.x, which notebooks/x.ipynb reads."),
     ({"text": "models: [x]\n"}, "params.yaml has no section models.x, which notebooks/x.ipynb reads."),
@@ -155,6 +158,13 @@ def test_names_of_sections_are_plain(checked):
 def test_a_float_without_a_range_is_a_finite_number(checked, value):
     with pytest.raises(Refused, match=r"models.x.lr must be float \(step\), found"):
         checked("@lr: float = P.lr  # step", text=f"models: {{x: {{lr: {value}}}}}")
+
+
+def test_a_name_that_is_mistyped(checked, tmp_path):
+    with pytest.raises(Refused, match="unknown"):
+        checked(lr=None, l_r="3")
+    with pytest.raises(Refused, match=r"models.x.lr is missing; .* Did you mean l_r\?$"):
+        parameters.values_of(tmp_path / "notebooks" / "x.ipynb")
 
 
 def test_two_notebooks_may_share_a_section(checked, tmp_path):

@@ -73,7 +73,7 @@ def test_nothing_to_do_after_what_editors_save_and_what_no_stage_needs(finished)
     (finished / "notebooks" / "tiny" / "play.py").write_text("changed = True\n")
     done = nbproof(finished, "run")
     assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
-    assert done.stdout.startswith("Everything is up to date. The result: reports/index.html\n")
+    assert done.stdout.endswith("Everything is up to date. The result: reports/index.html\n")
     assert path.read_text(encoding="utf-8") == before
     assert command(finished, "git", "status", "--short").stdout == " M notebooks/tiny/play.py\n"
     repro = command(finished, "dvc", "repro")

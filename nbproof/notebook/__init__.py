@@ -15,9 +15,9 @@
 Importing this loads neither MLflow nor IPython.
 """
 
-from nbproof.notebook.errors import Remedy
+from nbproof.notebook.errors import Remedy, require
 from nbproof.notebook.files import output, output_folder, source, write
 from nbproof.notebook.parameters import chosen, section
 from nbproof.notebook.progress import show
 
-__all__ = ["Remedy", "chosen", "output", "output_folder", "section", "show", "source", "write"]
+__all__ = ["Remedy", "chosen", "output", "output_folder", "require", "section", "show", "source", "write"]

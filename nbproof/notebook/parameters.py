@@ -1,9 +1,11 @@
 """Parameter values, read from params.yaml exactly as DVC reads them (YAML 1.2: `1e-3` is a number)."""
 
+import ast
 from types import SimpleNamespace
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
+from nbproof.notebook.progress import in_jupyter
 
 
 def read() -> dict:
@@ -34,7 +36,20 @@ def section(name: str) -> SimpleNamespace:
         if not isinstance(values, dict) or key not in values:
             raise KeyError(f"params.yaml has no section {name}")
         values = values[key]
+    if (shell := in_jupyter()) and _say_values not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", _say_values)
     return SimpleNamespace(**(values or {}))
+
+
+def _say_values(result) -> None:
+    """Below a parameters cell, the values that it has set: its lines say only where they come from."""
+    try:
+        lines = ast.parse(result.info.raw_cell).body if result.success else []
+    except SyntaxError:  # a cell with a line of IPython's own
+        return
+    if lines and all(isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) for line in lines):
+        values = in_jupyter().user_ns
+        print(", ".join(f"{line.target.id} = {values[line.target.id]!r}" for line in lines))
 
 
 def chosen(parameters: SimpleNamespace, namespace: dict) -> dict:

@@ -35,6 +35,12 @@ def line(event: dict) -> str:
     return "  ".join([f"{event['unit']} {event['step']}/{event['steps']}", *metrics, f"{event['seconds']} s"])
 
 
+def in_jupyter():
+    """The shell of a notebook that a person has open; None in a stage, a test or a script."""
+    opened = os.environ.get("JPY_SESSION_NAME") and not os.environ.get("NBPROOF_EVENTS")
+    return sys.modules["IPython"].get_ipython() if opened and "IPython" in sys.modules else None
+
+
 def show(markdown: str) -> None:
     """Show Markdown as the output of a cell."""
     from IPython.display import Markdown, display

@@ -21,7 +21,7 @@ X86 = {
 SETTINGS = ONE_THREAD | (X86 if platform.machine().lower() in ("x86_64", "amd64") else {})
 # What a person has set for these libraries, for Python and for matplotlib does not reach a kernel.
 NOT_PASSED_ON = ("PYTHON", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "NPY_", "OMP_", "KMP_", "GOMP_",
-                 "NUMEXPR_", "MPL", "MATPLOTLIB", "GLIBC_TUNABLES")
+                 "NUMEXPR_", "MPL", "MATPLOTLIB", "GLIBC_TUNABLES", "NBPROOF_DEBUG", "NBPROOF_LIVE")
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 
 
+
 @dataclass(frozen=True)
 class Failure:
     """The cell that did not run to its end (counted from 1, Markdown included), its first line, and why."""
@@ -68,6 +69,7 @@ class EveryCellClient(PapermillNotebookClient):
         self.on_cell_executed = self._look_for_exit
         for index, cell in enumerate(self.nb.cells):
             self.reached = index
+            self.tell({"cell": index + 1, "cells": len(self.nb.cells)})
             self.execute_cell(cell, index)
             if self.asked_to_exit:  # the kernel ends a moment later, in whatever cell it is by then
                 raise KernelExit("the cell asked the kernel to exit; a stage runs every cell")
@@ -93,6 +95,7 @@ class StageEngine(NBClientEngine):
                 force_raise_errors=True, skip_cells_with_tag="", kernel_name=kernel_name,
                 kernel_manager_class=NotebookKernel,
             )
+            client.tell = record["tell"]
             record.update(notebook=nb_man.nb, client=client)
             connection = str(Path(folder) / "kernel.json")
             client.km = NotebookKernel(kernel_name=kernel_name, connection_file=connection)
@@ -115,8 +118,9 @@ def execute(
     """
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # what went wrong is said once, by us
-    record, failure, remedies, computed = {}, None, [], {}
-    on_event = on_event or functools.partial(print_event, notebook.stem)
+    failure, remedies, computed = None, [], {}
+    record = {"tell": (lambda event: None) if on_event else functools.partial(print_event, notebook.stem)}
+    on_event = on_event or record["tell"]
 
     def heard(event: dict) -> None:
         if "arithmetic" in event:
@@ -169,7 +173,12 @@ def environment(output_root: Path, events: Path) -> dict[str, str]:
 
 
 def print_event(name: str, event: dict) -> None:
-    """Show what a notebook says while it works: a message, or a step with its metrics."""
+    """Show what a notebook says while it works: a message, or a step with its metrics; a live table gets JSON."""
+    if os.environ.get("NBPROOF_LIVE") and "message" not in event:
+        print(f"\x1e{json.dumps(event)}", flush=True)
+        return
+    if "cell" in event:
+        return
     if "step" in event:
         metrics = (f"{key} {value:.4g}" for key, value in event["metrics"].items())
         parts = [f"{event['unit']} {event['step']}/{event['steps']}", *metrics, f"{event['seconds']:.1f} s"]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, meant
 from nbproof.notebook.parameters import read
 from nbproof.stage import source
 
@@ -160,12 +160,12 @@ def _allowed(comment: str, kind: str, where: str) -> tuple[str, str]:
 
 def values_of(notebook: Path) -> dict:
     """The values of `notebook` from params.yaml, typed; Refused names file, key, what is expected, what was found."""
-    given, values = read(), {}
-    for each in declared(notebook).values():
+    given, values, known = read(), {}, declared(notebook)
+    for each in known.values():
         section = _section(given, each.section, notebook)
         if each.name not in section:
             raise Refused(f"params.yaml: {each.key} is missing; {shown(notebook)} expects {each.expected} "
-                          f"({each.meaning}).")
+                          f"({each.meaning}).{meant(each.name, set(section) - set(known))}")
         if not each.accepts(value := section[each.name]):
             raise Refused(f"params.yaml: {each.key} must be {each.expected} ({each.meaning}), found {value!r}.")
         values[each.name] = each.typed(value)
@@ -179,7 +179,8 @@ def _section(values: dict, name: str, notebook: Path) -> dict:
             raise Refused(f"{shown(notebook)}: the section {name!r} of params.yaml; a name is small letters, digits "
                           "and _, a letter first.")
         if not isinstance(values, dict) or part not in values:
-            raise Refused(f"params.yaml has no section {name}, which {shown(notebook)} reads.")
+            close = meant(part, values) if isinstance(values, dict) else ""
+            raise Refused(f"params.yaml has no section {name}, which {shown(notebook)} reads.{close}")
         values = values[part]
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -200,7 +201,7 @@ def check_known(notebooks: Iterable[Path]) -> None:
         for key in _section(values, name, readers[name]):
             if key not in declared_names:
                 close = f"{shown(readers[name])} knows {', '.join(sorted(declared_names))}"
-                raise Refused(f"params.yaml: {name}.{key} is unknown; {close}.")
+                raise Refused(f"params.yaml: {name}.{key} is unknown; {close}.{meant(key, declared_names)}")
 
 
 def shown(notebook: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import Refused, meant
 from nbproof.notebook.files import write_whole
 
 # What a run or an editor notes beside the source: times, versions, states of outputs. All other metadata is source.
@@ -19,7 +19,9 @@ def read(path: Path) -> dict:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refused(f"{shown} is not there, and dvc.yaml names it: put it there, or take its stage out.") from None
+        close = meant(path.name, (each.name for each in path.parent.glob("*.ipynb")))
+        raise Refused(f"{shown} is not there, and dvc.yaml names it: put it there, or take its stage out.{close}"
+                      ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{shown} is not a notebook: {error}.") from None
     if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
