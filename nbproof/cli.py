@@ -44,11 +44,12 @@ def run(
     jobs: Annotated[int, typer.Option(envvar="JOBS", help="Stages at the same time.")] = os.cpu_count() or 1,
     force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Run all again, from nothing.")] = False,
     remedy: Annotated[bool, typer.Option(help="Take the way out that a failure brings along.")] = True,
+    register: Annotated[bool, typer.Option(help="Register the champion.")] = True,
 ) -> int:
     """Bring every result up to date: run what changed, independent stages at the same time."""
     from nbproof.run import run
 
-    return run(jobs, force, remedy)
+    return run(jobs, force, remedy, register)
 
 
 @app.command(hidden=True)

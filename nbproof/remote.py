@@ -7,6 +7,7 @@ import sys
 from urllib.parse import urlsplit
 
 from dvc.config import Config
+from dvc.repo import Repo
 
 from nbproof import stages
 from nbproof.notebook.errors import Refused, trace
@@ -30,7 +31,9 @@ VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml; machine and workflows",
     "DVC_REMOTE_URL": "DVC remote of the workflows",
     "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
-    "RUNNER": "the runner that trains; workflows",
+    "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
+    "CML_SHA256": "checksum of CML's program, without which GitHub's own API posts; workflows",
+    "PUBLISH_APP_ID": "client ID of the GitHub App that commits results (secret PUBLISH_APP_KEY); workflows",
 }
 # HTTP status, words in the message of whatever library, and one sentence that says what to do
 REASONS = (
@@ -40,8 +43,9 @@ REASONS = (
     (None, r"(?i)corrupt|checksum|hash mismatch|unexpected hash",
      "a file there is damaged and was not taken (nbproof run makes it again, nbproof push replaces it)."),
     (None, "Skew|not yet valid|certificate has expired", "its clock and this machine's differ: set the clock."),
-    (401, "Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|[Cc]redentials|"
-     "Authentication", "user, password or token are wrong or missing: {names} (nbproof secrets shows which are set)."),
+    (401, "Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|"
+     "[Cc]redentials|Authentication",
+     "user, password or token are wrong or missing: {names} (nbproof secrets shows which are set)."),
     (403, "Forbidden|AccessDenied|PermissionError|Permission denied|PERMISSION_DENIED",
      "this account may not read it: look at {names}, and at the account's rights there."),
     (404, "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND", "there is no such repository or bucket: check the address."),
@@ -134,31 +138,36 @@ def _tracking_problem() -> str | None:
 def _data_problem() -> str | None:
     """The same of the DVC remote."""
     with stages.opened(root()) as repo:
-        if not (name := repo.config["core"].get("remote")):
-            return None
-        settings = repo.config["remote"][name]
-        url = settings["url"]
-        shown = without_credentials(url)
-        if url.startswith("s3"):  # botocore waits for minutes otherwise
-            os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
-            settings |= {"connect_timeout": 5, "read_timeout": 15}
-        try:
-            remote = repo.cloud.get_remote(name)
-            if url.startswith("s3"):
-                remote.fs.ls(remote.path.split("/")[0])  # the bucket: an empty place in it does not exist in S3
-            elif url.startswith("http"):
-                remote.fs.fs.info(f"{url.rstrip('/')}/files")  # exists() takes every failure for a no
-            else:
-                remote.fs.exists(remote.path)
-        except Exception as error:  # each kind of remote has its own errors, down to the system's
-            trace()
-            cause = error.__cause__
-            missing, status = isinstance(error, FileNotFoundError), getattr(cause, "status", 0)
-            if missing and url.startswith("s3"):
-                return f"{shown}: there is no such bucket; check OWNER/REPO or the bucket's name."
-            if not missing or cause and status != 404:  # a 404 is an answer: nothing was pushed yet
-                words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
-                return f"{shown}: {_reason(words, _names(url), status)}"
+        return data_problem(repo)
+
+
+def data_problem(repo: Repo, names: str = "") -> str | None:
+    """The same of the DVC remote of `repo`; `names` says where its credentials come from."""
+    if not (name := repo.config["core"].get("remote")):
+        return None
+    settings = repo.config["remote"][name]
+    url = settings["url"]
+    shown = without_credentials(url)
+    if url.startswith("s3"):  # botocore waits for minutes otherwise
+        os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
+        settings |= {"connect_timeout": 5, "read_timeout": 15}
+    try:
+        remote = repo.cloud.get_remote(name)
+        if url.startswith("s3"):
+            remote.fs.ls(remote.path.split("/")[0])  # the bucket: an empty place in it does not exist in S3
+        elif url.startswith("http"):
+            remote.fs.fs.info(f"{url.rstrip('/')}/files")  # exists() takes every failure for a no
+        else:
+            remote.fs.exists(remote.path)
+    except Exception as error:  # each kind of remote has its own errors, down to the system's
+        trace()
+        cause = error.__cause__
+        missing, status = isinstance(error, FileNotFoundError), getattr(cause, "status", 0)
+        if missing and url.startswith("s3"):
+            return f"{shown}: there is no such bucket; check OWNER/REPO or the bucket's name."
+        if not missing or cause and status != 404:  # a 404 is an answer: nothing was pushed yet
+            words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
+            return f"{shown}: {_reason(words, names or _names(url), status)}"
     return ""
 
 

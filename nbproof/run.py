@@ -32,10 +32,11 @@ WORDS_OF_DVC = ("Running stage ", "> ", "Generating lock file ", "Updating lock 
 OUTPUTS = ("data", "models", "metrics", "reports")  # the folders that hold a project's results
 
 
-def run(jobs: int, force: bool, remedy: bool = True) -> int:
+def run(jobs: int, force: bool, remedy: bool = True, register: bool = True) -> int:
     """Bring every stage up to date, at most `jobs` at a time; 0 if all is well.
 
-    `force` runs all of them again without DVC's run-cache; `remedy` takes the way out that a failure brings along.
+    `force` runs all of them again without DVC's run-cache; `remedy` takes the way out that a failure brings along;
+    `register` has the champion registered.
     """
     if jobs < 1:
         raise Refused(f"JOBS must be at least 1, found {jobs}.")
@@ -43,12 +44,12 @@ def run(jobs: int, force: bool, remedy: bool = True) -> int:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):  # the system releases it, however this process ends
-            return _run(jobs, force, {} if remedy else None)
+            return _run(jobs, force, {} if remedy else None, register)
     except Timeout:
         raise Refused("Another run is at work in this folder: wait for it to end, then run again.") from None
 
 
-def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
+def _run(jobs: int, force: bool, taken: dict[str, str] | None, register: bool) -> int:
     """`taken` are the remedies that this run has taken, parameter and words, or None where it may take none."""
     started = time.monotonic()
     heal_lock()
@@ -68,7 +69,7 @@ def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
     order_lock(list(found))  # also where nothing ran: plain `dvc repro` may have appended
     if failed and taken is not None and (switched := take_remedy(failed, found, taken)):
         print(*switched.values(), flush=True)
-        return _run(jobs, force, taken | switched)
+        return _run(jobs, force, taken | switched, register)
     if failed:
         not_run = sorted(found[name].short for name in with_downstream(set(failed), found) - set(failed))
         names = ", ".join(found[name].short for name in failed)
@@ -79,7 +80,8 @@ def _run(jobs: int, force: bool, taken: dict[str, str] | None) -> int:
         return 1
     if changed:
         print(index.table(found), flush=True)
-    promote_once()
+    if register:
+        promote_once()
     if changed or not index.is_current():
         index.write(found, set())
     done = f"Done in {time.monotonic() - started:.0f} s." if changed else "Everything is up to date."

@@ -1,5 +1,6 @@
 """The comment on a pull request, against a stand-in for GitHub's API on loopback."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -274,15 +277,12 @@ def pull(number: int, sha: str, repository: str = "owner/name") -> dict:
 
 def test_the_pull_request_is_proven_by_its_head(github, api):
     github.pulls = [pull(number, f"{number:040x}") for number in range(1, 150)] + [pull(7, HEAD, "fork/name")]
-    assert api.pull_request(HEAD)["number"] == 7
-    assert api.pull_request("cd" * 20) is None
-    assert api.pull_request(HEAD, claimed=8) is None  # a number that a run claims without having its head
+    assert [each["number"] for each in api.pull_requests(HEAD)] == [7]
+    assert api.pull_requests("cd" * 20) == []
     github.pulls.append(pull(9, HEAD))
-    with pytest.raises(Refused, match="7, 9"):
-        api.pull_request(HEAD)
-    assert api.pull_request(HEAD, claimed=9)["number"] == 9
+    assert [each["number"] for each in api.pull_requests(HEAD)] == [7, 9]
     with pytest.raises(Refused, match="40 hex"):
-        api.pull_request("main")
+        api.pull_requests("main")
 
 
 @pytest.fixture
@@ -296,7 +296,6 @@ def command(server, tmp_path, monkeypatch):
         "HEAD_SHA": HEAD,
         "RUN_ID": "42",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-        "NUMBER": "",
     }.items():
         monkeypatch.setenv(name, value)
 
@@ -327,14 +326,33 @@ def test_the_command_refused_still_writes_the_summary(command, github, tmp_path)
 def test_the_command_posts_nothing_for_an_outdated_run(command, github):
     github.pulls = [pull(7, "cd" * 20)]
     done = command("the report")
-    assert done.exit_code == 0 and "nothing is posted" in done.output and not github.comments
+    assert done.exit_code == 0 and "nothing posted" in done.output and not github.comments
 
 
 def test_the_command_believes_no_link_as_a_report(command, github, tmp_path):
     (tmp_path / "elsewhere.md").write_text("a secret")
     (tmp_path / "report.md").symlink_to(tmp_path / "elsewhere.md")
     done = CliRunner().invoke(app, ["post", "--report", str(tmp_path / "report.md")])
-    assert isinstance(done.exception, Refused) and "no regular file" in str(done.exception) and not github.comments
+    assert done.exit_code == 0 and not github.comments
+    github.pulls = [pull(7, HEAD)]
+    done = CliRunner().invoke(app, ["post", "--report", str(tmp_path / "report.md")])
+    body = github.ours()[0]["body"]
+    assert "secret" not in body and body.startswith("**no report**"), done.output
+
+
+def test_cml_is_taken_by_its_checksum(tmp_path, monkeypatch, inside):
+    program = b"#!/bin/sh\n"
+    monkeypatch.setattr("requests.get", lambda *_, **__: SimpleNamespace(content=program))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("GITHUB_PATH", str(tmp_path / "path"))
+    (tmp_path / "project.yaml").write_text("name: tiny\nmetric: {key: rmse, goal: min}\n")
+    inside(tmp_path)
+    assert "not asked for" in CliRunner().invoke(app, ["cml"]).output
+    done = CliRunner().invoke(app, ["cml", "--sha256", "0" * 64])
+    assert "does not have the checksum" in str(done.exception) and not (tmp_path / "path").exists()
+    assert CliRunner().invoke(app, ["cml", "--sha256", hashlib.sha256(program).hexdigest()]).exit_code == 0
+    assert (Path((tmp_path / "path").read_text().strip()) / "cml").read_bytes() == program
 
 
 # A stand-in for CML that does what its `comment update` does: it reads the first 30 comments and takes the last with
@@ -345,7 +363,7 @@ options = dict(each[2:].split("=", 1) for each in sys.argv[3:] if each.startswit
 assert sys.argv[1:3] == ["comment", "update"] and options["publish"] == "false", sys.argv
 assert os.environ["ITERATIVE_DO_NOT_TRACK"] == "1"
 if os.environ.get("CML_BREAKS"):
-    sys.exit("broken: " + os.environ["REPO_TOKEN"])
+    sys.exit("broken: " + os.environ["REPO_TOKEN"] + "\\n" + "    at frame (file.js:1)\\n" * 50)
 api = os.environ["CML_API"] + "/repos/" + options["repo"].split("/", 3)[3]
 def call(method, path, body=None):
     request = urllib.request.Request(api + path, body and json.dumps(body).encode(), method=method)
@@ -395,8 +413,10 @@ def test_cml_is_passed_over_where_it_would_not_find_its_comment(github, api, cml
 def test_cml_that_breaks_is_replaced(github, api, cml, monkeypatch, capsys):
     monkeypatch.setenv("CML_BREAKS", "1")
     assert "GitHub's API" in post.post(api, 7, "report")
+    monkeypatch.delenv("CML_BREAKS")
+    assert "by CML" in post.post(api, 7, "again") and len(github.comments) == 1  # it takes up what the API posted
     said = capsys.readouterr().out
-    assert len(github.ours()) == 1 and "exit code 1" in said and "secret-token" not in said
+    assert len(github.ours()) == 1 and "exit code 1: broken: ***)" in said
 
 
 def test_the_real_cml_leaves_one_comment(server, github, tmp_path, monkeypatch):

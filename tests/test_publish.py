@@ -115,7 +115,7 @@ class Github(Api):
 
     def __init__(self, folder: Path) -> None:
         super().__init__("http://x", "owner/name", "token")
-        self.folder, self.dispatched, self.pulls = folder, [], []
+        self.folder, self.pulls = folder, []
 
     def call(self, method, path, body=None, retries=4):
         what, _, name = path.partition("/git/")[2].partition("?")[0].partition("/")
@@ -123,8 +123,6 @@ class Github(Api):
             return self.pulls
         if path.startswith("/branches/"):
             return {"commit": {"sha": git(self.folder, "rev-parse", path.removeprefix("/branches/"))}}
-        if path.endswith("/dispatches"):
-            return self.dispatched.append((path, body))
         return getattr(self, f"{method}_{what}".lower())(name, body)
 
     def get_commits(self, sha, _):
@@ -205,9 +203,12 @@ class World:
         files.root.cache_clear()
         project.load.cache_clear()
 
-    def publish(self, sha: str = "", commits: bool = True) -> str | None:
-        remote = results.remote({"REMOTE_URL": str(self.remote)})
-        return publish.publish(self.api, self.results, sha or self.sha, "topic", commits, 42, remote)
+    def publish(self, sha: str = "", commits: bool = True, app: bool = True) -> str | None:
+        """The new commit, if one was made."""
+        remote, before = results.remote({"REMOTE_URL": str(self.remote)}), self.head
+        self.said = publish.publish(self.api, self.results, sha or self.sha, "topic", commits, 42, remote,
+                                    self.api if app else None)
+        return self.head if self.head != before else None
 
     @property
     def head(self) -> str:
@@ -411,8 +412,13 @@ def pull(ref: str, sha: str, repository: str | None = "owner/name") -> dict:
     return {"number": 1, "head": {"ref": ref, "sha": sha, "repo": repository and {"full_name": repository}}}
 
 
-def test_the_step_publishes_and_starts_the_checks(world, monkeypatch):
-    monkeypatch.setattr("nbproof.github.api.Api", lambda: world.api)
+def test_without_an_app_nothing_is_committed(world):
+    assert world.publish(app=False) is None and world.pushed and "`nbproof github take 42`" in world.said
+
+
+def test_the_step_publishes(world, monkeypatch):
+    monkeypatch.setattr("nbproof.github.api.Api", lambda **_: world.api)
+    monkeypatch.setenv("APP_TOKEN", "app")
     for name, value in {
         "HEAD_SHA": world.sha,
         "RUN_ID": "42",
@@ -426,9 +432,7 @@ def test_the_step_publishes_and_starts_the_checks(world, monkeypatch):
     world.api.pulls = [pull("topic", world.sha)]
     done = CliRunner().invoke(command.app, arguments)
     assert done.exit_code == 0, done.output
-    assert world.head != world.sha and world.api.dispatched == [
-        (f"/actions/workflows/{name}/dispatches", {"ref": "topic"}) for name in ("tests.yml", "report.yml")
-    ]
+    assert world.head != world.sha and "holds dvc.lock" in done.output
 
 
 def test_the_branch_is_what_the_api_says(world):
@@ -465,6 +469,28 @@ def test_results_are_laid_out_as_they_are_published(world):
     assert "models/mlp is recorded in dvc.lock and not" in str(CliRunner().invoke(command.app, ["results"]).exception)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for gh is a script of a POSIX system")
+def test_a_maintainer_takes_the_results_of_a_run(world, monkeypatch, tmp_path):
+    world.empty_results()
+    new = BEFORE | {"models/mlp": b"another", "metrics/cnn.json": b"{}", "models/cnn": {"MLmodel": b"other"}}
+    write_results(world.results, new)
+    gh = tmp_path / "bin" / "gh"
+    gh.parent.mkdir()
+    gh.write_text(f'#!/bin/sh\n[ "$1 $2 $3 $4 $5 $6" = "run download 42 --name results --dir" ] && '
+                  f'cp -r {world.results}/. "$7"\n')
+    gh.chmod(0o755)
+    write(world.work, {".dvc/config": b""})
+    world.go(world.work)
+    monkeypatch.setenv("PATH", f"{gh.parent}{os.pathsep}{os.environ['PATH']}")
+    done = CliRunner().invoke(command.app, ["take", "42"])
+    assert done.exit_code == 0, done.exception
+    assert {path: (world.work / path).read_bytes() for path in files_of(new)} == files_of(new)
+    assert (world.work / "dvc.lock").read_text() == lock(new) and not (world.work / "models/cnn/data").exists()
+    assert "gh could not bring" in str(CliRunner().invoke(command.app, ["take", "43"]).exception)
+    (world.results / "dvc" / "models" / "mlp").write_bytes(b"tampered")
+    assert "does not have the bytes" in str(CliRunner().invoke(command.app, ["take", "42"]).exception)
+
+
 def test_moved_numbers_are_told(world, monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     write(world.work, {".dvc/config": b""})
@@ -480,6 +506,12 @@ def test_moved_numbers_are_told(world, monkeypatch, tmp_path):
     assert code == 0 and "0 numbers moved" in text and "Every output is the same" in text and "|" not in text
     code, text = retrain('{"rmse": 0.505, "n": NaN}')
     assert code == 0 and "| `metrics/cnn.json` | rmse | 0.5 | 0.505 |" in text and ": none." in text
+    (world.work / "project.yaml").write_text("name: tiny\nmetric: {key: other, goal: min}\n")
+    project.load.cache_clear()
+    assert retrain('{"rmse": 0.6, "n": NaN}')[0] == 0  # the tolerance is that of the metric that counts
+    write_project(world.work, BEFORE)
+    write(world.work, {".dvc/config": b""})
+    project.load.cache_clear()
     for moved, name in (
         ('{"rmse": 0.6, "n": NaN}', "rmse"),
         ('{"rmse": NaN, "n": NaN}', "rmse"),

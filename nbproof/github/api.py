@@ -62,20 +62,14 @@ class Api:
             if len(items) < 100:
                 return
 
-    def pull_request(self, sha: str, claimed: int = 0) -> dict | None:
-        """The open pull request whose head is `sha` now; None where it was closed, or its branch has newer commits.
+    def pull_requests(self, sha: str) -> list[dict]:
+        """The open pull requests whose head is `sha` now; none where they were closed, or have newer commits.
 
-        Nothing that a run says is trusted: `claimed`, the number an event gave, only chooses among those found here.
-        All open ones are read: /commits/SHA/pulls knows no commit of a fork.
+        Nothing that a run says is trusted. All open ones are read: /commits/SHA/pulls knows no commit of a fork.
         """
         if not re.fullmatch(r"[0-9a-f]{40}", sha):
             raise Refused(f"A full commit SHA is needed, 40 hexadecimal digits, found {sha!r}.")
-        found = [each for each in self.pages("/pulls?state=open") if each["head"]["sha"] == sha]
-        found = [each for each in found if each["number"] == claimed] if claimed else found
-        if len(found) > 1:
-            numbers = ", ".join(str(each["number"]) for each in found)
-            raise Refused(f"The pull requests {numbers} have the same head {sha[:8]}: name one by --number.")
-        return found[0] if found else None
+        return [each for each in self.pages("/pulls?state=open") if each["head"]["sha"] == sha]
 
 
 def _words(answer: requests.Response) -> str:

@@ -1,7 +1,10 @@
 """`nbproof github STEP`: the steps of the workflows."""
 
+import hashlib
 import json
+import math
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -14,10 +17,15 @@ import typer
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
+from nbproof.report.text import code
 
 app = typer.Typer(help="The steps of the workflows in .github/workflows.", no_args_is_help=True)
+UNREVIEWED = ["--no-register"]  # what nobody reviewed has no say in a registry; `retrain` runs main from nothing
 SLOTS = 20  # for pages: .github/actions/pages has a step for each
 TESTS = "test ("  # how the names of the tests' jobs begin
+TESTS_SAY = {"passed": "passed", "failed": "**failed**", "cancelled": "cancelled", "unknown": "unknown",
+             None: "not ended yet"}
+CML = "https://github.com/iterative/cml/releases/download/v0.20.6/cml-linux-x64"
 ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-9]+/artifacts/[0-9]+")
 
 # What a workflow knows comes by environment variables: no text of others stands in a shell's line.
@@ -47,16 +55,19 @@ def pull(base: Base = "") -> None:
     from nbproof.github import results
 
     of_base, configuration = results.at(base), results.remote()
+    why = ""
     try:
         print(f"From the DVC remote: {results.pull(of_base, configuration)} files fetched.")
     except Refused as refusal:
         print(f"{refusal} What is missing is made again.")
+        why = str(refusal) if configuration else ""
+    (fresh("pull") / "why").write_text(why, encoding="utf-8")  # the report says it
 
 
 @app.command()
 def run(force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False) -> None:
     """Run the pipeline, keep what it prints for the report, and end as it ends."""
-    command = [sys.executable, "-u", "-m", "nbproof", "run", "--no-remedy", *(["--force"] if force else [])]
+    command = [sys.executable, "-u", "-m", "nbproof", "run", "--no-remedy", *(["--force"] if force else UNREVIEWED)]
     with (fresh("run") / "log").open("w", encoding="utf-8") as log, subprocess.Popen(
         command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     ) as process:
@@ -79,6 +90,8 @@ def pages(base: Base = "", run: Run = 0, attempt: Attempt = 1) -> None:
         shutil.copyfile(page, folder / f"{slot:02}" / f"{page.stem}-{run}-{attempt}.html")
     if left := [page.stem for page in found[SLOTS:]]:
         print(f"There are {SLOTS} slots for pages; not uploaded on their own: {', '.join(left)}.")
+    with Path(os.environ.get("GITHUB_OUTPUT") or os.devnull).open("a", encoding="utf-8") as output:
+        output.write(f"count={len(found[:SLOTS])}\n")
 
 
 def links(steps: str) -> dict[str, str]:
@@ -92,10 +105,16 @@ def links(steps: str) -> dict[str, str]:
 
 
 def tests_ended(api, sha: str, seconds: float) -> str | None:
-    """passed, failed or cancelled: how the tests of commit `sha` ended, waited for at most `seconds`; None: unknown."""
+    """How the tests of commit `sha` ended, a key of TESTS_SAY, waited for at most `seconds`; None: they did not yet."""
+    from nbproof.github.api import Answer
+
     until = time.monotonic() + seconds
     while True:
-        runs = api.pages(f"/commits/{sha}/check-runs?filter=latest", "check_runs")
+        try:
+            runs = [*api.pages(f"/commits/{sha}/check-runs?filter=latest", "check_runs")]
+        except Answer as answer:
+            print(f"GitHub does not say how the tests ended ({answer}).")
+            return "unknown"
         ends = {each["conclusion"] for each in runs if each["name"].startswith(TESTS)}
         if ends and None not in ends:  # None: one is still at work
             bad = ends - {"success", "neutral", "skipped"}
@@ -106,19 +125,14 @@ def tests_ended(api, sha: str, seconds: float) -> str | None:
 
 
 @app.command()
-def report(base: Base = "", sha: Sha = "", steps: Annotated[str, typer.Option(envvar="STEPS")] = "",
-           wait: Annotated[float, typer.Option(help="Seconds to wait for the tests at most.")] = 0) -> None:
+def report(base: Base = "", steps: Annotated[str, typer.Option(envvar="STEPS")] = "", run: Run = 0,
+           event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "") -> None:
     """Write the report to scratch/report/report.md and add it to the job summary."""
-    from nbproof.github.api import Answer, Api
     from nbproof.report import build, revision
 
-    ended, log = None, root() / "scratch" / "run" / "log"
-    try:
-        ended = tests_ended(Api(), sha, wait) if sha else None
-    except Answer as answer:
-        print(f"GitHub does not say how the tests ended ({answer}).")
+    log = root() / "scratch" / "run" / "log"
     outcome = log.read_text(encoding="utf-8") if log.exists() else ""
-    text = build(base=revision.commit(root(), base), links=links(steps), tests=ended, outcome=outcome)
+    text = build(revision.commit(root(), base), links(steps), outcome, str(run or ""), final=event == "push")
     (fresh("report") / "report.md").write_text(text, encoding="utf-8")
     summarise(text)
 
@@ -132,23 +146,87 @@ def results() -> None:
 
 
 @app.command()
+def keep() -> None:
+    """Keep what main's run made for the pull requests: dvc.lock, and the outputs that DVC's cache does not have."""
+    from nbproof.github import results
+
+    results.keep(fresh("main"))
+
+
+@app.command()
+def take(run: Annotated[int, typer.Argument(min=1, help="The run's id, the number in its address.")]) -> None:
+    """Bring the results of a run into this checkout of its branch, checked, to be committed (needs GitHub's `gh`)."""
+    from nbproof.github import results
+
+    folder = fresh("taken")
+    command = ["gh", "run", "download", str(run), "--name", "results", "--dir", str(folder)]
+    try:
+        done = subprocess.run(command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except FileNotFoundError:
+        raise Refused("The results come by GitHub's program gh: install it (https://cli.github.com).") from None
+    if done.returncode:
+        raise Refused(f"gh could not bring the results of run {run}: {' '.join(done.stdout.split())[:300]}.")
+    results.bring(folder)
+    print(f"The results of run {run} are here: look at git diff, then commit and push dvc.lock with the rest.")
+
+
+@app.command()
+def cml(sha256: Annotated[str, typer.Option(envvar="CML_SHA256", help="The sum that its file must have.")] = "",
+        address: Annotated[str, typer.Option(hidden=True)] = CML) -> None:
+    """Put CML on the workflow's PATH, by version and checksum."""
+    import requests
+
+    if not sha256 or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        print("CML is not asked for (the variable CML_SHA256, the checksum of its program): GitHub's own API posts.")
+        return
+    content = requests.get(address, timeout=60).content
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Refused(f"{address} does not have the checksum {sha256}: it is not used.")
+    program = fresh("cml") / "cml"
+    program.write_bytes(content)
+    program.chmod(0o755)
+    with Path(os.environ["GITHUB_PATH"]).open("a", encoding="utf-8") as path:
+        path.write(f"{program.parent}\n")
+
+
+def _where(api, run: int) -> str:
+    """Where a run without a report ended, as GitHub tells."""
+    from nbproof.github.api import Answer
+
+    try:
+        steps = [step for job in api.pages(f"/actions/runs/{run}/jobs?filter=latest", "jobs") for step in job["steps"]]
+    except Answer as answer:
+        return f"before it had one ({answer.status or 'no answer'} where GitHub was asked for the step)"
+    failed = next((step["name"] for step in steps if step["conclusion"] == "failure"), None)
+    return f"at its step {code(failed)}" if failed else "before it had one"
+
+
+@app.command()
 def post(report: Annotated[Path, typer.Option(help="The Markdown, which is not trusted.")], sha: Sha = "", run: Run = 0,
-         number: Annotated[int, typer.Option(envvar="NUMBER", help="Which of several pull requests.")] = 0) -> None:
-    """Make or update the comment on the pull request with this head."""
+         wait: Annotated[float, typer.Option(help="Seconds to wait for the tests at most.")] = 0) -> None:
+    """Make or update the comment on each pull request with this head; again when the tests have ended."""
     from nbproof.github.api import Api
     from nbproof.github.post import post
     from nbproof.github.sanitise import sanitised
 
     api = Api()
-    if not report.is_file() or report.is_symlink() or report.stat().st_size > 4_000_000:
-        raise Refused(f"{report} is no regular file of at most 4 MB: the run gave no report to post.")
     repository = f"{api.server}/{api.repository}"
     allowed = (f"{repository}/actions/runs/{run}", f"{repository}/commit")
-    text = sanitised(report.read_text(encoding="utf-8", errors="replace"), allowed)
+    if report.is_file() and not report.is_symlink() and report.stat().st_size <= 4_000_000:
+        text = sanitised(report.read_text(encoding="utf-8", errors="replace"), allowed)
+    else:
+        text = f"**no report**: the run of {sha[:8]} ended {_where(api, run)}. [Its log](<{allowed[0]}>) says why.\n"
     try:
-        found = api.pull_request(sha, number)
-        print(post(api, found["number"], text) if found else
-              f"No open pull request has the head {sha[:8]} (closed, or newer commits came): nothing is posted.")
+        for seconds in (0, wait):
+            ended = tests_ended(api, sha, seconds)
+            if not (found := api.pull_requests(sha)):
+                print(f"No open pull request has the head {sha[:8]} (closed, or newer commits came): nothing posted.")
+                return
+            first, line, rest = text.partition("\n")
+            for each in found if ended or not seconds else []:
+                print(post(api, each["number"], f"{first} Tests of {sha[:8]}: {TESTS_SAY[ended]}.{line}{rest}"))
+            if ended:
+                return
     except Refused as refusal:
         summarise(text)
         raise Refused(f"{refusal} The report is in the job's summary.") from None
@@ -157,25 +235,30 @@ def post(report: Annotated[Path, typer.Option(help="The Markdown, which is not t
 @app.command()
 def publish(results: Annotated[Path, typer.Option(help="The folder of results, which is not trusted.")],
             sha: Sha = "", run: Run = 0, event: Annotated[str, typer.Option(envvar="EVENT")] = "",
-            default: Annotated[str, typer.Option(envvar="DEFAULT_BRANCH")] = "main") -> None:
+            default: Annotated[str, typer.Option(envvar="DEFAULT_BRANCH")] = "main",
+            app_token: Annotated[str, typer.Option(envvar="APP_TOKEN")] = "") -> None:
     """Check a run's results, push them to the DVC remote, commit dvc.lock with what git keeps."""
     from nbproof.github.api import Api
-    from nbproof.github.publish import CHECKS, branch_of, publish
+    from nbproof.github.publish import branch_of, publish
     from nbproof.github.results import remote
 
     api = Api()
     target = branch_of(api, sha, event, default)
     if target is None:
         print(f"{sha[:8]} is no longer the head of a branch of this repository that is published: nothing to do.")
-    elif publish(api, results, sha, *target, run, remote()):
-        for workflow in CHECKS:
-            api.call("POST", f"/actions/workflows/{workflow}/dispatches", {"ref": target[0]})
-        print(f"Started on {target[0]}: {', '.join(CHECKS)}")
+    else:
+        said = publish(api, results, sha, *target, run, remote(), Api(token=app_token) if app_token else None)
+        summarise(said)
+        print(said)
 
 
 @app.command()
 def retrain() -> None:
-    """Compare the numbers of a run from nothing with the committed ones; fail where one moved beyond the tolerance."""
+    """Compare the numbers of a run from nothing with the committed ones.
+
+    Fails where the metric that counts moved beyond the tolerance, which is its own and no other number's, or where any
+    number came, went, or is none now.
+    """
     from nbproof import project, stages
     from nbproof.github import results
 
@@ -184,8 +267,14 @@ def retrain() -> None:
     found = [(path, name, each["old"], each["new"]) for path, names in sorted(changed.items())
              for name, each in names.items() if str(each["old"]) != str(each["new"])]  # NaN is not equal to itself
     moves = [each for each in found if {type(each[2]), type(each[3])} & {int, float}]
-    beyond = [f"{path} {name}" for path, name, old, new in moves
-              if not {type(old), type(new)} <= {int, float} or not project.load().tolerance.holds(new, old)]
+    contract = project.load()
+
+    def bad(name: str, old: object, new: object) -> bool:
+        if not {type(old), type(new)} <= {int, float} or math.isnan(old) != math.isnan(new):
+            return True
+        return name.rpartition(".")[2] == contract.metric.key and not contract.tolerance.holds(new, old)
+
+    beyond = [f"{path} {name}" for path, name, old, new in moves if bad(name, old, new)]
     same = "Every output is" if results.at("HEAD") == results.here() else "Not every output is"
     text = f"Trained again from nothing: {len(moves)} numbers moved, beyond the tolerance of project.yaml: " \
            f"{', '.join(beyond) or 'none'}. {same} the same, byte for byte.\n"

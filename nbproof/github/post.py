@@ -14,6 +14,8 @@ from nbproof.notebook.errors import Refused
 MARK = "<!-- nbproof: report -->"
 TITLE = "pipeline-report"
 CML_MARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
+# So that CML takes up what the API posted.
+CML_SIGN = f'![](https://cml.dev/watermark.png#{{}} "CML watermark {TITLE}")'
 CML_SEES = 30  # comments; `cml comment update` reads one page and takes the last with its watermark, whoever wrote it
 LIMITS = (65_236, 30_000, 8_000, 1_000)  # characters. GitHub counts in its own way, so smaller ones are tried
 NOTE = "This report is shortened: GitHub did not take all of it. All of it is in the job's summary and artifacts."
@@ -39,7 +41,7 @@ def _post(api: Api, number: int, report: str) -> str:
         _, mine = _comments(api, number)  # it may have posted before it failed
     target = ("PATCH", f"/issues/comments/{mine['id']}") if mine else ("POST", f"/issues/{number}/comments")
     for limit in LIMITS:
-        body = {"body": f"{fitted(report, limit)}\n\n{MARK}"}
+        body = {"body": f"{fitted(report, limit)}\n\n{MARK}\n\n{CML_SIGN.format('0' * 7)}"}
         try:
             api.call(*target, body, retries=0)  # `post` tries again
             return f"Posted by GitHub's API on pull request {number} ({'updated' if mine else 'created'})."
@@ -84,7 +86,8 @@ def _by_cml(api: Api, number: int, report: str) -> bool:
         variables = os.environ | {"REPO_TOKEN": api.token, "ITERATIVE_DO_NOT_TRACK": "1"}
         try:
             done = subprocess.run(command, env=variables, capture_output=True, text=True, errors="replace", timeout=180)
-            words = " ".join((done.stderr or done.stdout).replace(api.token, "***").split())
+            lines = [line for line in (done.stderr or done.stdout).splitlines() if not re.match(r"\s*at ", line)]
+            words = " ".join(" ".join(lines).replace(api.token, "***").split())  # the message, not the stack below it
             why = done.returncode and f"exit code {done.returncode}: {words[-300:]}"
         except (OSError, subprocess.TimeoutExpired) as error:
             why = type(error).__name__

@@ -16,16 +16,16 @@ from nbproof.github.api import Answer, Api
 from nbproof.notebook.errors import Refused
 
 TRAILER = "Published-From-Run"
+TAKE = "In a checkout of the branch, `nbproof github take {run}` brings these results, to be committed and pushed."
 BOT = {"name": "github-actions[bot]", "email": "41898282+github-actions[bot]@users.noreply.github.com"}
-# A commit made with a workflow's own token starts no workflow, but by GitHub's exception that token may dispatch one.
-# A run that is started so reports its checks on the branch's head, the new commit, under the same names.
-CHECKS = ("tests.yml", "report.yml")
 
 
-def publish(api: Api, folder: Path, sha: str, branch: str, commits: bool, run: int, remote: dict) -> str | None:
-    """Publish the results in `folder`, which a run of commit `sha` made; the new commit on `branch`, if there is one.
+def publish(api: Api, folder: Path, sha: str, branch: str, commits: bool, run: int, remote: dict,
+            app: Api | None = None) -> str:
+    """Publish the results in `folder`, which a run of commit `sha` made on `branch`; says what was done.
 
     Without `commits` (main: no bot commits what nobody reviewed) results other than the committed ones are refused.
+    A commit is made by `app`, a GitHub App's token: one by a workflow's own would get no checks.
     """
     lock, outputs, kept, objects = results.taken(folder)
     parent = api.call("GET", f"/git/commits/{sha}")
@@ -34,33 +34,33 @@ def publish(api: Api, folder: Path, sha: str, branch: str, commits: bool, run: i
         raise Refused(f"{sha[:8]} has more files than GitHub lists: nothing is published.")
     files = {each["path"]: each["sha"] for each in listed["tree"] if each["type"] == "blob"}
     text = api.call("GET", f"/git/blobs/{files['dvc.lock']}")["content"] if "dvc.lock" in files else None
-    before = results.recorded(text and base64.b64decode(text).decode(errors="replace"), f"dvc.lock of {sha[:12]}")
+    old_lock = None if text is None else base64.b64decode(text)
+    before = results.recorded(old_lock and old_lock.decode(errors="replace"), f"dvc.lock of {sha[:12]}")
     if not commits and outputs != before:
         paths = ", ".join(sorted({path for path, _ in outputs.items() ^ before.items()}))
         raise Refused(f"The run's results are not those that {branch} records ({paths}); nothing is published: "
                       "bring them in by a pull request.")
-    print(f"{results.push(objects, remote)} files were new to the DVC remote.")
+    pushed = f"{results.push(objects, remote)} files were new to the DVC remote. " if remote else ""
     if commits and parent["committer"]["name"] == BOT["name"] and f"\n{TRAILER}: " in parent["message"]:
         # Two machines can always differ in a last bit: this job does not replace its own commit, so it makes no loop.
-        print(f"{sha[:8]} was made by this job: nothing is committed on top of it.")
-    elif commits:
-        changed = {path: file.read_bytes() for path, file in kept.items()} | {"dvc.lock": lock}
-        changed |= {path: None for path in files if path not in changed and results.below(path, before)}
-        return _commit(api, parent, changed, branch, f"Results of CI for {sha[:12]}\n\n{TRAILER}: {run}\n")
-    return None
+        return f"{pushed}{sha[:8]} was made by this job: nothing is committed on top of it."
+    if not commits or lock == old_lock:
+        return f"{pushed}{branch} holds these results already: nothing to commit."
+    if app is None:
+        return f"{pushed}No GitHub App is set up to commit (docs/github.md). {TAKE.format(run=run)}"
+    changed = {path: file.read_bytes() for path, file in kept.items()} | {"dvc.lock": lock}
+    changed |= {path: None for path in files if path not in changed and results.below(path, before)}
+    return pushed + _commit(app, parent, changed, branch, f"Results of CI for {sha[:12]}\n\n{TRAILER}: {run}\n")
 
 
-def _commit(api: Api, parent: dict, files: dict[str, bytes | None], branch: str, message: str) -> str | None:
-    """Put a commit with these files (None: removed) on `branch`; None where it holds them, or has newer commits."""
+def _commit(api: Api, parent: dict, files: dict[str, bytes | None], branch: str, message: str) -> str:
+    """Put a commit with these files (None: removed) on `branch`, unless it has newer commits; says what was done."""
     def blob(content: bytes | None) -> str | None:
         encoded = {"content": base64.b64encode(content or b"").decode(), "encoding": "base64"}
         return None if content is None else api.call("POST", "/git/blobs", encoded)["sha"]
 
     tree = [{"path": path, "mode": "100644", "type": "blob", "sha": blob(content)} for path, content in files.items()]
     tree = api.call("POST", "/git/trees", {"base_tree": parent["tree"]["sha"], "tree": tree})["sha"]
-    if tree == parent["tree"]["sha"]:
-        print("The branch holds these results already: nothing to commit.")
-        return None
     content = {"message": message, "tree": tree, "parents": [parent["sha"]], "author": BOT, "committer": BOT}
     commit = api.call("POST", "/git/commits", content)["sha"]
     try:
@@ -68,20 +68,18 @@ def _commit(api: Api, parent: dict, files: dict[str, bytes | None], branch: str,
     except Answer as answer:
         if answer.status != 422:  # no fast-forward
             raise
-        print(f"{branch} has newer commits than {parent['sha'][:8]}: nothing is committed, the newer run publishes.")
-        return None
-    print(f"{commit} holds dvc.lock and the small outputs of this run.")
-    return commit
+        return f"{branch} has newer commits than {parent['sha'][:8]}: nothing is committed, the newer run publishes."
+    return f"{commit} holds dvc.lock and the small outputs of this run."
 
 
 def branch_of(api: Api, sha: str, event: str, default: str) -> tuple[str, bool] | None:
     """The branch to publish to and whether commits are allowed there, by the API alone; None where there is none."""
     if event == "push":
         return (default, False) if api.call("GET", f"/branches/{quote(default)}")["commit"]["sha"] == sha else None
-    found = api.pull_request(sha)
-    if found is None or (found["head"]["repo"] or {}).get("full_name") != api.repository:
+    heads = [each["head"] for each in api.pull_requests(sha)]
+    branch = next((head["ref"] for head in heads if (head["repo"] or {}).get("full_name") == api.repository), None)
+    if branch is None:
         return None
-    branch = found["head"]["ref"]
     if branch == default or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200}", branch):
         raise Refused(f"Nothing is committed to the branch {json.dumps(branch)}: it is the default branch, or its name "
                       "has signs other than letters, digits and ._/+#@-.")

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 from nbproof import stages
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
+from nbproof.remote import data_problem
 from nbproof.report import revision
 
 MOST_LOCK, MOST_KEPT, MOST_ALL = 2_000_000, 1_000_000, 8_000_000_000  # bytes: dvc.lock, a file for git, all together
@@ -60,17 +61,45 @@ def at(commit: str) -> dict[str, str]:
 
 def lay_out(folder: Path) -> None:
     """Copy the project's results into `folder`; Refused where they could not be published."""
-    with stages.opened(root()) as repo:
-        kept = {out.path for stage in stages.read(repo).values() for out in stage.outputs if not out.cached}
+    kept = _kept()
     for path in here():
-        target = folder / ("git" if path in kept else "dvc") / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (root() / path).is_dir():
-            shutil.copytree(root() / path, target)
-        elif (root() / path).exists():
-            shutil.copyfile(root() / path, target)
-    shutil.copyfile(root() / "dvc.lock", folder / "dvc.lock")
+        _copy(root() / path, folder / ("git" if path in kept else "dvc") / path)
+    _copy(root() / "dvc.lock", folder / "dvc.lock")
     taken(folder)
+
+
+def keep(folder: Path) -> None:
+    """Copy dvc.lock and the outputs that git keeps into `folder`; DVC's cache has the others."""
+    for path in {*_kept()} & {*here()} | {"dvc.lock"}:
+        _copy(root() / path, folder / path)
+
+
+def bring(folder: Path) -> None:
+    """Make the results in `folder` those of this project: dvc.lock, DVC's cache, the files themselves."""
+    _, _, kept, objects = taken(folder)
+    with stages.opened(root()) as repo:
+        for store, found in objects:
+            transfer(store, repo.cache.local, {found}, shallow=False)
+        for path, file in kept.items():
+            _copy(file, root() / path)
+        _copy(folder / "dvc.lock", root() / "dvc.lock")
+    with stages.opened(root()) as repo:
+        repo.checkout(force=True)
+
+
+def _kept() -> set[str]:
+    """The outputs that git keeps, `cache: false` in dvc.yaml."""
+    with stages.opened(root()) as repo:
+        return {out.path for stage in stages.read(repo).values() for out in stage.outputs if not out.cached}
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a file or a folder, if it is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, target, dirs_exist_ok=True)
+    elif path.exists():
+        shutil.copyfile(path, target)
 
 
 def taken(folder: Path) -> tuple[bytes, dict[str, str], dict[str, Path], list[tuple]]:
@@ -141,6 +170,9 @@ def _connected(configuration: dict) -> Iterator[Repo]:
     with Repo(str(root()), config=configuration) as repo:
         if not repo.config["core"].get("remote"):
             raise Refused("No DVC remote is configured (the variable DVC_REMOTE_URL).")
+        # DVC itself takes a refusal for files that do not exist
+        if problem := data_problem(repo, "the secrets for it, which a run of a fork or of Dependabot has not"):
+            raise Refused(f"The DVC remote {problem}")
         try:
             yield repo
         except Exception as error:  # each kind of remote raises its own
@@ -159,7 +191,9 @@ def push(objects: list[tuple], configuration: dict) -> int:
     """Push DVC's objects (store, hash) to the remote; how many files the remote did not have."""
     with _connected(configuration) as repo:
         target = repo.cloud.get_remote_odb()
-        done = [transfer(store, target, {found}, shallow=False) for store, found in objects]
+        for store, found in objects:  # the list of a folder is in memory, from where an HTTP remote cannot take it
+            transfer(store, repo.cache.local, {found}, shallow=False)
+        done = [transfer(repo.cache.local, target, {found}, shallow=False) for _, found in objects]
     if failed := sum(len(each.failed) for each in done):
         raise Refused(f"The DVC remote did not take {failed} files.")
     return sum(len(each.transferred) for each in done)

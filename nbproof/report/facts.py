@@ -8,6 +8,8 @@ from pathlib import Path
 
 import nbformat
 from dvc.lock import LockError
+from dvc.utils.flatten import flatten
+from dvc.utils.serialize import PARSERS, ParseError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -35,6 +37,7 @@ class Result:
     blocked: list[str] = field(default_factory=list)
     new: bool = False
     same_outputs: bool = False
+    alike: bool = False  # the base's code, data and parameters; other bytes are another machine's
     failure: dict = field(default_factory=dict)
     before: dict = field(default_factory=dict)
     now: dict = field(default_factory=dict)
@@ -59,6 +62,7 @@ class Facts:
     metrics: dict = field(default_factory=dict)  # file -> key -> (base's value, branch's value)
     params: dict = field(default_factory=dict)  # parameter -> (base's value, branch's value)
     differing: list[str] = field(default_factory=list)  # stages whose results are not those that the commit records
+    pulled: str = ""  # why a workflow got nothing from the DVC remote
     troubles: list[str] = field(default_factory=list)
 
     @property
@@ -73,13 +77,12 @@ class Facts:
 def gather(root: Path, base: str | None, outcome: str = "") -> Facts:
     """Read the workspace at `root` and the commit `base` (None: a first run). `outcome` names what failed."""
     facts, read = Facts(project.load(), revision.commit(root, "HEAD") or "", base or ""), {}
+    facts.pulled = (revision.here(root, revision.PULLED) or "").strip()
     try:
         with stages.opened(root) as repo:
             read = stages.read(repo)
-            lock = revision.recorded(revision.here(root, "dvc.lock"))
-            old_lock = revision.recorded(revision.at(root, facts.base, "dvc.lock"))
-            committed = revision.recorded(revision.at(root, facts.head, "dvc.lock"))
-            sides = Sides(repo, root, facts.base, lock, old_lock)
+            sides = Sides.of(repo, root, facts.base)
+            lock, committed = sides.lock, revision.recorded(revision.at(root, facts.head, "dvc.lock"))
             facts.results = _results(sides, read, outcome)
             _add_diffs(facts, sides, read)
             facts.differing = [each.name for each in facts.results if each.current and each.stage in committed
@@ -157,6 +160,9 @@ def _compare(result: Result, sides: Sides) -> None:
     before, now = sides.old_lock.get(result.stage), sides.lock[result.stage]
     if sides.base and now == before:
         return
+    if result.stage in sides.old_lock and revision.alike(result.stage, sides.lock, sides.old_lock):
+        result.alike = True
+        return
     result.status, result.same_outputs = "ran", before is not None and _outs(now) == _outs(before)
     if not result.page or not before or result.same_outputs:
         return
@@ -192,23 +198,35 @@ def _plots(sides: Sides, stage: Stage, axes: dict, status: str) -> list[Plot]:
 
 
 def _add_diffs(facts: Facts, sides: Sides, read: dict[str, Stage]) -> None:
-    """What `dvc metrics diff` and `dvc params diff` know, without the files of stages that have no result here."""
+    """Metrics of both sides, without those of stages that have no result here, and what `dvc params diff` knows."""
     by_stage = {each.stage: each for each in facts.results}
-    owner = {out.get("path"): by_stage[name] for name, entry in sides.old_lock.items() for out in entry.get("outs", [])}
-    owner |= {output.path: by_stage[name] for name, stage in read.items() for output in stage.outputs}
-    compared = sides.repo.metrics.diff(facts.base or "HEAD", "workspace", all=True) if facts.head else {}
-    for path, values in compared.get("diff", {}).items():
-        result = owner.get(path, Result("", ""))
-        old = {key: value["old"] for key, value in values.items() if facts.base and value.get("old") is not None}
-        new = {key: value["new"] for key, value in values.items() if result.current and value.get("new") is not None}
+    files = {output.path: by_stage[name] for name, stage in read.items() for output in stage.outputs
+             if output.kind == "metric"}
+    files |= {out["path"]: by_stage[name] for name, entry in sides.old_lock.items() for out in entry.get("outs", [])
+              if name not in read and out.get("path", "").startswith("metrics/") and out["path"].endswith(".json")}
+    for path, result in files.items():
+        old = _metrics(sides.then(result.stage, path)[0], path, facts) if facts.base else {}
+        new = _metrics(sides.now(result.stage, path), path, facts) if result.current else {}
+        new = old if result.alike else new
         result.before, result.now = {**old, **result.before}, {**new, **result.now}
-        if result.current or result.status == "removed":
+        if (result.current or result.status == "removed") and old != new:
             facts.metrics[path] = {key: (old.get(key), new.get(key)) for key in sorted({*old, *new})}
     if not facts.base:
         return
     params = sides.repo.params.diff(facts.base, "workspace")
     facts.params = dict(sorted((key, (value.get("old"), value.get("new"))) for values in params.get("diff", {}).values()
                                for key, value in values.items()))  # DVC's own order changes from run to run
-    unreadable = {path for each in (compared, params) for errors in each.get("errors", {}).values()
-                  if isinstance(errors, dict) for path in errors if path not in owner or owner[path].current}
+    unreadable = {path for errors in params.get("errors", {}).values() if isinstance(errors, dict) for path in errors}
     facts.troubles += [f"DVC could not compare {path}" for path in sorted(unreadable)]
+
+
+def _metrics(content: str | None, path: str, facts: Facts) -> dict:
+    """The metrics of a file, nested ones with their sections' names, as DVC names them."""
+    if content is None:
+        return {}
+    try:
+        found = PARSERS[Path(path).suffix.lower()](content, path)
+        return flatten(found) if isinstance(found, dict) else {"": found}
+    except (KeyError, ParseError):
+        facts.troubles.append(f"DVC could not compare {path}")
+        return {}

@@ -14,6 +14,8 @@ from ruamel.yaml.error import YAMLError
 from nbproof.notebook.errors import Refused
 
 LARGEST = 20_000_000  # bytes of a file that is still read
+MADE = "scratch/main"  # what main's run made: dvc.lock and the outputs that git keeps; the rest is in DVC's cache
+PULLED = "scratch/pull/why"  # what a workflow's pull step said: it has brought all that the remote gives
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
@@ -76,15 +78,49 @@ def recorded(lock: str | None) -> dict:
     return {name: entry for name, entry in (found or {}).items() if isinstance(entry, dict)}
 
 
+def alike(name: str, here: dict, there: dict) -> bool:
+    """Whether a stage has the same command, parameters and inputs in two locks.
+
+    What a stage made that is itself alike is the same input, whatever its bytes: they are those of two machines.
+    """
+    one, other = here.get(name), there.get(name)
+    if not one or not other or any(one.get(key) != other.get(key) for key in ("cmd", "params")):
+        return False
+    deps = [{dep["path"]: dep.get("md5") for dep in each.get("deps", [])} for each in (one, other)]
+    return deps[0].keys() == deps[1].keys() and all(
+        deps[0][path] == deps[1][path] or _same_makers(path, here, there) for path in deps[0])
+
+
+def _same_makers(path: str, here: dict, there: dict) -> bool:
+    makers, others = ({name for name, entry in lock.items() for out in entry.get("outs", [])
+                       if f"{path}/".startswith(f"{out['path']}/") or out["path"].startswith(f"{path}/")}
+                      for lock in (here, there))
+    return bool(makers) and makers == others and all(alike(name, here, there) for name in makers)
+
+
 @dataclass(frozen=True)
 class Sides:
-    """The workspace and the commit `base` (empty: none), with the stages that the dvc.lock of each records."""
+    """The workspace and the commit `base` (empty: none), with the stages that the dvc.lock of each records.
+
+    `made` is a folder with what main's own run made of the same inputs, on a machine such as this one: where it has a
+    stage of the base, its numbers are compared, not the committed ones. `offline`: nothing is asked of a DVC remote.
+    """
 
     repo: Repo
     root: Path
     base: str
     lock: dict
     old_lock: dict
+    made: Path
+    offline: bool
+
+    @classmethod
+    def of(cls, repo: Repo, root: Path, base: str) -> "Sides":
+        made = root / MADE
+        lock, old, new = (recorded(text) for text in (here(root, "dvc.lock"), at(root, base, "dvc.lock"),
+                                                      here(made, "dvc.lock")))
+        old = {name: new[name] if alike(name, new, old) else entry for name, entry in old.items()}
+        return cls(repo, root, base, lock, old, made, (root / PULLED).exists())
 
     def now(self, stage: str, path: str) -> str | None:
         """The text of an output here; from DVC's cache where the file is a link into one that lies elsewhere."""
@@ -93,8 +129,12 @@ class Sides:
 
     def then(self, stage: str, path: str) -> tuple[str | None, str]:
         """The text of an output in the base; or None and why not."""
-        found = at(self.root, self.base, path)
-        return self._stored(self.old_lock.get(stage, {}), path) if found is None else (found, "")
+        entry = self.old_lock.get(stage, {})
+        md5 = next((out.get("md5") for out in entry.get("outs", []) if out.get("path") == path), None)
+        for found in (here(self.made, path), at(self.root, self.base, path)):
+            if found is not None and md5 in (None, hashlib.md5(found.encode()).hexdigest()):
+                return found, ""
+        return self._stored(entry, path)
 
     def _stored(self, entry: dict, path: str) -> tuple[str | None, str]:
         """The text that DVC keeps of an output, fetched from the default remote if there is one; or None and why."""
@@ -103,8 +143,9 @@ class Sides:
             return None, "it is a folder" if md5 else "its dvc.lock records none"
         file = Path(self.repo.cache.local.oid_to_path(md5))
         if not file.exists():
-            if not self.repo.config["core"].get("remote"):
-                return None, "it is not in DVC's cache here, and no DVC remote is configured"
+            if self.offline or not self.repo.config["core"].get("remote"):
+                why = "" if self.offline else ", and no DVC remote is configured"
+                return None, f"it is not in DVC's cache here{why}"
             try:
                 self.repo.cloud.pull([HashInfo("md5", md5)])
             except Exception as error:  # each kind of remote raises what its own library raises

@@ -11,8 +11,6 @@ from nbproof.report.plots import Plot
 from nbproof.report.text import change, code, count, decimal, fence, fold, is_number, link, plain, shown, summary, table
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
-TESTS = {"passed": "all tests passed", "failed": "**tests failed**", "cancelled": "tests were cancelled",
-         "skipped": "tests were not run"}
 UNFOLDED = 3  # charts that are shown without a click
 STATUSES = ("ran", "unchanged", "failed", "not run", "removed")
 
@@ -46,10 +44,10 @@ def _joined(parts: list[Part], left_out: list[str]) -> str:
     return "\n\n".join([*(each.text for each in parts if each.text), *(why if listed else [])]) + "\n"
 
 
-def headline(facts: Facts, tests: str | None) -> Part:
-    """One line: what happened."""
+def headline(facts: Facts, final: bool = False) -> Part:
+    """One line whose first words decide; `final` (main itself) adds the numbers of the test data."""
     names = {status: [each.name for each in facts.results if each.status == status] for status in STATUSES}
-    failed = [f"**{code(each.name)} {_failed(each)}**" for each in facts.results if each.status == "failed"]
+    failed = [f"**{_failed(each)}**" for each in facts.results if each.status == "failed"]
     said = [*failed[:3], f"**{len(failed) - 3} more failed**" if len(failed) > 3 else ""]
     said += [f"not run: {_names(names['not run'])}"] if names["not run"] else []
     said += [_champion(facts) if facts.results else "**the pipeline could not be read**"]
@@ -57,17 +55,28 @@ def headline(facts: Facts, tests: str | None) -> Part:
     if not facts.base and facts.results:
         said.append(f"{number}, no base to compare with")
     elif ran or not facts.failed:
-        said.append(f"{ran} of {number} ran again" if ran else "no stage ran again")
+        said.append(f"{ran} of {number} ran again" if ran else "no stage has a change")
     new = [each.name for each in facts.results if each.new]
     said += [f"{kind}: {_names(which)}" for kind, which in (("new", new), ("removed", names["removed"])) if which]
     if facts.project.data in facts.params:
         before, now = map(shown, facts.params[facts.project.data])
         said.append(f"data: {now} (the base's: {before})")
-    return Part("; ".join(filter(None, [*said, TESTS.get(tests or "", "")])) + ".")
+    tested = {key: value for key, value in (facts.comparison or Result("", "")).now.items() if _of_test(key)}
+    if final and tested:
+        said.append(", ".join(f"{code(key)} {decimal(value)}" for key, value in tested.items())
+                    + " (shown on main alone: to look in each review would wear the test data out)")
+    return Part("; ".join(filter(None, said)) + ".")
+
+
+def _of_test(key: str) -> bool:
+    """Whether a number is of the test data: by its name, as docs/contract.md has it."""
+    return key.rpartition(".")[2].startswith("test_")
 
 
 def _failed(each: Result) -> str:
-    return f"failed at cell {each.failure['cell']}" if each.failure else "failed"
+    if not each.failure:
+        return f"{code(each.name)} failed"
+    return f"failed at cell {each.failure['cell']} of {code(f'{each.page}.ipynb')}"
 
 
 def _names(names: list[str], most: int = 3) -> str:
@@ -75,19 +84,61 @@ def _names(names: list[str], most: int = 3) -> str:
 
 
 def _champion(facts: Facts) -> str:
+    """What the change did to the champion, the verdict first."""
     judge, key = facts.comparison or Result("", ""), facts.project.metric.key
     now, before = judge.now.get("champion"), judge.before.get("champion")
     new, old = decimal(judge.now.get(key)), decimal(judge.before.get(key))
     if now is None:
         return f"no new champion (the base's: {code(before)} {old})" if before is not None else ""
-    if before is None or judge.now == judge.before:
-        return f"champion: {code(now)} {new}{', as before' if before is not None else ''}"
-    verdict = _verdict(facts, key, judge.before.get(key), judge.now.get(key))
-    return f"champion: {code(before)} {old} → {f'{code(now)} ' if now != before else ''}{new}{verdict}"
+    if before is None:
+        return f"champion {code(now)} {new}"
+    numbers = f"champion {code(before)} {old}"
+    if (now, new) != (before, old):
+        numbers += f" → {f'{code(now)} ' if now != before else ''}{new}"
+    ran = any(each.status in ("ran", "removed") for each in facts.results)
+    if judge.now == judge.before or judge.alike:
+        return f"**{'same champion' if ran else 'nothing changed'}**: {numbers}"
+    return f"**{_tested(facts, judge)}: {numbers}"
+
+
+def _tested(facts: Facts, judge: Result) -> str:
+    """The verdict on the champion, with the end of its bold type: the project's hook decides, else the metric."""
+    key = facts.project.metric.key
+    plot = next((plot for plot in judge.plots if plot.is_answers), None)
+    new, old = (plot.answers(plot.now), plot.answers(plot.before)) if plot else ([], [])
+    if new and old and [each["actual"] for each in new] != [each["actual"] for each in old]:
+        return "not comparable** (other cases than the base's)"
+    said = _asked(facts, new, old) if new and old else None
+    if said is None or "failed" in said:
+        return f"{_direction(facts, key, judge.before.get(key), judge.now.get(key))[2:] or 'no change'}**"
+    back = {} if said["better"] else _asked(facts, old, new)
+    verdict = "better" if said["better"] else "worse" if back.get("better") else "no detectable change"
+    right = sum(each["predicted"] == each["actual"] for each in new) - sum(
+        each["predicted"] == each["actual"] for each in old)
+    some = [f"{right:+,} of {count(len(new), 'case')}"] if plot.template == "confusion" else []
+    some += [f"p {float(said['p']):.2g}"] if said.get("p") is not None else []
+    return f"{verdict}**" + (f" ({', '.join(some)})" if some else "")
+
+
+def _asked(facts: Facts, new: list[dict], old: list[dict]) -> dict | None:
+    """What the project's hook `better` says of answers to the same cases; None without a hook, `failed` in it: why."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # the report itself may go to the terminal
+            if not (hook := facts.project.hook("better")):
+                return None
+            said = hook(new, old)
+        return {"better": bool(said["better"]), "why": str(said["why"]),
+                "p": None if said.get("p") is None else float(said["p"])}
+    except (Exception, SystemExit) as error:  # a project's code raises what it likes; the report goes on
+        return {"better": False, "failed": f"{type(error).__name__}: {error}"}
 
 
 def _verdict(facts: Facts, key: str, before: object, now: object) -> str:
-    """Whether a change is for the better, of the metric that counts; nothing of others, and of what is no change."""
+    """Whether a change is for the better, of the metric that counts where no hook decides; nothing of others."""
+    return "" if facts.project.hooks.get("better") else _direction(facts, key, before, now)
+
+
+def _direction(facts: Facts, key: str, before: object, now: object) -> str:
     if key != facts.project.metric.key or not (is_number(before) and is_number(now)) or before == now:
         return ""
     return ", better" if facts.project.metric.better(now, before) else ", worse"
@@ -102,7 +153,8 @@ def stages(facts: Facts, links: dict) -> Part:
 
 
 def _row(facts: Facts, each: Result, links: dict) -> list[str]:
-    status = f"**{_failed(each)}**" if each.status == "failed" else each.status
+    cell = f" at cell {each.failure['cell']}" if each.failure else ""
+    status = f"**failed{cell}**" if each.status == "failed" else each.status
     if each.status == "not run":
         status += f": needs {_names(each.blocked)}" if each.blocked else f": {each.why}"
     status += f"{', same results' if each.same_outputs else ''}{', new' if each.new else ''}"
@@ -122,7 +174,7 @@ def failures(facts: Facts, outcome: str) -> list[Part]:
     for each in (each for each in facts.results if each.failure):
         error, printed = "{error}: {reason}".format_map(each.failure), each.failure["printed"]
         last = f"Its last lines of output:\n\n{fence(printed, lines=20, keep='last')}"
-        head = f"### {code(each.name)} {_failed(each)}\n\n{fence(error, lines=10, width=1000)}"
+        head = f"### {code(each.name)} failed at cell {each.failure['cell']}\n\n{fence(error, lines=10, width=1000)}"
         body = f"The cell begins:\n\n{fence(each.failure['source'], 'python', lines=8)}"
         body += f"\n\n{last if printed.strip() else 'It had printed nothing.'}"
         where = f"the failure of {code(each.name)}: in {code(f'reports/{each.page}.html')}"
@@ -141,7 +193,7 @@ def differences(facts: Facts) -> list[Part]:
     metrics = [[code(path), code(key), shown(before), shown(now),
                 change(before, now, ".4g") + _verdict(facts, key, before, now)]
                for path, values in sorted(facts.metrics.items()) for key, (before, now) in values.items()
-               if before != now]
+               if before != now and not _of_test(key)]
     params = [[code(key), shown(before), shown(now)] for key, (before, now) in facts.params.items()]
     few = len(params) <= 3 and not any(None in pair for pair in facts.params.values())
     in_short = [f"{summary(key, 60)} {summary(before, 40)} → {summary(now, 40)}"
@@ -207,41 +259,44 @@ def _answers(facts: Facts, each: Result, plot: Plot) -> Part:
 
 def _judgement(facts: Facts, new: list[dict], old: list[dict]) -> str:
     """What the project's hook says of the branch's answers against the base's; asked about the same cases only."""
-    if not new or [each["actual"] for each in new] != [each["actual"] for each in old]:
+    if not new or new == old or [each["actual"] for each in new] != [each["actual"] for each in old]:
         return ""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # the report itself may go to the terminal
-            if not (hook := facts.project.hook("better")):
-                return ""
-            said = hook(new, old)
-        verdict, why = "better" if said["better"] else "not better", str(said["why"])
-        chance = f" (p = {float(said['p']):.2g})" if said.get("p") is not None else ""
-    except (Exception, SystemExit) as error:  # a project's code raises what it likes; the report goes on
-        return f"The project's hook `better` failed: {code(f'{type(error).__name__}: {error}', 300)}."
-    return (f"On the same {count(len(new), 'case')} the project's own test calls the branch's answers {verdict} "
-            f"than the base's{chance}: {code(why, 400)}.")
+    said = _asked(facts, new, old)
+    if said and "failed" in said:
+        return f"The project's hook `better` failed: {code(said['failed'], 300)}."
+    same = f"The project's own test, on the same {count(len(new), 'case')}"
+    return f"{same}: {code(said['why'].rstrip('.'), 400)}." if said else ""
 
 
 def changed_outputs(facts: Facts) -> list[Part]:
     """For each notebook that ran again, what a reader of its page would see changed."""
-    found, same = [], []
+    found, same, unseen = [], [], {}
     for each in (each for each in facts.results if each.status == "ran" and each.page and facts.base and not each.new):
         page, name = code(f"reports/{each.page}.html"), code(each.name)
         if each.unseen:
-            why = f"{name}: its outputs could not be compared with the base's: {each.unseen}."
-            found.append(Part(why, 6, f"a note on {name}: in {page}"))
+            unseen.setdefault(each.unseen, []).append(each.name)
         elif each.changes:
             title = f"{summary(each.name)}: {count(sum(line[0] in '+-' for line in each.changes), 'line')} changed"
             body = fold(title, fence("\n".join(each.changes), "diff", 120))
             found.append(Part(body, 6, f"changed outputs of {name}: in {page}", f"{title}."))
         else:
             same.append(each.name)
+    for why, names in unseen.items():
+        found.append(Part(f"{_names(names, 10)}: outputs could not be compared with the base's: {why}.", 6, "a note"))
     found += [Part(f"Same outputs as in the base: {_names(same, 10)}.")] if same else []
     return [Part("### Changed outputs"), *found] if found else []
 
 
-def reproduce(facts: Facts, tracking: str) -> Part:
-    """Commit, commands, and the tracking server if there is one."""
+def elsewhere(facts: Facts) -> list[Part]:
+    """Numbers that are another machine's and not this change's, and what the DVC remote did not give."""
+    alike = [each.name for each in facts.results if each.alike and each.name in facts.differing]
+    said = [f"{_names(alike, 10)} ran again here with the base's code, data and parameters, and gave other bytes: "
+            "another machine's arithmetic. The base's numbers are shown."] if alike else []
+    return [Part(each) for each in [*said, code(facts.pulled, 400) if facts.pulled else ""] if each]
+
+
+def reproduce(facts: Facts, tracking: str, run: str = "") -> Part:
+    """Commit, commands, the tracking server if there is one, and how the results of the workflow `run` are taken."""
     made = (facts.project.root / "Makefile").is_file()
     base = f" {'BASE=' if made else '--base '}{facts.base}" if facts.base else ""
     command = "make" if made else "nbproof"
@@ -249,6 +304,8 @@ def reproduce(facts: Facts, tracking: str) -> Part:
     for why, names in (("This folder has changes that are not in the commit", facts.uncommitted),
                        ("The results differ from those that the commit's `dvc.lock` records", facts.differing)):
         said += [f"{why}: {_names(names, 10)}."] if names else []
+    if run and facts.differing and not facts.failed:
+        said.append(f"`nbproof github take {run}` brings them into a checkout of the branch, to be committed.")
     if server := tracking_server(tracking):
         tag = f"tags.`mlflow.source.git.commit` = '{facts.head}'"
         said.append(f"MLflow at {code(server, 200)}, runs with {code(tag, 200)}.")

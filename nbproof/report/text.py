@@ -7,6 +7,7 @@ reference, link, image or HTML of what it finds; what is left to take care of is
 import html
 import math
 import re
+import textwrap
 import unicodedata
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -50,7 +51,9 @@ def fence(text: str, language: str = "text", lines: int = 10**6, width: int = 30
     """A code fence with the first (or last) `lines` lines of `text`, each at most `width` characters long."""
     every = plain(text).strip("\n").split("\n")
     shown = [clipped(each, width) for each in (every[:lines] if keep == "first" else every[-lines:])]
-    if more := len(every) - len(shown):
+    if language == "text":  # GitHub does not wrap a fence
+        shown = [part.rstrip() for each in shown for part in textwrap.wrap(each, 100, drop_whitespace=False) or [""]]
+    if (more := len(every) - lines) > 0:
         note = f"… {count(more, 'more line')}"
         shown = [*shown, note] if keep == "first" else [note, *shown]
     inside = "\n".join(shown)
