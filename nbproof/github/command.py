@@ -17,7 +17,6 @@ import typer
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
-from nbproof.report.text import code
 
 app = typer.Typer(help="The steps of the workflows in .github/workflows.", no_args_is_help=True)
 UNREVIEWED = ["--no-register"]  # what nobody reviewed has no say in a registry; `retrain` runs main from nothing
@@ -192,6 +191,7 @@ def cml(sha256: Annotated[str, typer.Option(envvar="CML_SHA256", help="The sum t
 def _where(api, run: int) -> str:
     """Where a run without a report ended, as GitHub tells."""
     from nbproof.github.api import Answer
+    from nbproof.report.text import code  # and all of DVC with it
 
     try:
         steps = [step for job in api.pages(f"/actions/runs/{run}/jobs?filter=latest", "jobs") for step in job["steps"]]
