@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from nbproof import project
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root, write_whole
-from nbproof.stage import layout
+from nbproof.stage import arithmetic, layout
 from nbproof.stages import Stage, is_model
 
 PLACE = "reports/index.html"
@@ -106,18 +106,17 @@ def _card(name: str, old: bool) -> str:
 
 def _facts() -> str:
     """Commit, date, versions and arithmetic, as terms and their descriptions."""
-    from nbproof.stage.execute import ARITHMETIC
-
     changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root(), capture_output=True,
                              text=True).stdout
     pins = project.load().pins
     text = (root() / pins).read_text(encoding="utf-8") if pins else ""
     names = ["nbproof", *dict.fromkeys(re.findall(r"(?m)^([\w.-]+)==", text))]
+    settings = ", ".join(f"{name}={value}" for name, value in arithmetic.SETTINGS.items())
     facts = {
         "commit": tracking.commit() + (", and changes that are not committed" if changed else ""),
         "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "versions": ", ".join([f"Python {platform.python_version()}", *(f"{each} {_version(each)}" for each in names)]),
-        "arithmetic": ", ".join(f"{name}={value}" for name, value in ARITHMETIC.items()) + f", {platform.machine()}",
+        "arithmetic": f"{arithmetic.machine()}: {settings}",
     }
     return "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
 

@@ -7,7 +7,7 @@ from bs4 import BeautifulSoup
 from projects import command, edit_params, nbproof, results
 
 from nbproof.notebook.files import root
-from nbproof.stage import execute
+from nbproof.stage import arithmetic
 
 
 def index(folder):
@@ -30,7 +30,7 @@ def test_it_holds_results_pages_and_what_varies(finished_once, inside):
     assert cards == [(f"{name}.html", "every cell ran") for name in ("data", "near", "far", "compare")]
     facts = {each.get_text(): each.find_next("dd").get_text() for each in page.find_all("dt")}
     assert list(facts) == ["commit", "date", "versions", "arithmetic"] and "Python 3." in facts["versions"]
-    assert all(f"{name}={value}" in facts["arithmetic"] for name, value in execute.ARITHMETIC.items())
+    assert all(f"{name}={value}" in facts["arithmetic"] for name, value in arithmetic.SETTINGS.items())
 
 
 def test_each_page_leads_to_its_neighbours(finished_once):
