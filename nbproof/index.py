@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -106,8 +107,8 @@ def _card(name: str, old: bool) -> str:
 
 def _facts() -> str:
     """Commit, date, versions and arithmetic, as terms and their descriptions."""
-    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root(), capture_output=True,
-                             text=True).stdout
+    asked = ["git", "status", "--porcelain", "--untracked-files=no"]
+    changed = shutil.which("git") and subprocess.run(asked, cwd=root(), capture_output=True, text=True).stdout
     pins = project.load().pins
     text = (root() / pins).read_text(encoding="utf-8") if pins else ""
     names = ["nbproof", *dict.fromkeys(re.findall(r"(?m)^([\w.-]+)==", text))]

@@ -262,9 +262,13 @@ def _run_with_model(client, name: str, model_digest: str) -> str:
 
 def _keep(client, run_id: str, name: str) -> None:
     """Let the run hold the model and its answers, where it does not yet, or any more (mlartifacts/ may be lost)."""
-    folder = root() / "models" / name
+    from mlflow.artifacts import list_artifacts
+
+    folder, place = root() / "models" / name, client.get_run(run_id).info.artifact_uri
     answers = folder.with_name(f"{name}.csv")
-    if not client.list_artifacts(run_id, "model"):
+    held = {part for part in ("model", "answers")  # by address: see Registry.add
+            if list_artifacts(artifact_uri=f"{place}/{part}", tracking_uri=client.tracking_uri)}
+    if "model" not in held:
         client.log_artifacts(run_id, str(folder), "model")
-    if answers.exists() and not client.list_artifacts(run_id, "answers"):
+    if answers.exists() and "answers" not in held:
         client.log_artifact(run_id, str(answers), "answers")

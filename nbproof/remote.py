@@ -26,6 +26,7 @@ SECRETS = {
     "DVC_READ_PASSWORD": "its password or secret; workflows",
     "DVC_WRITE_USER": "DVC remote: user or key that writes; workflows, environment publish",
     "DVC_WRITE_PASSWORD": "its password or secret; workflows, environment publish",
+    "PUBLISH_APP_KEY": "private key of the GitHub App that commits results; workflows, environment publish",
 }
 VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml; machine and workflows",

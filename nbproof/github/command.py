@@ -82,7 +82,8 @@ def pages(base: Base = "", run: Run = 0, attempt: Attempt = 1) -> None:
     from nbproof.github import results
 
     same = {path for path, _ in results.here().items() & results.at(base).items()}
-    found = sorted((root() / "reports").glob("*.html"), key=lambda page: (f"reports/{page.name}" in same, page.name))
+    pages = [page for page in (root() / "reports").glob("*.html") if page.name != "index.html"]  # links lead nowhere
+    found = sorted(pages, key=lambda page: (f"reports/{page.name}" in same, page.name))
     folder = fresh("pages")
     for slot, page in enumerate(found[:SLOTS], 1):
         (folder / f"{slot:02}").mkdir()  # an artifact has its file's name, and a name can be used once in a run
