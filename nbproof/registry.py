@@ -74,10 +74,14 @@ class Registry:
                 self.client.set_tag(run_id, key, value)
             return Entry(run_id, run_id, tags)
         if self.error:
-            self.client.create_registered_model(self.name)
+            about = f"The champions of {self.name}: `champion` is in use, `previous` was before."
+            self.client.create_registered_model(self.name, description=about)
         # by address: the way by run asks a 2.x server for logged models, which it does not know
         place = f"{self.client.get_run(run_id).info.artifact_uri}/model"
-        return Entry(str(self.client.create_model_version(self.name, place, run_id, tags).version), run_id, tags)
+        key = project.load().metric.key
+        about = f"{tags['model']}: {key} {tags[key]}; made at commit {tags['git_commit'][:10]}."
+        version = self.client.create_model_version(self.name, place, run_id, tags, description=about)
+        return Entry(str(version.version), run_id, tags)
 
     def move(self, new: Entry, old: Entry | None) -> None:
         for entry, alias in ((old, "previous"), (new, "champion")):
@@ -169,7 +173,7 @@ def _facts(name: str) -> dict[str, str]:
     facts = {
         "model": name, "model_digest": digest(folder), "data": data_in_use().rpartition(": ")[2],
         "data_digest": hashlib.sha256("".join(sorted(inputs)).encode()).hexdigest(),
-        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
+        "git_commit": tracking.commit(), "git_dirty": bool(tracking.changes()), "dvc_lock": digest(root() / "dvc.lock"),
     }
     return {tag: str(value) for tag, value in {**numbers, key: metrics[key], **facts}.items()}
 
