@@ -89,7 +89,36 @@ def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, cap
     assert ">cell 5</a>." in (single / "reports" / "x.html").read_text()
     assert not [path for path in (single / "reports").iterdir() if "zqx" in path.read_text()]
     assert {name for name in remote.SECRETS if leaks.NAMES.search(name)} == {
-        name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME", "APP_KEY"))}  # no cell runs beside it
+        name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
+
+
+def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys):
+    cells(single, WRITES, "print('<a' + 3_000_000 * 'x' + 'z>')",
+          "from IPython.display import HTML\nHTML('<p>' + 9_000_000 * 'x' + '</p>')")
+    assert executed_stage(inside(single), monkeypatch) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "x: warning: cell 5: 3.0 MB of text left out of notebook and page (one output may have 1 MB). What the cell "
+        "computed is whole.",
+        "x: warning: cell 6: 9.0 MB of text/html left out of notebook and page (one output may have 8 MB). What the "
+        "cell computed is whole."]
+    executed = nbformat.read(single / "reports" / "x.ipynb", as_version=4)
+    (text,), (shown,) = executed.cells[4].outputs, executed.cells[5].outputs
+    assert text.text.startswith("<axx") and text.text.endswith("xz>\n") and len(text.text) < 5_000
+    assert shown.data == {"text/plain": "[9.0 MB of text/html left out here: one output may have 8 MB.]"}
+    page = (single / "reports" / "x.html").read_text(encoding="utf-8")
+    assert len(page) < 200_000 and page.count("left out here") == 2 and (single / "models" / "x.txt").exists()
+
+
+@pytest.mark.parametrize("shows, what", [
+    ("object()", "an address in memory ('<object at 0x"),
+    ("import pathlib; print(pathlib.Path.cwd())", "a folder of this"),
+    ("import datetime; print(datetime.datetime.now())", "the time of the clock ('20"), ("print('0x12345678')", "")])
+def test_what_differs_from_run_to_run_is_said(single, inside, monkeypatch, capsys, shows, what):
+    cells(single, WRITES, shows)
+    assert executed_stage(inside(single), monkeypatch) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"x: warning: cell 5 shows {what}") if what else not said
 
 
 @posix
