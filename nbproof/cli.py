@@ -71,7 +71,7 @@ def report(
     base: Annotated[str, typer.Option(envvar="BASE", help="Compare with where the branch left this revision.")] = "",
     out: Annotated[Path | None, typer.Option(envvar="OUT", help="Where to write it, instead of the terminal.")] = None,
 ) -> int:
-    """Say what this branch changed in the results, as Markdown for a pull request."""
+    """Say what this branch changed in the results, as Markdown for a pull request; figures in reports/changes.html."""
     from nbproof.report import build
 
     text = build(base or None)

@@ -73,7 +73,7 @@ def is_current() -> bool:
 def write(found: dict[str, Stage], not_run: set[str]) -> None:
     """Write the index and where each page's links lead; `not_run` are stages whose pages are of an earlier state."""
     order = [stage.short for stage in found.values() if stage.notebook]
-    order += sorted(path.stem for path in (root() / "reports").glob("*.html") if path.stem not in (*order, "index"))
+    order += sorted({path.stem for path in (root() / "reports").glob("*.html")} - {*order, "index", "changes"})
     pages = [name for name in order if (root() / "reports" / f"{name}.html").exists()]
     ring = ["index", *pages, "index"]
     for before, name, after in zip(ring, pages, ring[2:]):
