@@ -65,6 +65,7 @@ locked: # in one go, in the environment as it was
 	$(LOCK) requirements.in -o requirements.txt
 	grep -v '^-e' requirements.txt > .venv/pins
 	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
+	$(LOCK) -c .venv/pins requirements-review.in -o requirements-review.txt
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
 	cat requirements-sweep.txt >> .venv/pins
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt

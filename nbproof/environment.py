@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
+REVIEW = "requirements-review.txt"  # instead of all of them, where nothing is trained: the variable NBPROOF_REVIEW
 WINDOWS = os.name == "nt"
 BIN, PYTHON = ("Scripts", "Scripts/python.exe") if WINDOWS else ("bin", "bin/python")
 LATER = "its own words stand above. Run the same command again when the package registry can be reached."
@@ -36,6 +37,8 @@ def with_tools(prefix: Path = Path(sys.prefix)) -> dict:
 
 def locks(root: Path, words: list) -> list:
     """The requirements files of the project at `root` that the command `words` needs."""
+    if os.environ.get("NBPROOF_REVIEW") and (root / REVIEW).exists():
+        return [REVIEW]
     options = words[: words.index("--")] if "--" in words else words
     options = options if words[:1] in (["setup"], ["tool"]) else []
     sweep = "--sweep" in options or os.environ.get("ENGINE") == "ray"
