@@ -19,7 +19,7 @@ import typer
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
 
-app = typer.Typer(help="The steps of the workflows in .github/workflows.", no_args_is_help=True)
+app = typer.Typer(help="Setting up GitHub (setup), and the steps of the workflows.", no_args_is_help=True)
 UNREVIEWED = ["--no-register"]  # what nobody reviewed has no say in a registry; `retrain` runs main from nothing
 SLOTS = 20  # for pages: .github/actions/pages has a step for each
 TESTS = "test ("  # how the names of the tests' jobs begin
@@ -48,6 +48,15 @@ def summarise(text: str) -> None:
     """Add to the job summary, which takes 1 MiB a step; outside of a workflow, nothing happens."""
     with Path(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull).open("a", encoding="utf-8") as summary:
         summary.write(f"{text[:250_000]}\n")
+
+
+@app.command()
+def setup(check: Annotated[bool, typer.Option("--check", help="Only say what is set and what is missing.")] = False,
+          yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; set what needs no value.")] = False) -> None:
+    """Set a repository up for the workflows, step by step (needs GitHub's `gh`)."""
+    from nbproof.github import setup
+
+    raise typer.Exit(setup.setup(check, yes))
 
 
 @app.command()
