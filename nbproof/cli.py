@@ -61,9 +61,15 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
     from nbproof.stage import tether
 
     tether.die_with_starter()
+    tether.adopt_orphans()
     from nbproof import execution
 
-    return execution.run(name, on_ray=engine == "ray")
+    try:
+        return execution.run(name, on_ray=engine == "ray")
+    finally:
+        for command in tether.end_children():
+            print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
+                  file=sys.stderr)
 
 
 @app.command(rich_help_panel=RUN)

@@ -266,6 +266,33 @@ def as_from_a_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+BEATING = """\
+import os, pathlib, time
+place = pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat')
+while True:
+    place.write_text(str(time.time()))
+    time.sleep(0.1)
+"""
+LEFT_BEHIND = {
+    "detached": "import subprocess, sys\n"
+                f"_ = subprocess.Popen([sys.executable, '-c', {BEATING!r}], start_new_session=True)",
+    "forked": f"import os\nif not os.fork():\n    os.setsid()\n    exec({BEATING!r})",
+}
+WAITS = ("import os, pathlib, time\n"
+         "while not pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat').exists(): time.sleep(0.1)")
+
+
+@posix
+@pytest.mark.parametrize("how", LEFT_BEHIND)
+def test_what_a_cell_left_behind_ends_with_the_stage(single, how):
+    cells(single, WRITES, LEFT_BEHIND[how], WAITS)
+    done = nbproof(single, "stage", "x")
+    assert done.returncode == 0, done.stdout
+    if how == "detached":
+        assert "x: a process that a cell had started was still at work, and was ended: " in done.stdout
+    assert wait_for(lambda: not family(single), 5), family(single)
+
+
 SLOW = """\
 import time, os
 from pathlib import Path
