@@ -361,9 +361,9 @@ def main() -> None:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         shutil.copytree(ROOT / ".dvc" / "cache", clone / ".dvc" / "cache")
         shutil.copytree(ROOT / "data" / "download", clone / "data" / "download")
-        checkout = subprocess.run([PYTHON, "-m", "dvc", "checkout", "--quiet"], cwd=clone, env=TOOLS, capture_output=True)
-        if checkout.returncode:  # the last commit's results were made elsewhere
-            print("The results of the last commit are not all in DVC's cache here: they are made first.", file=sys.stderr)
+        checkout = [PYTHON, "-m", "dvc", "checkout", "--quiet"]
+        if subprocess.run(checkout, cwd=clone, env=TOOLS, capture_output=True).returncode:  # made elsewhere
+            print("DVC's cache lacks results of the last commit: they are made first.", file=sys.stderr)
             seconds([PYTHON, "-m", "nbproof", "run"], clone)
         print(f"{os.cpu_count()} cores, medians of {given.runs} or more alternating runs\n")
         print("| what | ours | reference | ratio | wanted | reached |\n|:--|--:|--:|--:|--:|:--|", flush=True)
