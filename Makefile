@@ -26,6 +26,8 @@ Servers and models
   secrets      which secrets are set, never a value
   promote      register the champion, or a model                    MODEL=cnn
   predict      ask the registered champion                          INPUT=image.png
+  drift        what the server was asked, beside the data; exit code 3 is an alarm
+  harvest      labelled inputs of the server's log into the data    YES=1
 
 This folder
   setup        make .venv, nothing else                             PYTHON=python3.12
@@ -41,7 +43,7 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict drift harvest setup new
 
 .PHONY: help remote test test-foreign test-github test-lab test-remote test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"

@@ -220,6 +220,22 @@ def predict(
 
 
 @app.command(rich_help_panel=SHARE)
+def drift() -> int:
+    """Compare what the server was asked with what the model was judged on; exit code 3 is an alarm."""
+    from nbproof.drift import drift
+
+    return drift()
+
+
+@app.command(rich_help_panel=SHARE)
+def harvest(yes: Yes = False) -> int:
+    """Take the labelled inputs of the server's log into the data, after a look at them."""
+    from nbproof.harvest import harvest
+
+    return harvest(yes)
+
+
+@app.command(rich_help_panel=SHARE)
 def ui(port: Port = 5000) -> int:
     """Open MLflow's page on the local store."""
     from nbproof import lab

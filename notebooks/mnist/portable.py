@@ -74,7 +74,7 @@ class Portable:
         """`probabilities` [N, 10], `features` [N, F] and `strangeness` [N] of the images float32 [N, 1, 28, 28]."""
         names = [each.name for each in self.session.get_outputs()]
         parts = [self.session.run(names, {"images": images[start : start + batch]})
-                 for start in range(0, len(images), batch)]
+                 for start in range(0, max(1, len(images)), batch)]
         return {name: np.concatenate(values) for name, values in zip(names, zip(*parts))}
 
     def evaluate(self, split: Split) -> tuple[Evaluation, np.ndarray]:
