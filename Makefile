@@ -24,8 +24,11 @@ Servers and models
   push, pull   send or bring data, models and reports
   sync         send runs that the server did not take yet
   secrets      which secrets are set, never a value
-  promote      register the champion, or a model                    MODEL=cnn
+  promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1
   predict      ask the registered champion                          INPUT=image.png
+  serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
+  rollback     let the champion before this one answer again
+  forget       empty the server's log
 
 This folder
   setup        make .venv, nothing else                             PYTHON=python3.12
@@ -41,7 +44,8 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget \
+  setup new
 
 .PHONY: help remote test test-foreign test-github test-lab test-remote test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
@@ -67,6 +71,7 @@ locked: # in one go, in the environment as it was
 	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
 	cat requirements-sweep.txt >> .venv/pins
+	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
 	$(LOCK) -c .venv/pins pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
 	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt

@@ -1,0 +1,138 @@
+"""What stands before every request: who may ask, how much, how often, how long, how many at once."""
+
+import asyncio
+import hmac
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from nbproof.notebook.errors import trace
+from nbproof.serve.errors import Trouble
+from nbproof.serve.metrics import Metrics
+
+OPEN = ("/health", "/ping", "/ready")  # for whoever watches the server; they say nothing about its content
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+CLIENTS = 10_000  # whose rates are remembered
+HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`body` is in bytes, `rate` in requests a second and client (0: any), `seconds` for one request."""
+
+    body: int = 8_000_000
+    rate: float = 0
+    seconds: float = 10
+    concurrent: int = 64
+    token: str = ""
+    local: bool = True
+
+
+class Guard:
+    """The outermost layer of the application: limits, headers, counts, and one JSON error for whatever goes wrong."""
+
+    def __init__(self, app, limits: Limits, metrics: Metrics, paths: dict[str, bool]):
+        self.app, self.limits, self.metrics, self.paths = app, limits, metrics, paths
+        self.now = 0
+        self.left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # a WebSocket: there is none here
+            return None
+        began, status = time.perf_counter(), 0
+
+        async def answer(message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+            await send(message)
+
+        self.now += 1
+        try:
+            self._admit(scope)
+            async with asyncio.timeout(self.limits.seconds):
+                await self.app(scope, self._bounded(scope, receive), answer)
+        except TimeoutError:
+            if not status:
+                await _refuse(answer, Trouble(
+                    503, "REQUEST_LIMIT_EXCEEDED", f"This took longer than {self.limits.seconds:g} s and was given up."))
+        except Trouble as trouble:
+            if not status:
+                await _refuse(answer, trouble)
+        except Exception:  # a fault of ours: the client learns that much and no more
+            trace()
+            if not status:
+                await _refuse(answer, Trouble(500, "INTERNAL_ERROR", "The server could not answer this."))
+        finally:
+            self.now -= 1
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.metrics.request(path, status, time.perf_counter() - began)
+
+    def _admit(self, scope) -> None:
+        """Trouble where this request may not be asked at all."""
+        headers = dict(scope["headers"])
+        if self.limits.local and not _is_local(headers.get(b"host", b"").decode("latin-1")):
+            raise Trouble(421, "BAD_REQUEST", "This server is for its own machine: ask it as localhost.")  # DNS rebinding
+        if self.now > self.limits.concurrent:
+            raise Trouble(503, "REQUEST_LIMIT_EXCEEDED", "The server is busy: try again in a second.", **{"retry-after": "1"})
+        path = scope["path"]
+        if self.limits.token and path not in OPEN and not self.paths.get(path, False):
+            said = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(said, b"Bearer " + self.limits.token.encode()):
+                raise Trouble(401, "UNAUTHENTICATED", "Send the header Authorization: Bearer TOKEN.",
+                              **{"www-authenticate": "Bearer"})
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.limits.body:
+            raise self._too_large()
+        if self.limits.rate and path not in OPEN:
+            self._count((scope.get("client") or ("",))[0])
+
+    def _count(self, client: str) -> None:
+        """A bucket a client, which holds the requests of two seconds."""
+        now, full = time.monotonic(), max(1.0, 2 * self.limits.rate)
+        left, seen = self.left.pop(client, (full, now))
+        left = min(full, left + (now - seen) * self.limits.rate)
+        self.left[client] = (max(0.0, left - 1), now)
+        if len(self.left) > CLIENTS:
+            self.left.popitem(last=False)
+        if left < 1:
+            raise Trouble(429, "REQUEST_LIMIT_EXCEEDED", f"More than {self.limits.rate:g} requests a second: slow down.",
+                          **{"retry-after": "1"})
+
+    def _bounded(self, scope, receive):
+        """`receive` that stops when a body without a length grows too large."""
+        taken = 0
+
+        async def bounded():
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.limits.body:
+                raise self._too_large()
+            return message
+
+        return bounded
+
+    def _too_large(self) -> Trouble:
+        return Trouble(413, "BAD_REQUEST", f"The body may have {self.limits.body:,} bytes.", connection="close")
+
+
+async def _refuse(send, trouble: Trouble) -> None:
+    body = trouble.body()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **trouble.headers}
+    await send({"type": "http.response.start", "status": trouble.status,
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_local(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name.lower() in LOCAL
