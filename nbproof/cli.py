@@ -194,8 +194,8 @@ def sync() -> int:
 @app.command(rich_help_panel=SHARE)
 def promote(
     model: Annotated[str, typer.Argument(envvar="MODEL", help="Default: the comparison's champion.")] = "",
-    challenger: Annotated[bool, typer.Option("--challenger", envvar="CHALLENGER", help="Let it answer in the champion's "
-                                             "shadow, unheard.")] = False,
+    challenger: Annotated[bool, typer.Option("--challenger", envvar="CHALLENGER",
+                                             help="Let it answer in the champion's shadow, unheard.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
     from nbproof import project, stages

@@ -95,7 +95,8 @@ def read(folder: Path) -> Project:
         given = YAML(typ="safe").load((folder / CONTRACT).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise Refused(f"{CONTRACT} cannot be read: {' '.join(str(error).split())[:200]}.") from None
-    given = _mapping("", given, {"name", "metric"}, {"compare", "data", "pins", "tolerance", "pickle", "serve", "hooks"})
+    possible = {"compare", "data", "pins", "tolerance", "pickle", "serve", "hooks"}
+    given = _mapping("", given, {"name", "metric"}, possible)
     for key, expected, right in (
         ("name", "small letters, digits and _, a letter first", lambda value: NAME.fullmatch(value)),
         ("compare", "a stage's name", lambda value: NAME.fullmatch(value)),

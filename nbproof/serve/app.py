@@ -64,7 +64,7 @@ class Application:
         self.prepare = self.contract.hook("prepare")
         self.preparing = ThreadPoolExecutor(1, "prepare")
         if self.prepare:
-            with contextlib.suppress(Exception):  # it must fail, and has then imported what the first file would wait for
+            with contextlib.suppress(Exception):  # it must fail, and has then imported what a first file would wait for
                 self.prepare([Given(b"", "nothing")], {})
         self.pages = _pages(self.contract.page)
         inner = FastAPI(title=self.contract.name, version="1", docs_url=None, redoc_url=None,
@@ -73,7 +73,8 @@ class Application:
             ("POST", "/invocations", self.invocations, ASKED), ("POST", "/predict", self.predict, SHOWN),
             ("POST", "/label", self.label, LABELLED), ("GET", "/health", self.health, None),
             ("GET", "/ping", self.health, None), ("GET", "/ready", self.ready, None),
-            ("GET", "/version", self.version, None), ("GET", "/metrics", self.metrics, None), ("GET", "/", self.first, None),
+            ("GET", "/version", self.version, None), ("GET", "/metrics", self.metrics, None),
+            ("GET", "/", self.first, None),
         ):
             inner.add_api_route(path, function, methods=[method], openapi_extra=extra, response_model=None,
                                 summary=(function.__doc__ or "").splitlines()[0])
@@ -268,7 +269,8 @@ def _facts(model: Portable) -> dict:
     tags = model.facts.tags
     return {"version": model.facts.version, "model": model.facts.name, "source": model.facts.source,
             "commit": tags.get("git_commit"), "dvc_lock": tags.get("dvc_lock"), "digest": model.digest,
-            "data": tags.get("data"), "input": list(model.shape), "limit": model.limit if np.isfinite(model.limit) else None}
+            "data": tags.get("data"), "input": list(model.shape),
+            "limit": model.limit if np.isfinite(model.limit) else None}
 
 
 def _switch(request: Request, name: str, default: bool) -> bool:

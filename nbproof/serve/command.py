@@ -65,10 +65,11 @@ def _limits(options: Options) -> Limits:
     """The limits; Refused where they leave a server open that others can reach."""
     local, token = options.host in LOOPBACK, os.environ.get(TOKEN, "")
     if not local and not token:
-        raise Refused(f"{options.host} can be reached from other machines: set the environment variable {TOKEN} to a long "
-                      "random text, which clients send as Authorization: Bearer TEXT; or listen at 127.0.0.1.")
+        raise Refused(f"{options.host} can be reached from other machines: set the environment variable {TOKEN} to a "
+                      "long random text, which clients send as Authorization: Bearer TEXT; or listen at 127.0.0.1.")
     if token and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-        raise Refused(f"{TOKEN} must have at least 16 characters of ASCII without spaces, such as `openssl rand -hex 32` gives.")
+        raise Refused(f"{TOKEN} must have at least 16 characters of ASCII without spaces, such as `openssl rand "
+                      "-hex 32` gives.")
     for name in ("body", "seconds", "concurrent", "log_size", "threads"):
         if getattr(options, name) <= 0:
             raise Refused(f"{name.upper()} must be more than 0, found {getattr(options, name)}.")
@@ -85,7 +86,7 @@ def _socket(host: str, port: int) -> socket.socket:
         listening.bind(where)
         listening.listen(512)  # what connects from now on waits for the model
     except (OSError, OverflowError) as error:
-        raise Refused(f"{host}:{port} cannot be taken ({getattr(error, 'strerror', None) or error}): name another port, "
-                      "such as PORT=8001.") from None
+        raise Refused(f"{host}:{port} cannot be taken ({getattr(error, 'strerror', None) or error}): name another "
+                      "port, such as PORT=8001.") from None
     return listening
 

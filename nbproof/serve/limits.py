@@ -14,8 +14,8 @@ OPEN = ("/health", "/ping", "/ready")  # for whoever watches the server; they sa
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 CLIENTS = 10_000  # whose rates are remembered
 HEADERS = [
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; "
+     b"img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
@@ -62,8 +62,7 @@ class Guard:
                 await self.app(scope, self._bounded(scope, receive), answer)
         except TimeoutError:
             if not status:
-                await _refuse(answer, Trouble(
-                    503, "REQUEST_LIMIT_EXCEEDED", f"This took longer than {self.limits.seconds:g} s and was given up."))
+                await _refuse(answer, _busy(f"This took longer than {self.limits.seconds:g} s and was given up."))
         except Trouble as trouble:
             if not status:
                 await _refuse(answer, trouble)
@@ -80,9 +79,10 @@ class Guard:
         """Trouble where this request may not be asked at all."""
         headers = dict(scope["headers"])
         if self.limits.local and not _is_local(headers.get(b"host", b"").decode("latin-1")):
-            raise Trouble(421, "BAD_REQUEST", "This server is for its own machine: ask it as localhost.")  # DNS rebinding
+            # the name of another machine that leads here: a page of that name would read what we answer
+            raise Trouble(421, "BAD_REQUEST", "This server is for its own machine: ask it as localhost.")
         if self.now > self.limits.concurrent:
-            raise Trouble(503, "REQUEST_LIMIT_EXCEEDED", "The server is busy: try again in a second.", **{"retry-after": "1"})
+            raise _busy("The server is busy: try again in a second.")
         path = scope["path"]
         if self.limits.token and path not in OPEN and not self.paths.get(path, False):
             said = headers.get(b"authorization", b"")
@@ -104,8 +104,7 @@ class Guard:
         if len(self.left) > CLIENTS:
             self.left.popitem(last=False)
         if left < 1:
-            raise Trouble(429, "REQUEST_LIMIT_EXCEEDED", f"More than {self.limits.rate:g} requests a second: slow down.",
-                          **{"retry-after": "1"})
+            raise _busy(f"More than {self.limits.rate:g} requests a second: slow down.", 429)
 
     def _bounded(self, scope, receive):
         """`receive` that stops when a body without a length grows too large."""
@@ -123,6 +122,10 @@ class Guard:
 
     def _too_large(self) -> Trouble:
         return Trouble(413, "BAD_REQUEST", f"The body may have {self.limits.body:,} bytes.", connection="close")
+
+
+def _busy(message: str, status: int = 503) -> Trouble:
+    return Trouble(status, "REQUEST_LIMIT_EXCEEDED", message, **{"retry-after": "1"})
 
 
 async def _refuse(send, trouble: Trouble) -> None:

@@ -197,16 +197,17 @@ def forget() -> int:
         return 0
     try:
         with contextlib.closing(connected(path)) as database:
-            held = sum(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("answers", "labels"))
+            tables = ("answers", "labels")
+            held = sum(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables)
             with _transaction(database):
-                database.execute("DELETE FROM answers")
-                database.execute("DELETE FROM labels")
+                for table in tables:
+                    database.execute(f"DELETE FROM {table}")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("VACUUM")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
-        raise Refused(f"served/{path.name} cannot be emptied ({error}): end the servers of this folder and try again, or "
-                      "remove the folder served.") from None
+        raise Refused(f"served/{path.name} cannot be emptied ({error}): end the servers of this folder and try again, "
+                      "or remove the folder served.") from None
     return held
 
 

@@ -118,7 +118,8 @@ class Portable:
             raise Refused(f"{self} fails its check: it gives {found.shape}, its stored answers are {expected.shape}.")
         far = float(np.abs(found - expected).max())
         if not far <= NEAR:  # NaN, too
-            raise Refused(f"{self} fails its check: its answers are {far:.2g} from the stored ones, {NEAR:g} is allowed.")
+            raise Refused(f"{self} fails its check: its answers are {far:.2g} from the stored ones, and {NEAR:g} is "
+                          "allowed.")
 
     @staticmethod
     def _zeros(given) -> np.ndarray:

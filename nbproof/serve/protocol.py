@@ -22,7 +22,8 @@ def parsed(body: bytes, kind: str) -> dict:
             rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"))))
             return {"dataframe_split": {"columns": rows[0], "data": [list(map(_number, row)) for row in rows[1:]]}}
         if kind not in ("application/json", ""):
-            raise Trouble(415, "BAD_REQUEST", f"The content type must be application/json or text/csv, found {kind[:80]}.")
+            raise Trouble(415, "BAD_REQUEST", "The content type must be application/json or text/csv, found "
+                          f"{kind[:80]}.")
         content = json.loads(body, parse_constant=_not_finite)
     except (ValueError, IndexError, RecursionError, csv.Error) as error:
         raise wrong(f"The body cannot be read: {str(error)[:150] or type(error).__name__}.") from None

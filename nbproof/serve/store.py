@@ -168,7 +168,8 @@ def metadata(described: bytes) -> dict:
     try:
         return (YAML(typ="safe", pure=True).load(described.decode()) or {}).get("metadata") or {}
     except (YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise Refused(f"The model's description (MLmodel) cannot be read: {' '.join(str(error).split())[:150]}.") from None
+        said = " ".join(str(error).split())[:150]
+        raise Refused(f"The model's description (MLmodel) cannot be read: {said}.") from None
 
 
 def _registered(database: sqlite3.Connection, name: str, alias: str) -> Facts | None:
@@ -178,8 +179,8 @@ def _registered(database: sqlite3.Connection, name: str, alias: str) -> Facts | 
         "ON v.name = a.name AND v.version = a.version WHERE a.name = ? AND a.alias = ?", (name, alias)).fetchone()
     if found is None:
         return None
-    rows = database.execute("SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?", (name, found[0]))
-    tags = dict(rows.fetchall())
+    asked = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?"
+    tags = dict(database.execute(asked, (name, found[0])).fetchall())
     return Facts(str(found[0]), _safe(tags.get("model", "")), tags, source=f"run {found[1]}")
 
 

@@ -32,10 +32,10 @@ MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\nsignature: {in
            "metadata: {mean: 0.13, deviation: 0.31, ink: bright, ink_side: 20}\n")
 
 
-def portable(path: Path, says: int, *, limit: float = 5.0, right: bool = True, slow: int = 0, checked: bool = True) -> Path:
+def portable(path: Path, says: int, *, limit: float = 5.0, right: bool = True, checked: bool = True) -> Path:
     """An ONNX model at `path` that says the digit `says`, sure to 90 %, of anything; strangeness is the mean's size.
 
-    Where `right` is false its stored answers are those of another model. `slow` multiplies matrices to take time.
+    Where `right` is false its stored answers are those of another model.
     """
     wanted = np.full(10, 0.1 / 9, np.float32)
     wanted[says] = 0.9
@@ -87,7 +87,8 @@ class Served:
     def store(self) -> str:
         return f"sqlite:///{self.root / 'mlflow.db'}"
 
-    def register(self, file: Path | None, name: str = "net", alias: str = "champion", pickled: bytes = b"", **tags) -> str:
+    def register(self, file: Path | None, name: str = "net", alias: str = "champion", *, pickled: bytes = b"",
+                 **tags) -> str:
         """Register what is in `file` as a version, as `nbproof promote` does, and let `alias` name it."""
         import mlflow
 
@@ -145,7 +146,8 @@ class Server:
     def wait_for(self, pattern: str, seconds: float = 30):
         ends = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text())):
-            assert time.monotonic() < ends and (self.process.poll() is None or re.search(pattern, self.text())), self.text()
+            ended = self.process.poll() is not None and not re.search(pattern, self.text())
+            assert time.monotonic() < ends and not ended, self.text()
             time.sleep(0.02)
         return found
 
