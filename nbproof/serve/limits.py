@@ -1,6 +1,7 @@
 """What stands before every request: who may ask, how much, how often, how long, how many at once."""
 
 import asyncio
+import contextlib
 import hmac
 import time
 from collections import OrderedDict
@@ -64,6 +65,8 @@ class Guard:
             if not status:
                 await _refuse(answer, _busy(f"This took longer than {self.limits.seconds:g} s and was given up."))
         except Trouble as trouble:
+            if trouble.status == 413:
+                await self._drain(receive)
             if not status:
                 await _refuse(answer, trouble)
         except Exception:  # a fault of ours: the client learns that much and no more
@@ -119,6 +122,16 @@ class Guard:
             return message
 
         return bounded
+
+    async def _drain(self, receive) -> None:
+        """Take what a client still sends, for a while: most read an answer only after they have sent all."""
+        taken, more = 0, True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while more and taken < 8 * self.limits.body:
+                    message = await receive()
+                    taken += len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
     def _too_large(self) -> Trouble:
         return Trouble(413, "BAD_REQUEST", f"The body may have {self.limits.body:,} bytes.", connection="close")

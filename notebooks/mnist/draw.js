@@ -288,11 +288,12 @@ function show(answer, settledNow = false) {
     return;
   }
   at("digit").textContent = first.answer === null ? "?" : first.answer;
-  at("sure").textContent = first.answer === null ? "I do not know" : percent(first.probability);
+  at("sure").textContent = first.answer === null ? "I do not know" : `${percent(first.probability)} sure`;
   at("why").textContent = first.answer === null ? `Unlike the digits I learned from. A guess: ${first.best}` : agreement(first, second);
   at("first").textContent = `${answer.model}, version ${answer.version}`;
   at("second").textContent = second ? `${answer.shadow.model}, version ${answer.shadow.version}, in its shadow` : "";
-  at("time").textContent = `${answer.milliseconds.toFixed(1)} ms (${answer.way.toFixed(0)} ms with the way)`;
+  at("time").textContent = `in ${answer.milliseconds.toFixed(1)} ms`;
+  at("time").title = `${answer.way.toFixed(0)} ms with the way there and back`;
   if (first.prepared) look(first.prepared);
   if (settledNow) hear(first.answer === null ? "I do not know." : `${first.answer}, sure to ${percent(first.probability)}.`);
 }
@@ -363,6 +364,9 @@ async function start() {
   paint();
 }
 
+for (const [name, keys] of [["keydown", true], ["pointerdown", false]]) {   // rings are for those who use keys
+  addEventListener(name, () => document.body.classList.toggle("keys", keys), { capture: true });
+}
 addEventListener("resize", paint);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 start();

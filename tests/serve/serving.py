@@ -1,6 +1,7 @@
 """A project to serve, without training: tiny ONNX models that are made here, registered in a store of its own."""
 
 import base64
+import functools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -74,7 +76,7 @@ class Served:
     """A project in `root`, with a store; `start` serves it."""
 
     def __init__(self, root: Path):
-        self.root, self.client, self.runs = root, None, {}
+        self.root, self.client, self.runs, self.servers = root, None, {}, []
         shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
         page = root / "notebooks" / "mnist" / "draw.html"
         (root / "project.yaml").write_text(PROJECT if page.exists() else re.sub("serve:.*\n", "", PROJECT))
@@ -94,6 +96,7 @@ class Served:
 
         os.environ |= {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
         if self.client is None:
+            shutil.copy(_empty_store(), self.root / "mlflow.db")
             self.client = mlflow.MlflowClient(self.store, self.store)
             self.experiment = self.client.create_experiment("drawn", (self.root / "mlartifacts").as_uri())
             self.client.create_registered_model("drawn")
@@ -123,22 +126,27 @@ class Served:
         return next((self.root / "mlartifacts").glob(f"{self.runs[version]}/artifacts/portable/{name}.onnx"))
 
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
-        return Server(self, words, variables, ready)
+        self.servers.append(Server(self, words, variables))
+        if ready:
+            self.servers[-1].listens()
+        return self.servers[-1]
 
 
 class Server:
     """A real server as a process."""
 
-    def __init__(self, served: Served, words: tuple, variables: dict, ready: bool):
+    def __init__(self, served: Served, words: tuple, variables: dict):
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
-        python = serving() / environment.PYTHON
+        python = environment_of_servers() / environment.PYTHON
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
                 [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
                 env=served.variables | variables)
         self.address = ""
-        if ready:
-            self.address = self.wait_for(r"is served at (http://\S+)").group(1)
+
+    def listens(self) -> None:
+        """Wait until it says where."""
+        self.address = self.wait_for(r"is served at (http://\S+)").group(1)
 
     def text(self) -> str:
         return self.said.read_text(errors="replace")
@@ -182,10 +190,20 @@ class Server:
         return self.process.wait(timeout=30)
 
 
+@functools.cache
+def _empty_store() -> Path:
+    """An MLflow store with nothing in it, which takes MLflow many seconds to make."""
+    import mlflow
+
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_registered_models()
+    return path
+
+
 ZERO = np.zeros((1, 1, 28, 28)).tolist()
 
 
-def serving() -> Path:
+def environment_of_servers() -> Path:
     """.venv-serve of this repository, filled where it is not."""
     subprocess.run([sys.executable, str(ROOT / "nbproof" / "environment.py"), "setup", "--serve"], check=True,
                    stdout=subprocess.DEVNULL)
