@@ -7,7 +7,7 @@ Results
   verify       hash every result again and name what is damaged
   report       what this branch changed in the results, as Markdown BASE=main OUT=report.md
   test         lint and test                                        ARGS='-k page'
-  test-foreign, test-github, test-lab, test-remote, test-sweep    the slow tests  ARGS=...
+  test-foreign, test-github, test-lab, test-remote, test-serve, test-sweep    the slow tests  ARGS=...
   test-processors                                   the same bytes on emulated ones
 
 Notebooks
@@ -47,18 +47,19 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget \
   setup new
 
-.PHONY: help remote test test-foreign test-github test-lab test-remote test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
+.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
 $(COMMANDS): ; @$(NBPROOF) $@
 remote: ; @$(NBPROOF) remote $(if $(filter undefined,$(origin URL)),,$(if $(URL),,--unset))
 test:
 	@ARGS= $(NBPROOF) tool --tests -- ruff check .
 	@$(TESTS) tests --ignore=tests/foreign --ignore=tests/lab --ignore=tests/processors --ignore=tests/remote \
-	  --ignore=tests/sweep --ignore=tests/github/test_mutations.py
+	  --ignore=tests/serve --ignore=tests/sweep --ignore=tests/github/test_mutations.py
 test-foreign: ; @$(TESTS) tests/foreign -n 3 --dist loadgroup
 test-github: ; @$(TESTS) tests/github -n 0
 test-lab: ; @$(TESTS) tests/lab
 test-remote: ; @$(TESTS) tests/remote
+test-serve: ; @$(TESTS) tests/serve -n 0
 test-processors: ; @$(TESTS) tests/processors -n 0
 test-sweep: ; @$(TESTS) tests/sweep -n 0
 bench: ; @$(NBPROOF) tool -- python benchmarks/bench.py

@@ -133,8 +133,9 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("content", [
-    bomb(30_000, 30_000), bomb(12_000, 12_000), bomb(100_000, 1), b"GIF89a" + b"\0" * 50, png()[:200],
-    b"<svg onload='alert(1)'/>", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n" + b"\0" * 100, png(1), b"P6 1 1 255 abc", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    bomb(30_000, 30_000), bomb(12_000, 12_000), bomb(100_000, 1), b"GIF89a" + b"\0" * 50,
+    png()[:200], b"<svg onload='alert(1)'/>", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n" + b"\0" * 100, png(1),
+    b"P6 1 1 255 abc", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
 ], ids=["bomb", "small bomb", "line", "gif", "cut", "svg", "pdf", "zeros", "pixel", "ppm", "postscript"])
 def test_hostile_pictures(server, content):
     before = memory(server)
