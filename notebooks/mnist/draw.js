@@ -249,7 +249,7 @@ async function tell(label) {
   if (mine !== turn) return;
   told = label;
   press();
-  say(`Kept: it was a ${label}. Draw the next one.`);
+  say(`Kept: it was ${named(label)}. Draw the next one.`);
 }
 
 document.addEventListener("keydown", (event) => {
@@ -258,6 +258,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 // -- what is shown ------------------------------------------------------------------------------------------------------
+
+function named(label) { return `${label === "8" ? "an" : "a"} ${label}`; }
 
 function percent(value) {
   return value > .9995 ? "over 99.9 %" : `${(100 * value).toFixed(1)} %`;
@@ -277,7 +279,7 @@ function show(answer, settledNow = false) {
     two.style.transform = `scaleY(${other})`;
     button.disabled = !first;
     button.classList.toggle("best", Boolean(first) && first.answer === label);
-    button.setAttribute("aria-label", `It was a ${label}` + (first ? ` (champion ${percent(chance)}${second ? `, shadow ${percent(other)}` : ""})` : ""));
+    button.setAttribute("aria-label", `It was ${named(label)}` + (first ? ` (champion ${percent(chance)}${second ? `, shadow ${percent(other)}` : ""})` : ""));
   }
   press();
   if (!first) {
