@@ -7,7 +7,7 @@ Results
   verify       hash every result again and name what is damaged
   report       what this branch changed in the results, as Markdown BASE=main OUT=report.md
   test         lint and test                                        ARGS='-k page'
-  test-foreign, test-github, test-lab, test-remote, test-sweep    the slow tests  ARGS=...
+  test-foreign, test-github, test-lab, test-remote, test-serve, test-sweep    the slow tests  ARGS=...
   test-processors                                   the same bytes on emulated ones
 
 Notebooks
@@ -24,10 +24,13 @@ Servers and models
   push, pull   send or bring data, models and reports
   sync         send runs that the server did not take yet
   secrets      which secrets are set, never a value
-  promote      register the champion, or a model                    MODEL=cnn
+  promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1
   predict      ask the registered champion                          INPUT=image.png
   drift        what the server was asked, beside the data; exit code 3 is an alarm
   harvest      labelled inputs of the server's log into the data    YES=1
+  serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
+  rollback     let the champion before this one answer again
+  forget       empty the server's log
 
 This folder
   setup        make .venv, nothing else                             PYTHON=python3.12
@@ -43,20 +46,22 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict drift harvest setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget \
+  drift harvest setup new
 
-.PHONY: help remote test test-foreign test-github test-lab test-remote test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
+.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
 $(COMMANDS): ; @$(NBPROOF) $@
 remote: ; @$(NBPROOF) remote $(if $(filter undefined,$(origin URL)),,$(if $(URL),,--unset))
 test:
 	@ARGS= $(NBPROOF) tool --tests -- ruff check .
 	@$(TESTS) tests --ignore=tests/foreign --ignore=tests/lab --ignore=tests/processors --ignore=tests/remote \
-	  --ignore=tests/sweep --ignore=tests/github/test_mutations.py
+	  --ignore=tests/serve --ignore=tests/sweep --ignore=tests/github/test_mutations.py
 test-foreign: ; @$(TESTS) tests/foreign -n 3 --dist loadgroup
 test-github: ; @$(TESTS) tests/github -n 0
 test-lab: ; @$(TESTS) tests/lab
 test-remote: ; @$(TESTS) tests/remote
+test-serve: ; @$(TESTS) tests/serve -n 0
 test-processors: ; @$(TESTS) tests/processors -n 0
 test-sweep: ; @$(TESTS) tests/sweep -n 0
 bench: ; @$(NBPROOF) tool -- python benchmarks/bench.py
@@ -67,8 +72,10 @@ locked: # in one go, in the environment as it was
 	$(LOCK) requirements.in -o requirements.txt
 	grep -v '^-e' requirements.txt > .venv/pins
 	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
+	$(LOCK) -c .venv/pins requirements-review.in -o requirements-review.txt
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
 	cat requirements-sweep.txt >> .venv/pins
+	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
 	$(LOCK) -c .venv/pins pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
 	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt

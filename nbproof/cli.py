@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(github, name="github", hidden=True)
 RUN, EXPLORE, SWEEP, SHARE, CARE = "Run and review", "Explore and change", "Sweep", "Share", "Set up"
+SERVE = "Serve"
 
 Port = Annotated[int, typer.Option(envvar="PORT", help="The port of this machine to listen at.")]
 Yes = Annotated[bool, typer.Option("--yes", envvar="YES", help="Write without asking.")]
@@ -61,9 +62,15 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
     from nbproof.stage import tether
 
     tether.die_with_starter()
+    tether.adopt_orphans()
     from nbproof import execution
 
-    return execution.run(name, on_ray=engine == "ray")
+    try:
+        return execution.run(name, on_ray=engine == "ray")
+    finally:
+        for command in tether.end_children():
+            print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
+                  file=sys.stderr)
 
 
 @app.command(rich_help_panel=RUN)
@@ -71,7 +78,7 @@ def report(
     base: Annotated[str, typer.Option(envvar="BASE", help="Compare with where the branch left this revision.")] = "",
     out: Annotated[Path | None, typer.Option(envvar="OUT", help="Where to write it, instead of the terminal.")] = None,
 ) -> int:
-    """Say what this branch changed in the results, as Markdown for a pull request."""
+    """Say what this branch changed in the results, as Markdown for a pull request; figures in reports/changes.html."""
     from nbproof.report import build
 
     text = build(base or None)
@@ -193,6 +200,8 @@ def sync() -> int:
 @app.command(rich_help_panel=SHARE)
 def promote(
     model: Annotated[str, typer.Argument(envvar="MODEL", help="Default: the comparison's champion.")] = "",
+    challenger: Annotated[bool, typer.Option("--challenger", envvar="CHALLENGER",
+                                             help="Let it answer in the champion's shadow, unheard.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
     from nbproof import project, stages
@@ -200,7 +209,7 @@ def promote(
 
     with stages.opened(root()) as repo:
         stages.check_current(repo, model or project.load().compare)
-    return promote(model)
+    return promote(model, challenger)
 
 
 @app.command(rich_help_panel=SHARE)
@@ -211,6 +220,48 @@ def predict(
     from nbproof.predict import predict
 
     return predict(inputs)
+
+
+@app.command(rich_help_panel=SERVE)
+def serve(
+    port: Port = 8000,
+    host: Annotated[str, typer.Option(envvar="HOST", help="The address to listen at; others can reach any but "
+                                      "127.0.0.1, so it needs NBPROOF_TOKEN.")] = "127.0.0.1",
+    images: Annotated[bool, typer.Option("--images", envvar="IMAGES", help="Keep inputs in the log, too.")] = False,
+    body: Annotated[float, typer.Option(envvar="BODY", help="MB that a request may have.")] = 8,
+    rate: Annotated[float, typer.Option(envvar="RATE", help="Requests a second and client; 0: any. Default: 50, and "
+                                        "any on 127.0.0.1.", show_default=False)] = -1,
+    seconds: Annotated[float, typer.Option(envvar="SECONDS", help="Seconds that a request may take.")] = 10,
+    concurrent: Annotated[int, typer.Option(envvar="CONCURRENT", help="Requests at the same time.")] = 64,
+    log_size: Annotated[float, typer.Option(envvar="LOG_SIZE", help="MB that the log may hold.")] = 256,
+    threads: Annotated[int, typer.Option(envvar="THREADS", help="Processor threads of the model.")] = 1,
+) -> int:
+    """Serve the champion, with a page, an interface for programs and a log; it follows the registry."""
+    from nbproof import environment
+
+    if Path(sys.prefix).name != environment.SERVING:  # it needs little, and has its own small environment
+        return environment.serve(root(), sys.argv[1:])
+    from nbproof.serve.command import Options
+    from nbproof.serve.command import serve as start
+
+    return start(Options(host, port, images, body, rate, seconds, concurrent, log_size, threads))
+
+
+@app.command(rich_help_panel=SERVE)
+def forget() -> int:
+    """Empty the server's log: answers, inputs and labels."""
+    from nbproof.serve import log
+
+    print(f"Forgotten: {log.forget()} answers and labels of served/{log.place().name}.")
+    return 0
+
+
+@app.command(rich_help_panel=SERVE)
+def rollback() -> int:
+    """Let the champion before this one answer again; the same again goes forward."""
+    from nbproof.registry import rollback
+
+    return rollback()
 
 
 @app.command(rich_help_panel=SHARE)

@@ -1,9 +1,10 @@
 """`python3 environment.py COMMAND ...` makes the project's own Python, .venv, and runs `nbproof COMMAND ...` there.
 
-    setup [--tests] [--sweep]                   only make it
+    setup [--tests] [--sweep] [--serve]         only make it
     tool [--tests] [--sweep] -- PROGRAM ...     run a program of it, with the words of the variable ARGS
 
 .venv holds exactly what requirements.txt locks; some commands add requirements-sweep.txt or requirements-dev.txt.
+`serve` has a small environment of its own, .venv-serve, which holds what requirements-serve.txt locks.
 Projects made from the template have a copy of this file: it needs the standard library only. An old Python must be able
 to read it, to tell its user that it is too old: keep to the syntax of 3.8.
 """
@@ -19,6 +20,8 @@ import time
 from pathlib import Path
 
 RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
+REVIEW = "requirements-review.txt"  # instead of all of them, where nothing is trained: the variable NBPROOF_REVIEW
+SERVE, SERVING = "requirements-serve.txt", ".venv-serve"
 WINDOWS = os.name == "nt"
 BIN, PYTHON = ("Scripts", "Scripts/python.exe") if WINDOWS else ("bin", "bin/python")
 LATER = "its own words stand above. Run the same command again when the package registry can be reached."
@@ -36,7 +39,11 @@ def with_tools(prefix: Path = Path(sys.prefix)) -> dict:
 
 def locks(root: Path, words: list) -> list:
     """The requirements files of the project at `root` that the command `words` needs."""
+    if os.environ.get("NBPROOF_REVIEW") and (root / REVIEW).exists():
+        return [REVIEW]
     options = words[: words.index("--")] if "--" in words else words
+    if words[:1] == ["serve"] or words[:2] == ["setup", "--serve"]:
+        return [SERVE]
     options = options if words[:1] in (["setup"], ["tool"]) else []
     sweep = "--sweep" in options or os.environ.get("ENGINE") == "ray"
     wanted = [RUN, *([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
@@ -44,10 +51,16 @@ def locks(root: Path, words: list) -> list:
 
 
 def set_up(root: Path, names: list) -> Path:
-    """Fill root/.venv from the requirements files `names` where it is not; its place. A second set-up waits."""
-    venv, wanted = root / ".venv", _digests(root, names).items()
+    """Fill root/.venv (.venv-serve for SERVE) from the requirements files `names` where it is not; its place.
+
+    A second set-up waits.
+    """
+    for name in names:
+        if not (root / name).exists():
+            sys.exit(f"{name} is not here; this command needs it: git checkout brings it back.")
+    venv, wanted = root / (SERVING if names == [SERVE] else ".venv"), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
-        with (root / RUN).open("a") as file:
+        with (root / names[0]).open("a") as file:
             os.set_inheritable(file.fileno(), True)  # uv keeps the lock if this process is killed before it
             _lock(file)
             if not wanted <= (_held(venv) or {}).items():
@@ -60,6 +73,15 @@ def add(root: Path, name: str) -> None:
     venv = root / ".venv"
     if Path(sys.prefix) == venv and _held(venv) and (root / name).exists():
         set_up(root, [RUN, name])
+
+
+def serve(root: Path, words: list) -> int:
+    """Run `nbproof WORDS` in the small environment of servers, which is filled where it is not; its exit code."""
+    venv = set_up(root, [SERVE])
+    here = str(Path(__file__).resolve().parents[1])  # where this nbproof is, which that environment does not have
+    variables = {**with_tools(venv), "PYTHONPATH": here if (Path(here) / SERVE).exists() else ""}
+    command = [str(venv / PYTHON), "-m", "nbproof", *words]
+    return subprocess.run(command, env=variables).returncode if WINDOWS else os.execve(command[0], command, variables)
 
 
 def _digests(root: Path, names: list) -> dict:
@@ -98,22 +120,30 @@ def _fill(venv: Path, names: list) -> None:
     venv.mkdir(exist_ok=True)
     (venv / "held").write_text("begun\n")  # until the end: who finds it so starts over
     if held is None:
-        print("Making .venv", flush=True)
+        print(f"Making {venv.name}", flush=True)
         pip = ["--without-pip"] if shutil.which("uv") else []
-        _step([sys.executable, "-m", "venv", *pip, str(venv)], "Python could not make .venv, its own words stand above "
-              "(on Debian and Ubuntu, apt install python3-venv helps).")
+        _step([sys.executable, "-m", "venv", *pip, str(venv)], f"Python could not make {venv.name}, its own words "
+              "stand above (on Debian and Ubuntu, apt install python3-venv helps).")
     names = sorted({*names, *(name for name in held or {} if (venv.parent / name).exists())})  # what others need stays
     note = "\n".join([str(venv), *map(" ".join, _digests(venv.parent, names).items()), ""])
-    print(f"Installing {', '.join(names)} into .venv; the first time can take some minutes", flush=True)
+    print(f"Installing {', '.join(names)} into {venv.name}; the first time can take some minutes", flush=True)
     uv = [_uv(venv), "pip", "sync", "--quiet", "--python", str(venv / PYTHON), *names]
     _step(uv, "uv could not install the packages, " + LATER, cwd=str(venv.parent), env=_as_pip())
     (venv / "held").write_text(note, encoding="utf-8")
+    if venv.name == SERVING:
+        print(f"{venv.name} holds {_size(venv) / 1e6:.0f} MB", flush=True)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of all files in `folder`, each counted once."""
+    facts = [file.lstat() for file in folder.rglob("*")]
+    return sum({(each.st_dev, each.st_ino): each.st_size for each in facts}.values())
 
 
 def _uv(venv: Path) -> str:
     """The program uv: the environment's, else the user's, else the locked one, which pip installs."""
     inside = str(venv / BIN / "uv")
-    found = shutil.which(inside) or shutil.which("uv")
+    found = shutil.which(inside) or shutil.which(str(venv.parent / ".venv" / BIN / "uv")) or shutil.which("uv")
     if not found:
         pin = re.search(r"^uv==(?:.*\\\n)*.*$", (venv.parent / RUN).read_text(encoding="utf-8"), re.MULTILINE)
         (venv / "uv.txt").write_text(pin.group() if pin else "uv", encoding="utf-8")

@@ -55,7 +55,8 @@ class Tolerance:
 @dataclass(frozen=True)
 class Project:
     """project.yaml: `compare` is the stage that names the champion, `data` the parameter that names the data, `pins`
-    the requirements that shape results; `pickle` says whether the project trusts models that are pickles."""
+    the requirements that shape results; `pickle` says whether the project trusts models that are pickles; `page` is the
+    page that the server shows first."""
 
     root: Path
     name: str
@@ -65,6 +66,7 @@ class Project:
     pins: str | None = None
     tolerance: Tolerance = Tolerance()
     pickle: bool = False
+    page: str | None = None
     hooks: dict[str, str] = field(default_factory=dict)
 
     def hook(self, name: str) -> Callable | None:
@@ -93,7 +95,8 @@ def read(folder: Path) -> Project:
         given = YAML(typ="safe").load((folder / CONTRACT).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise Refused(f"{CONTRACT} cannot be read: {' '.join(str(error).split())[:200]}.") from None
-    given = _mapping("", given, {"name", "metric"}, {"compare", "data", "pins", "tolerance", "pickle", "hooks"})
+    possible = {"compare", "data", "pins", "tolerance", "pickle", "serve", "hooks"}
+    given = _mapping("", given, {"name", "metric"}, possible)
     for key, expected, right in (
         ("name", "small letters, digits and _, a letter first", lambda value: NAME.fullmatch(value)),
         ("compare", "a stage's name", lambda value: NAME.fullmatch(value)),
@@ -106,6 +109,11 @@ def read(folder: Path) -> Project:
         _refuse("pickle", "true or false", given["pickle"])
     given["metric"] = _metric(given["metric"])
     given["tolerance"] = _tolerance(given.get("tolerance", {}))
+    serve = _mapping("serve", given.pop("serve", {}), set(), {"page"})
+    if "page" in serve:
+        given["page"] = serve["page"]
+        if not isinstance(given["page"], str) or not (folder / given["page"]).is_file():
+            _refuse("serve.page", "an HTML file of the project", given["page"])
     given["hooks"] = _mapping("hooks", given.get("hooks", {}), set(), set(HOOKS))
     for key, value in given["hooks"].items():
         if not isinstance(value, str) or not HOOK.fullmatch(value):

@@ -1,4 +1,5 @@
-"""The champion as a registered model, with the aliases `champion` and `previous`; tags of runs where no registry is.
+"""The champion as a registered model, with the aliases `champion`, `previous` and `challenger`, which is served in the
+champion's shadow; tags of runs where no registry is.
 
 The alias moves when the project's hook `better` says so of both models' answers to the same cases, or, without the
 hook, when the metric is better on the same data; and always when a person names the model.
@@ -11,6 +12,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -63,9 +65,13 @@ class Registry:
         return [Entry(str(each.version), each.run_id, each.tags) for each in versions]
 
     def champion(self) -> Entry | None:
+        return self.named("champion")
+
+    def named(self, alias: str) -> Entry | None:
+        """What `alias` names."""
         if self.by_runs:
-            return next((each for each in self.entries() if each.tags.get("champion") == "champion"), None)
-        return next((each for each in self.entries() if each.key == str(self.aliases.get("champion"))), None)
+            return next((each for each in self.entries() if each.tags.get("champion") == alias), None)
+        return next((each for each in self.entries() if each.key == str(self.aliases.get(alias))), None)
 
     def add(self, run_id: str, tags: dict[str, str]) -> Entry:
         """Register what the run holds as `model`."""
@@ -74,28 +80,67 @@ class Registry:
                 self.client.set_tag(run_id, key, value)
             return Entry(run_id, run_id, tags)
         if self.error:
-            self.client.create_registered_model(self.name)
+            about = f"The champions of {self.name}: `champion` is in use, `previous` was before."
+            self.client.create_registered_model(self.name, description=about)
         # by address: the way by run asks a 2.x server for logged models, which it does not know
         place = f"{self.client.get_run(run_id).info.artifact_uri}/model"
-        return Entry(str(self.client.create_model_version(self.name, place, run_id, tags).version), run_id, tags)
+        key = project.load().metric.key
+        about = f"{tags['model']}: {key} {tags[key]}; made at commit {tags['git_commit'][:10]}."
+        version = self.client.create_model_version(self.name, place, run_id, tags, description=about)
+        return Entry(str(version.version), run_id, tags)
 
     def move(self, new: Entry, old: Entry | None) -> None:
+        """Let `new` be the champion, and `old` the one before it."""
         for entry, alias in ((old, "previous"), (new, "champion")):
-            if entry and self.by_runs:
-                self.client.set_tag(entry.key, "champion", alias)
-            elif entry:
-                self.client.set_registered_model_alias(self.name, alias, entry.key)
+            if entry:
+                self.name_it(entry, alias)
+
+    def name_it(self, entry: Entry, alias: str) -> None:
+        """Let `alias` name `entry`, and nothing else."""
+        if not self.by_runs:
+            self.client.set_registered_model_alias(self.name, alias, entry.key)
+            return
+        for before in self.entries():
+            if before.tags.get("champion") == alias and before.key != entry.key:
+                self.client.set_tag(before.key, "champion", "")
+        self.client.set_tag(entry.key, "champion", alias)
 
 
-def promote(model: str = "") -> int:
-    """Register the comparison's champion, or `model`; 0 if the store did it or need not, 1 where it does not answer."""
+def promote(model: str = "", challenger: bool = False) -> int:
+    """Register the comparison's champion, or `model`; 0 if the store did it or need not, 1 where it does not answer.
+
+    As a `challenger` the model is registered, and the champion stays.
+    """
     name = model or _compared().get("champion")
     if not name:
         raise Refused("There is no comparison yet, so no champion: nbproof run makes it.")
     facts = _facts(name)
+    asked = (lambda: _challenge(name, facts)) if challenger else (lambda: _promote(name, facts, bool(model)))
+    if (code := _in_store(asked)) == 0 and not challenger:
+        write_whole(root() / STAMP, _state())
+    return code
+
+
+def rollback() -> int:
+    """Let the alias `champion` name the version before, which the alias `previous` keeps; 1 where no store answers."""
+    return _in_store(_rollback)
+
+
+def _rollback() -> str:
+    registry = Registry(tracking.client())
+    now, before = registry.champion(), registry.named("previous")
+    if not now or not before or now.key == before.key:
+        raise Refused("There is no champion before this one: nbproof promote MODEL names another one.")
+    registry.move(before, now)
+    return (f"{before.tags.get('model')} ({before}) is the registered champion again (before: {now.tags.get('model')}, "
+            f"{now}); servers follow by themselves.")
+
+
+def _in_store(change: Callable[[], str]) -> int:
+    """Print what `change` did in the store; 1 where the store does not do it."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            said = _promote(name, facts, bool(model))
+            said = change()
     except Refused:
         raise
     except Exception as error:  # of whatever library below the store; the results on disk are whole
@@ -104,7 +149,6 @@ def promote(model: str = "") -> int:
         print(f"The registry at {store} was not changed: {reason.rstrip('.')}.", file=sys.stderr)
         return 1
     print(said)
-    write_whole(root() / STAMP, _state())
     return 0
 
 
@@ -169,8 +213,10 @@ def _facts(name: str) -> dict[str, str]:
     facts = {
         "model": name, "model_digest": digest(folder), "data": data_in_use().rpartition(": ")[2],
         "data_digest": hashlib.sha256("".join(sorted(inputs)).encode()).hexdigest(),
-        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
+        "git_commit": tracking.commit(), "git_dirty": bool(tracking.changes()), "dvc_lock": digest(root() / "dvc.lock"),
     }
+    if (portable := folder.with_name(f"{name}.onnx")).exists():
+        facts["portable_digest"] = digest(portable)
     return {tag: str(value) for tag, value in {**numbers, key: metrics[key], **facts}.items()}
 
 
@@ -185,14 +231,33 @@ def _promote(name: str, facts: dict[str, str], named: bool) -> str:
     if old and not named and (why := _why_not(client, old, facts)):
         was = f"The registered champion ({old.tags.get('model')}, {old})"
         return f"{was} stays: {why} nbproof promote {name} replaces it anyway."
-    entry = next((each for each in registry.entries() if _is_same(each, facts)), None)
-    if entry is None:
-        entry = registry.add(_run_with_model(client, name, facts["model_digest"]), facts)
-    else:
-        _keep(client, entry.run_id, name)
+    entry = _entry(client, registry, name, facts)
     registry.move(entry, old)
     details = filter(None, [str(entry), data_in_use(), old and f"before: {old}"])
     return f"{name} is the registered champion now ({', '.join(details)})."
+
+
+def _challenge(name: str, facts: dict[str, str]) -> str:
+    """Let `name` answer in the champion's shadow; what was done, in one sentence."""
+    client = tracking.client()
+    registry = Registry(client)
+    champion = registry.champion()
+    if champion is None:
+        raise Refused("There is no champion yet that could be challenged: nbproof promote names one.")
+    entry = _entry(client, registry, name, facts)
+    if entry.key == champion.key:
+        raise Refused(f"{name} is the champion ({champion}); a challenger is another model.")
+    registry.name_it(entry, "challenger")
+    return f"{name} is the challenger now ({entry}): servers ask it, too, and nobody hears it."
+
+
+def _entry(client, registry: Registry, name: str, facts: dict[str, str]) -> Entry:
+    """The registered model that `name` is, registered now if it is not."""
+    entry = next((each for each in registry.entries() if _is_same(each, facts)), None)
+    if entry is None:
+        return registry.add(_run_with_model(client, name, facts["model_digest"]), facts)
+    _keep(client, entry.run_id, name)
+    return entry
 
 
 def _is_same(entry: Entry, facts: dict[str, str]) -> bool:
@@ -261,10 +326,16 @@ def _run_with_model(client, name: str, model_digest: str) -> str:
 
 
 def _keep(client, run_id: str, name: str) -> None:
-    """Let the run hold the model and its answers, where it does not yet, or any more (mlartifacts/ may be lost)."""
-    folder = root() / "models" / name
-    answers = folder.with_name(f"{name}.csv")
-    if not client.list_artifacts(run_id, "model"):
+    """Let the run hold the model, its portable form and its answers, where it does not yet, or any more."""
+    from mlflow.artifacts import list_artifacts
+
+    folder, place = root() / "models" / name, client.get_run(run_id).info.artifact_uri
+    answers, portable = (folder.with_name(f"{name}.{ending}") for ending in ("csv", "onnx"))
+    held = {part for part in ("model", "answers", "portable")  # by address: see Registry.add
+            if list_artifacts(artifact_uri=f"{place}/{part}", tracking_uri=client.tracking_uri)}
+    if "model" not in held:
         client.log_artifacts(run_id, str(folder), "model")
-    if answers.exists() and not client.list_artifacts(run_id, "answers"):
+    if answers.exists() and "answers" not in held:
         client.log_artifact(run_id, str(answers), "answers")
+    if portable.exists() and "portable" not in held:
+        client.log_artifact(run_id, str(portable), "portable")

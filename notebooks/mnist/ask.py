@@ -8,6 +8,8 @@ from PIL import Image, UnidentifiedImageError
 from nbproof.notebook.errors import Refused
 
 SIDE, INK_SIDE = 28, 20  # pixels: an image of the training set, and the longer side of the digit in it
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # no others are tried: each reader is a way in for what is hostile
+MOST, ENOUGH = 25_000_000, 1000  # pixels of a picture that is read; the side to which a larger one is reduced at once
 
 
 def prepare(paths: list[Path], metadata: dict) -> np.ndarray:
@@ -77,11 +79,16 @@ def _prepared(path: Path, metadata: dict) -> np.ndarray:
 def _read(path: Path) -> np.ndarray:
     """The picture as grey values [H, W] from 0 to 1; what is transparent is white."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST:
+                size = f"{image.width} x {image.height}"
+                raise Refused(f"{path} has {size} pixels: use a picture of at most 5000 x 5000.")
+            if max(image.size) > ENOUGH:
+                image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
             layers = image.convert("RGBA")
     except FileNotFoundError:
         raise Refused(f"There is no picture {path}: name one that is there, such as digit.png.") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f"{path} cannot be read as a picture ({error}): use a PNG or JPEG file.") from None
     white = Image.new("RGBA", layers.size, "white")
     return np.asarray(Image.alpha_composite(white, layers).convert("L"), dtype=np.float64) / 255

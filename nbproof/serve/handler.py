@@ -1,0 +1,289 @@
+"""The one handler: it asks the champion and, unheard, the shadow, and swaps both when their aliases move.
+
+FastAPI on this machine and Ray Serve on a cluster call the same class.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nbproof.notebook.errors import Refused, trace
+from nbproof.serve.log import Entry, Log
+from nbproof.serve.metrics import Metrics
+from nbproof.serve.model import Answers, Portable
+from nbproof.serve.store import Store, Unreachable
+
+BATCH = 64  # cases that are asked at once; longer questions take turns with those of others
+SHADOWED = 500  # questions that may wait for the shadow; more go without, and are counted
+AGAIN = 60.0  # seconds until a refused model is tried again: its files may have arrived
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """The models that answer now. A request keeps the pair that it began with."""
+
+    champion: Portable
+    shadow: Portable | None = None
+
+
+@dataclass
+class Reply:
+    """What became of one question: an id, an answer and what it rests on for each case."""
+
+    serving: Serving
+    answers: Answers
+    ids: list[str]
+    milliseconds: float
+    shadow: Answers | None = None
+
+
+@dataclass
+class _Part:
+    """Some cases of one question, on their way through the batches."""
+
+    serving: Serving
+    inputs: dict[str, np.ndarray]
+    done: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+class Handler:
+    """Answers questions. `start` it, and `close` it at the end."""
+
+    def __init__(self, store: Store, log: Log | None, metrics: Metrics, keep_inputs: bool = False):
+        self.store, self.log, self.metrics, self.keep_inputs = store, log, metrics, keep_inputs
+        self.serving: Serving | None = None
+        self.refused: dict[str, dict] = {}
+        self.note = ""  # what is wrong with the registry, in a sentence
+        self.since = time.time()
+        self._worker = ThreadPoolExecutor(1, "champion")
+        self._behind = ThreadPoolExecutor(1, "shadow")
+        self._waiting: list[_Part] = []
+        self._busy, self._shadowed = False, 0
+        self._ends = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="registry", daemon=True)
+
+    # -- which models answer ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what answers first: the registered champion, or the one of this folder. Refused if there is none."""
+        self.look()
+        if self.serving is None:
+            here = self.store.here()
+            if here is None:
+                why = self.refused.get("champion", {}).get("why") or self.note or "the registry has no champion"
+                raise Refused(f"There is nothing to serve: {why.rstrip('.')}; and this folder has no ONNX file of its "
+                              "comparison's champion: nbproof run makes it, nbproof pull brings it.")
+            self._swap(here, None)
+            self.look()
+        self._watcher.start()
+
+    def close(self) -> None:
+        self._ends.set()
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=10)
+        for pool in (self._worker, self._behind):
+            pool.shutdown(wait=True)
+        if self.log:
+            self.log.close()
+
+    def look(self) -> None:
+        """See what the aliases name, and swap what has moved. Whatever goes wrong, what answers stays."""
+        try:
+            champion, shadow = self.store.find("champion"), self.store.find("challenger")
+        except Unreachable as error:
+            self._say(f"The registry does not answer ({error}); the models stay as they are.")
+            return
+        if champion is None:
+            self._say("The registry names no champion; the models stay as they are.")
+            return
+        self._say("")
+        now = self.serving
+        first = self._brought("champion", champion, now and now.champion)
+        if first is None and now is None:
+            return
+        first = first or now.champion
+        second = None
+        if shadow and shadow.version != first.facts.version:
+            second = self._brought("challenger", shadow, now and now.shadow)
+        if now is None or first is not now.champion or second is not now.shadow:
+            self._swap(first, second)
+
+    def _brought(self, alias: str, wanted, now: Portable | None) -> Portable | None:
+        """The model that `alias` names: the one that answers already, or loaded anew; None if it is refused."""
+        if now and now.facts.version == wanted.version and now.facts.name == wanted.name:
+            self.refused.pop(alias, None)
+            return now
+        before = self.refused.get(alias)
+        if before and before["version"] == wanted.version and time.time() - before["time"] < AGAIN:
+            return None
+        try:
+            model = self.store.load(wanted)
+        except Unreachable as error:
+            self._say(f"The registry does not give {wanted.name} ({wanted.version}): {error}.")
+            return None
+        except Exception as error:  # whatever a file of somebody else's brings about, what answers stays
+            if not isinstance(error, Refused):
+                trace()
+            why = str(error) if isinstance(error, Refused) else f"it cannot be loaded: {' '.join(str(error).split())}"
+            self.refused[alias] = {"version": wanted.version, "model": wanted.name, "why": why, "time": time.time()}
+            self.metrics.refused.labels(alias).inc()
+            print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
+            return None
+        self.refused.pop(alias, None)
+        return model
+
+    def _swap(self, champion: Portable, shadow: Portable | None) -> None:
+        old, self.serving, self.since = self.serving, Serving(champion, shadow), time.time()
+        self.metrics.serves(champion.facts, shadow and shadow.facts, bool(old))
+        behind = f", {shadow} in its shadow" if shadow else ""
+        print(f"{champion} answers{' now' if old else ''}{behind}.", file=sys.stderr, flush=True)
+
+    def _say(self, note: str) -> None:
+        if note != self.note and note:
+            print(note, file=sys.stderr, flush=True)
+        self.note = note
+        self.metrics.registry.set(0 if note else 1)
+
+    def _watch(self) -> None:
+        while not self._ends.wait(self.store.every):
+            try:
+                self.look()
+            except Exception as error:  # this thread must outlive whatever the registry holds
+                trace()
+                self._say(f"The registry cannot be followed ({' '.join(str(error).split())}).")
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, serving: Serving, inputs: dict[str, np.ndarray], *, began: float, keep: bool = True,
+                  shadow_inputs: dict[str, np.ndarray] | None = None, aloud: bool = False) -> Reply:
+        """The answers to `inputs`, one array for each input of the champion of `serving`.
+
+        `keep` writes them to the log. `aloud` waits for the shadow, whose answers are then part of the reply; else it
+        is asked afterwards, for the log alone.
+        """
+        rows = len(next(iter(inputs.values())))
+        parts = [_Part(serving, {name: each[start : start + BATCH] for name, each in inputs.items()})
+                 for start in range(0, rows, BATCH)]
+        self._waiting += parts
+        self._next()
+        found = [await part.done for part in parts]
+        answers = found[0] if len(found) == 1 else _joined(found)
+        reply = Reply(serving, answers, [uuid.uuid4().hex for _ in range(rows)], 1000 * (time.perf_counter() - began))
+        if shadow_inputs is None:
+            shadow_inputs = inputs
+        if serving.shadow is None or not (keep or aloud):
+            self._keep(reply, inputs, keep)
+        elif aloud:
+            loop = asyncio.get_running_loop()
+            reply.shadow = await loop.run_in_executor(self._behind, self._shadow, serving.shadow, shadow_inputs)
+            self._keep(reply, inputs, keep)
+        elif self._shadowed >= SHADOWED:
+            self.metrics.shadow_missed.inc()
+            self._keep(reply, inputs, keep)
+        else:
+            self._shadowed += 1
+            self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
+        return reply
+
+    def _next(self) -> None:
+        """Let the worker have what waits, as much as fits one batch; runs in the event loop."""
+        if self._busy or not self._waiting:
+            return
+        first = self._waiting.pop(0)
+        batch, rows, rest = [first], first.rows, []
+        for part in self._waiting:
+            if part.serving is first.serving and rows + part.rows <= BATCH and _alike(part, first):
+                batch.append(part)
+                rows += part.rows
+            else:
+                rest.append(part)
+        self._waiting, self._busy = rest, True
+        loop = asyncio.get_running_loop()
+        work = self._worker.submit(_run, batch)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
+
+    def _delivered(self, batch: list[_Part], work: Future) -> None:
+        self._busy = False
+        error, start = work.exception(), 0
+        for part in batch:
+            if part.done.done():  # its request was given up
+                pass
+            elif error:
+                part.done.set_exception(error)
+            else:
+                part.done.set_result(work.result()[start : start + part.rows])
+            start += part.rows
+        self._next()
+
+    def _shadow(self, shadow: Portable, inputs: dict[str, np.ndarray]) -> Answers | None:
+        """What the shadow says; None where it cannot answer this, which is its own affair."""
+        try:
+            rows = len(next(iter(inputs.values())))
+            return _joined([shadow.ask({name: each[start : start + BATCH] for name, each in inputs.items()})
+                            for start in range(0, rows, BATCH)])
+        except Exception:  # of the model's library
+            trace()
+            self.metrics.shadow_failed.inc()
+            return None
+
+    def _ask_behind(self, reply: Reply, inputs: dict, shadow_inputs: dict) -> None:
+        try:
+            reply.shadow = self._shadow(reply.serving.shadow, shadow_inputs)
+            self._keep(reply, inputs, True)
+        finally:
+            self._shadowed -= 1
+
+    def _keep(self, reply: Reply, inputs: dict[str, np.ndarray], keep: bool) -> None:
+        """Count the answers and send them to the log."""
+        if not keep:
+            return
+        now, champion, shadow = time.time(), reply.serving.champion, reply.serving.shadow
+        inputs = next(iter(inputs.values())) if self.keep_inputs and len(inputs) == 1 else None
+        for row, id in enumerate(reply.ids):
+            best, probability, strangeness, known = verdict(champion, reply.answers, row)
+            second = verdict(shadow, reply.shadow, row) if shadow and reply.shadow else None
+            self.metrics.answered(champion.facts.version, known, None if second is None else second[0] == best)
+            if self.log is None:
+                continue
+            features = reply.answers.features
+            self.log.put(Entry(
+                id, now, champion.facts.version, champion.facts.name, best if known else None, best, probability,
+                strangeness, reply.milliseconds, shadow.facts.version if second else None,
+                second[0] if second and second[3] else None,
+                None if features is None else features[row].astype("<f4").tobytes(),
+                None if inputs is None or inputs.dtype.kind not in "fiub" else inputs[row].astype("<f4").tobytes()))
+
+
+def verdict(model: Portable, answers: Answers, row: int) -> tuple[str, float, float | None, bool]:
+    """Of one case: the best label, its value, how strange the case is, and whether the model answers at all."""
+    best, value = model.best(answers.outputs[row])
+    strangeness = None if answers.strangeness is None else float(answers.strangeness[row])
+    return best, value, strangeness, model.knows(strangeness)
+
+
+def _run(batch: list[_Part]) -> Answers:
+    champion = batch[0].serving.champion
+    if len(batch) == 1:
+        return champion.ask(batch[0].inputs)
+    names = batch[0].inputs
+    return champion.ask({name: np.concatenate([part.inputs[name] for part in batch]) for name in names})
+
+
+def _alike(one: _Part, other: _Part) -> bool:
+    return all(one.inputs[name].shape[1:] == each.shape[1:] for name, each in other.inputs.items())
+
+
+def _joined(parts: Iterable[Answers]) -> Answers:
+    columns = zip(*((part.outputs, part.features, part.strangeness) for part in parts))
+    return Answers(*(None if column[0] is None else np.concatenate(column) for column in columns))

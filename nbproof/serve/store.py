@@ -1,0 +1,220 @@
+"""Where the model is that an alias names: the local store, an MLflow server, or the DVC outputs of this folder.
+
+The store is read directly, by SQL or by MLflow's REST interface: MLflow itself would cost 150 MB and two seconds, and a
+server must look often. Only the ONNX file and the text MLmodel are read, so a pickle in the registry never runs.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import Request, url2pathname, urlopen
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from nbproof import project
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import digest, root
+from nbproof.notebook.tracking import address, without_credentials
+from nbproof.serve.model import Facts, Portable
+
+PATIENCE = 5  # seconds for a server to answer
+LARGEST = 2 << 30  # bytes of a model; ONNX itself allows no larger file
+
+
+class Unreachable(Exception):
+    """The registry does not answer now; what is served stays."""
+
+
+class Store:
+    """The registry of the project. `find` is cheap and is called every second, `load` brings a model into memory."""
+
+    def __init__(self, threads: int = 1):
+        self.threads, self.name, self.address = threads, project.load().name, address()
+        self.local = self.address.startswith("sqlite:")
+        self.every = 1.0 if self.local else 3.0  # seconds between two looks
+
+    def find(self, alias: str) -> Facts | None:
+        """What `alias` names now, None where it names nothing; Unreachable if the registry does not say."""
+        return self._by_sql(alias) if self.local else self._by_rest(alias)
+
+    def load(self, facts: Facts) -> Portable:
+        """The model of `facts`; Refused where it has no portable form, is damaged, or fails its check."""
+        content = self._read(facts, f"portable/{facts.name}.onnx")
+        if content is None:
+            content = self._of_this_folder(facts)
+        described = self._read(facts, "model/MLmodel") or b""
+        return Portable(content, Facts(facts.version, facts.name, facts.tags, metadata(described), facts.source),
+                        self.threads)
+
+    def here(self) -> Portable | None:
+        """The champion of this folder: the model that metrics/COMPARE.json names, from the DVC outputs."""
+        compared = root() / "metrics" / f"{project.load().compare}.json"
+        name = json.loads(compared.read_text(encoding="utf-8")).get("champion", "") if compared.exists() else ""
+        file = root() / "models" / f"{name}.onnx"
+        if not name or not file.exists():
+            return None
+        described, lock = root() / "models" / name / "MLmodel", root() / "dvc.lock"
+        tags = {"dvc_lock": digest(lock)} if lock.exists() else {}
+        held = metadata(described.read_bytes() if described.exists() else b"")
+        return Portable(file.read_bytes(), Facts("files", name, tags, held, f"models/{name}.onnx"), self.threads)
+
+    def _of_this_folder(self, facts: Facts) -> bytes:
+        """The ONNX file of this folder, where it has the very model that was registered without one."""
+        folder = root() / "models" / facts.name
+        file = folder.with_name(f"{facts.name}.onnx")
+        same = "/" not in facts.name and folder.is_dir() and digest(folder) == facts.tags.get("model_digest")
+        if not same or not file.exists():
+            raise Refused(f"{facts.name} ({facts.version}) is registered without an ONNX file, the only form that is "
+                          "served: train it again (nbproof run), then nbproof promote.")
+        return file.read_bytes()
+
+    def _by_sql(self, alias: str) -> Facts | None:
+        path = Path(urlsplit(self.address).path[1:])
+        if not path.exists() or not path.stat().st_size:
+            return None
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+                return _registered(database, self.name, alias)
+        except sqlite3.Error as error:
+            if "no such table" in str(error):
+                return None
+            raise Unreachable(f"{path.name}: {error}") from None
+
+    def _by_rest(self, alias: str) -> Facts | None:
+        asked = f"registered-models/alias?{urlencode({'name': self.name, 'alias': alias})}"
+        try:
+            found = json.loads(self._get(f"api/2.0/mlflow/{asked}"))["model_version"]
+        except HTTPError as error:
+            said = error.read(10_000).decode(errors="replace")
+            if error.code == 404 and "RESOURCE_DOES_NOT_EXIST" not in said:
+                return self._by_runs(alias)
+            if error.code in (400, 404) and ("RESOURCE_DOES_NOT_EXIST" in said or "INVALID_PARAMETER" in said):
+                return None
+            raise Unreachable(f"it answers {error.code}") from None
+        return Facts(str(found["version"]), _name(found), _tags(found), source=f"run {found['run_id']}")
+
+    def _by_runs(self, alias: str) -> Facts | None:
+        """The same for a server without a registry, where the runs have tags; see nbproof/registry.py."""
+        known = self._post("experiments/search", {"max_results": 1000}).get("experiments", [])
+        query = f"tags.registered = '{self.name}' and tags.champion = '{alias}'"
+        asked = {"experiment_ids": [each["experiment_id"] for each in known], "filter": query, "max_results": 1}
+        runs = self._post("runs/search", asked).get("runs", [])
+        if not runs:
+            return None
+        run = runs[0]["info"]["run_id"]
+        return Facts(f"run {run}", _name(runs[0]["data"]), _tags(runs[0]["data"]), source=f"run {run}")
+
+    def _read(self, facts: Facts, path: str) -> bytes | None:
+        """The artifact `path` of the run of `facts`, None if it is not there."""
+        run = facts.source.removeprefix("run ")
+        try:
+            place = self._place_by_sql(run) if self.local else self._place_by_rest(run)
+            if (file := _file(place)) is not None:
+                return file.joinpath(path).read_bytes() if file.joinpath(path).is_file() else None
+            if self.local:
+                raise Refused(f"{facts.name} ({facts.version}) lies at {without_credentials(place)}, which only a "
+                              "tracking server can give.")
+            below = urlsplit(place).path.strip("/")
+            if place.startswith("mlflow-artifacts:"):
+                return self._get(f"api/2.0/mlflow-artifacts/artifacts/{quote(f'{below}/{path}')}")
+            return self._get(f"get-artifact?{urlencode({'path': path, 'run_uuid': run})}")
+        except HTTPError as error:
+            if error.code in (404, 500):  # 500 is what MLflow's own server says of a file that is not there
+                return None
+            raise Unreachable(f"it answers {error.code}") from None
+        except (OSError, sqlite3.Error) as error:
+            raise Unreachable(str(error)) from None
+
+    def _place_by_sql(self, run: str) -> str:
+        path = Path(urlsplit(self.address).path[1:])
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run,)).fetchone()
+        return found[0] if found else ""
+
+    def _place_by_rest(self, run: str) -> str:
+        return json.loads(self._get(f"api/2.0/mlflow/runs/get?run_id={quote(run)}"))["run"]["info"]["artifact_uri"]
+
+    def _get(self, path: str) -> bytes:
+        return self._ask(path, None)
+
+    def _post(self, path: str, content: dict) -> dict:
+        try:
+            return json.loads(self._ask(f"api/2.0/mlflow/{path}", json.dumps(content).encode()))
+        except HTTPError as error:
+            raise Unreachable(f"it answers {error.code}") from None
+
+    def _ask(self, path: str, content: bytes | None) -> bytes:
+        address, headers = _without_user(self.address)
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            asked = Request(f"{address.rstrip('/')}/{path}", content, headers)
+            with urlopen(asked, timeout=PATIENCE) as answer:  # noqa: S310 - the person's own server
+                return answer.read(LARGEST)
+        except HTTPError:
+            raise
+        except (URLError, OSError, ValueError) as error:
+            raise Unreachable(without_credentials(str(getattr(error, "reason", error)))) from None
+
+
+def metadata(described: bytes) -> dict:
+    """What the text of an MLmodel says of the model's inputs, for the hook `prepare`."""
+    try:
+        return (YAML(typ="safe", pure=True).load(described.decode()) or {}).get("metadata") or {}
+    except (YAMLError, UnicodeDecodeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:150]
+        raise Refused(f"The model's description (MLmodel) cannot be read: {said}.") from None
+
+
+def _registered(database: sqlite3.Connection, name: str, alias: str) -> Facts | None:
+    """What MLflow's own tables say that `alias` of the registered model `name` is."""
+    found = database.execute(
+        "SELECT v.version, v.run_id FROM registered_model_aliases a JOIN model_versions v "
+        "ON v.name = a.name AND v.version = a.version WHERE a.name = ? AND a.alias = ?", (name, alias)).fetchone()
+    if found is None:
+        return None
+    asked = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?"
+    tags = dict(database.execute(asked, (name, found[0])).fetchall())
+    return Facts(str(found[0]), _safe(tags.get("model", "")), tags, source=f"run {found[1]}")
+
+
+def _tags(found: dict) -> dict[str, str]:
+    return {each["key"]: each["value"] for each in found.get("tags", ())}
+
+
+def _name(found: dict) -> str:
+    return _safe(_tags(found).get("model", ""))
+
+
+def _safe(name: str) -> str:
+    """A model's name as it may stand in a path; whoever registers may have written anything."""
+    return name if project.NAME.fullmatch(name) else ""
+
+
+def _file(place: str) -> Path | None:
+    """The folder of this machine at the address `place`; a project that was moved has its artifacts with it."""
+    parts = urlsplit(place)
+    if parts.scheme not in ("", "file"):
+        return None
+    path = Path(url2pathname(parts.path))
+    moved = root() / "mlartifacts" / place.rpartition("/mlartifacts/")[2]
+    return path if path.is_dir() or "/mlartifacts/" not in place else moved
+
+
+def _without_user(place: str) -> tuple[str, dict[str, str]]:
+    """The address of a server, and the headers by which MLflow's own client says who asks."""
+    parts = urlsplit(place)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or parts.username or ""
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or parts.password or ""
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return plain, {"Authorization": f"Bearer {token}"}
+    if not user:
+        return plain, {}
+    return plain, {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}

@@ -1,0 +1,210 @@
+"""A project to serve, without training: tiny ONNX models that are made here, registered in a store of its own."""
+
+import base64
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nbproof import environment
+from nbproof.notebook.files import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = """\
+name: drawn
+metric: {key: validation_accuracy, goal: max}
+compare: compare
+serve: {page: notebooks/mnist/draw.html}
+hooks: {prepare: mnist.ask:prepare}
+"""
+MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\nsignature: {inputs: '[]'}\n"
+           "metadata: {mean: 0.13, deviation: 0.31, ink: bright, ink_side: 20}\n")
+
+
+def portable(path: Path, says: int, *, limit: float = 5.0, right: bool = True, checked: bool = True) -> Path:
+    """An ONNX model at `path` that says the digit `says`, sure to 90 %, of anything; strangeness is the mean's size.
+
+    Where `right` is false its stored answers are those of another model.
+    """
+    wanted = np.full(10, 0.1 / 9, np.float32)
+    wanted[says] = 0.9
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Abs", ["mean"], ["strangeness"]),
+        helper.make_node("MatMul", ["flat", "nothing"], ["zero"]),
+        helper.make_node("Add", ["zero", "logits"], ["sum"]),
+        helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
+        helper.make_node("MatMul", ["flat", "look"], ["features"]),
+    ]
+    weights = {"nothing": np.zeros((784, 10), np.float32), "logits": np.log(wanted),
+               "look": np.random.default_rng(0).normal(size=(784, 4)).astype(np.float32)}
+    shapes = {"probabilities": [None, 10], "features": [None, 4], "strangeness": [None]}
+    graph = helper.make_graph(
+        nodes, "small", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 28, 28])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    held = {"labels": json.dumps([str(digit) for digit in range(10)]), "limit": str(limit)}
+    if checked:
+        answers = np.tile(wanted if right else np.roll(wanted, 1), (8, 1))
+        held |= {"check_inputs": _text(np.zeros((8, 1, 28, 28))), "check_probabilities": _text(answers)}
+    helper.set_model_props(model, held)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def _text(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+class Served:
+    """A project in `root`, with a store; `start` serves it."""
+
+    def __init__(self, root: Path):
+        self.root, self.client, self.runs, self.servers = root, None, {}, []
+        shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
+        page = root / "notebooks" / "mnist" / "draw.html"
+        (root / "project.yaml").write_text(PROJECT if page.exists() else re.sub("serve:.*\n", "", PROJECT))
+        (root / "params.yaml").write_text("{}\n")
+        kept = ("PATH", "HOME", "LANG", "TMPDIR")
+        self.variables = {name: os.environ[name] for name in kept if name in os.environ}
+        self.variables |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def register(self, file: Path | None, name: str = "net", alias: str = "champion", *, pickled: bytes = b"",
+                 **tags) -> str:
+        """Register what is in `file` as a version, as `nbproof promote` does, and let `alias` name it."""
+        import mlflow
+
+        os.environ |= {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        if self.client is None:
+            shutil.copy(_empty_store(), self.root / "mlflow.db")
+            self.client = mlflow.MlflowClient(self.store, self.store)
+            self.experiment = self.client.create_experiment("drawn", (self.root / "mlartifacts").as_uri())
+            self.client.create_registered_model("drawn")
+        run = self.client.create_run(self.experiment).info.run_id
+        model = self.root / "scratch" / "model"
+        shutil.rmtree(model, ignore_errors=True)
+        model.mkdir(parents=True)
+        (model / "MLmodel").write_text(MLMODEL)
+        if pickled:
+            (model / "model.pkl").write_bytes(pickled)
+        self.client.log_artifacts(run, str(model), "model")
+        if file:
+            shutil.copy(file, model.parent / f"{name}.onnx")
+            self.client.log_artifact(run, str(model.parent / f"{name}.onnx"), "portable")
+            tags = {"portable_digest": digest(file)} | tags
+        place = f"{self.client.get_run(run).info.artifact_uri}/model"
+        version = self.client.create_model_version("drawn", place, run, {"model": name, **tags}).version
+        self.runs[str(version)] = run
+        self.move(alias, version)
+        return str(version)
+
+    def move(self, alias: str, version) -> None:
+        self.client.set_registered_model_alias("drawn", alias, str(version))
+
+    def file_of(self, version: str, name: str = "net") -> Path:
+        """Where the store keeps the ONNX file of a version."""
+        return next((self.root / "mlartifacts").glob(f"{self.runs[version]}/artifacts/portable/{name}.onnx"))
+
+    def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
+        self.servers.append(Server(self, words, variables))
+        if ready:
+            self.servers[-1].listens()
+        return self.servers[-1]
+
+
+class Server:
+    """A real server as a process."""
+
+    def __init__(self, served: Served, words: tuple, variables: dict):
+        self.said = served.root / f"said-{time.monotonic_ns()}.txt"
+        python = environment_of_servers() / environment.PYTHON
+        with self.said.open("wb") as file:
+            self.process = subprocess.Popen(
+                [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
+                env=served.variables | variables)
+        self.address = ""
+
+    def listens(self) -> None:
+        """Wait until it says where."""
+        self.address = self.wait_for(r"is served at (http://\S+)").group(1)
+
+    def text(self) -> str:
+        return self.said.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, seconds: float = 30):
+        ends = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text())):
+            ended = self.process.poll() is not None and not re.search(pattern, self.text())
+            assert time.monotonic() < ends and not ended, self.text()
+            time.sleep(0.02)
+        return found
+
+    def ask(self, path: str, content=None, *, kind: str = "application/json", method: str = "", **headers: str):
+        """The status and the answer (JSON where it is that) of a request."""
+        body = json.dumps(content).encode() if content is not None and not isinstance(content, bytes) else content
+        headers = ({"Content-Type": kind} if body is not None else {}) | {
+            name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.address + path, body, headers, method=method or None)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                status, said, self.headers = answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            status, said, self.headers = error.code, error.read(), error.headers
+        return status, json.loads(said) if "json" in (self.headers.get("Content-Type") or "") else said
+
+    def says(self) -> str:
+        """The digit that the champion says now."""
+        status, answer = self.ask("/invocations", {"inputs": ZERO})
+        assert status == 200, answer
+        return answer["answers"][0]
+
+    def until(self, met, seconds: float = 10) -> None:
+        ends = time.monotonic() + seconds
+        while not met():
+            assert time.monotonic() < ends, self.text()
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+@functools.cache
+def _empty_store() -> Path:
+    """An MLflow store with nothing in it, which takes MLflow many seconds to make."""
+    import mlflow
+
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+ZERO = np.zeros((1, 1, 28, 28)).tolist()
+
+
+def environment_of_servers() -> Path:
+    """.venv-serve of this repository, filled where it is not."""
+    subprocess.run([sys.executable, str(ROOT / "nbproof" / "environment.py"), "setup", "--serve"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return ROOT / environment.SERVING
