@@ -61,6 +61,7 @@ def test_features_of_two_models_do_not_mix(log):
     with pytest.raises(Refused, match="1 and 2 numbers, of several models: name the version"):
         served.served()
     assert served.served(version="2")["features"].tolist() == [[1.0]]
+    assert served.served(features=False)["features"].shape == (2, 0)
 
 
 def test_no_log_and_a_broken_one(tmp_path, log):

@@ -17,14 +17,17 @@ FROM answers WHERE time >= ? AND (? IS NULL OR version = ?) ORDER BY time DESC, 
 """
 
 
-def served(newest: int | None = None, seconds: float | None = None, version: str | None = None) -> dict:
+def served(
+    newest: int | None = None, seconds: float | None = None, version: str | None = None, features: bool = True
+) -> dict:
     """The answers of the log by columns, the oldest first: of all, the `newest` ones, those of the last `seconds`,
     those of one `version` of the model.
 
     `time`, `probability`, `strangeness` and `milliseconds` are arrays, NaN where the log holds nothing; `features` is
     an array [N, F] (F is 0 where a model has none); `id`, `version`, `model`, `answer`, `best`, `shadow_version`,
     `shadow_answer`, `label` and `input` (flat float32 arrays) are lists, None where the log holds nothing: an `answer`
-    of None is "I do not know". Refused where there is no log, or none that can be read.
+    of None is "I do not know". Without `features` their array is empty, and the log may hold those of several models.
+    Refused where there is no log, or none that can be read.
     """
     import numpy as np  # notebooks that read no log need not wait for it
 
@@ -33,11 +36,12 @@ def served(newest: int | None = None, seconds: float | None = None, version: str
     for name in NUMBERS:
         columns[name] = np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
     for name in ("features", "input"):
-        columns[name] = [None if row[name] is None else np.frombuffer(row[name], dtype="<f4") for row in rows]
+        columns[name] = [None if row[name] is None or name == "features" and not features
+                         else np.frombuffer(row[name], dtype="<f4") for row in rows]
     lengths = {len(each) for each in columns["features"] if each is not None}
     if len(lengths) > 1:
         raise Refused(f"{LOG} holds features of {' and '.join(map(str, sorted(lengths)))} numbers, of several models: "
-                      "name the version whose answers are to be read.")
+                      "name the version whose answers are to be read, or read without features.")
     length = lengths.pop() if lengths else 0
     empty = np.full(length, np.nan, dtype=np.float32)
     columns["features"] = np.array([empty if each is None else each for each in columns["features"]],
