@@ -1,4 +1,4 @@
-"""The least that answers: a model behind FastAPI, with no log, no limits and no reload. `bench_serve.py` measures it."""
+"""The least that answers: a model behind FastAPI, with no log, no limits, no reload. bench_serve.py measures it."""
 
 import os
 

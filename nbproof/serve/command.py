@@ -56,9 +56,9 @@ def serve(options: Options) -> int:
     print(f"{project.load().name} is served at http://{shown}:{port} "
           f"({'inputs are kept' if options.images else 'no inputs are kept'}, "
           f"{'a token is asked for' if limits.token else 'no token'}; Ctrl-C ends it).", file=sys.stderr, flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop's, where it is
-            runner.run(uvicorn.Server(config).serve(sockets=[listening]))
+    loop = config.get_loop_factory()  # uvloop's, where it is
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(uvicorn.Server(config).serve(sockets=[listening]))
     return 0
 
 
