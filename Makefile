@@ -44,8 +44,7 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget \
-  setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget setup new
 
 .PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"

@@ -126,8 +126,8 @@ def compare(folder: Path, model: str, script: Path, rounds: int, seconds: float)
     medians = {key: {each: statistics.median(run[each] for run in runs) for each in runs[0]}
                for key, runs in found.items()}
     for (name, connections), run in sorted(medians.items(), key=lambda each: each[0][1]):
-        cells = [name, connections, f"{run['rate']:,.0f}", f"{run['p50']:.2f}", f"{run['p99']:.2f}", f"{run['bad']:.0f}"]
-        print(f"| {' | '.join(map(str, cells))} |")
+        times = f"{run['rate']:,.0f} | {run['p50']:.2f} | {run['p99']:.2f}"
+        print(f"| {name} | {connections} | {times} | {run['bad']:.0f} |")
     print("\n| server | up after s | MB |\n|:--|--:|--:|")
     for name, (up, size) in used.items():
         print(f"| {name} | {up:.1f} | {size:.0f} |")
