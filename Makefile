@@ -26,6 +26,8 @@ Servers and models
   secrets      which secrets are set, never a value
   promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1
   predict      ask the registered champion                          INPUT=image.png
+  drift        what the server was asked, beside the data; exit code 3 is an alarm
+  harvest      labelled inputs of the server's log into the data    YES=1
   serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
   rollback     let the champion before this one answer again
   forget       empty the server's log
@@ -44,7 +46,7 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget drift harvest setup new
 
 .PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
@@ -70,6 +72,7 @@ locked: # in one go, in the environment as it was
 	$(LOCK) requirements.in -o requirements.txt
 	grep -v '^-e' requirements.txt > .venv/pins
 	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
+	$(LOCK) -c .venv/pins requirements-review.in -o requirements-review.txt
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
 	cat requirements-sweep.txt >> .venv/pins
 	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt

@@ -62,9 +62,15 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
     from nbproof.stage import tether
 
     tether.die_with_starter()
+    tether.adopt_orphans()
     from nbproof import execution
 
-    return execution.run(name, on_ray=engine == "ray")
+    try:
+        return execution.run(name, on_ray=engine == "ray")
+    finally:
+        for command in tether.end_children():
+            print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
+                  file=sys.stderr)
 
 
 @app.command(rich_help_panel=RUN)
@@ -72,7 +78,7 @@ def report(
     base: Annotated[str, typer.Option(envvar="BASE", help="Compare with where the branch left this revision.")] = "",
     out: Annotated[Path | None, typer.Option(envvar="OUT", help="Where to write it, instead of the terminal.")] = None,
 ) -> int:
-    """Say what this branch changed in the results, as Markdown for a pull request."""
+    """Say what this branch changed in the results, as Markdown for a pull request; figures in reports/changes.html."""
     from nbproof.report import build
 
     text = build(base or None)
@@ -256,6 +262,22 @@ def rollback() -> int:
     from nbproof.registry import rollback
 
     return rollback()
+
+
+@app.command(rich_help_panel=SHARE)
+def drift() -> int:
+    """Compare what the server was asked with what the model was judged on; exit code 3 is an alarm."""
+    from nbproof.drift import drift
+
+    return drift()
+
+
+@app.command(rich_help_panel=SHARE)
+def harvest(yes: Yes = False) -> int:
+    """Take the labelled inputs of the server's log into the data, after a look at them."""
+    from nbproof.harvest import harvest
+
+    return harvest(yes)
 
 
 @app.command(rich_help_panel=SHARE)

@@ -108,6 +108,7 @@ def new_model(name: str, pattern: str = "") -> int:
     like, section = models[pattern]
     notebook, path = like.with_stem(name), root() / "params.yaml"
     taken = [f"the notebook {notebook.name}"] if notebook.exists() else []
+    taken += [f"the page reports/{name}.html"] if name in ("index", "changes") else []
     taken += [f"a section of {path.name}"] if name in read() else []
     taken += [f"the stage {stage.name}" for stage in known if name in (stage.short, *stage.name.split("@"))]
     taken += [f"{out.path} of the stage {stage.name}" for stage in known for out in stage.outputs

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
+REVIEW = "requirements-review.txt"  # instead of all of them, where nothing is trained: the variable NBPROOF_REVIEW
 SERVE, SERVING = "requirements-serve.txt", ".venv-serve"
 WINDOWS = os.name == "nt"
 BIN, PYTHON = ("Scripts", "Scripts/python.exe") if WINDOWS else ("bin", "bin/python")
@@ -38,6 +39,8 @@ def with_tools(prefix: Path = Path(sys.prefix)) -> dict:
 
 def locks(root: Path, words: list) -> list:
     """The requirements files of the project at `root` that the command `words` needs."""
+    if os.environ.get("NBPROOF_REVIEW") and (root / REVIEW).exists():
+        return [REVIEW]
     options = words[: words.index("--")] if "--" in words else words
     if words[:1] == ["serve"] or words[:2] == ["setup", "--serve"]:
         return [SERVE]

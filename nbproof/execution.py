@@ -15,26 +15,35 @@ from nbproof.stage import arithmetic, run_stage
 def run(name: str, on_ray: bool = False) -> int:
     """Execute the notebook of the stage `name`; 0 if every cell ran and no dependency changed."""
     started = time.monotonic()
+    stage, before, is_taken_over = stages.patiently(lambda: _prepared(name))
+    if is_taken_over:
+        print(f"{stage.short}: only its text changed, so its results stay as they are, "
+              f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
+        return 0
+    remote = on_ray and stages.is_model(stage)
+    code = cluster.run_stage(stage) if remote else run_stage(root() / stage.notebook)
+    return code or _unchanged(stage, before)
+
+
+def _prepared(name: str) -> tuple[stages.Stage, dict[str, object], bool]:
+    """The stage, the digests of its dependencies, and whether its earlier results are right and in place."""
     with stages.opened(root()) as repo:
         found = stages.read(repo)
         stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
         if stage is None or stage.notebook is None:
             raise Refused(f"dvc.yaml has no stage {name!r} that runs a notebook.")
         dependencies.check(stage)
-        before = stages.digests(repo, stage.name)
-        if text_only.take_over(repo, stage):
-            print(f"{stage.short}: only its text changed, so its results stay as they are, "
-                  f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
-            return 0
-    remote = on_ray and stages.is_model(stage)
-    code = cluster.run_stage(stage) if remote else run_stage(root() / stage.notebook)
-    return code or _unchanged(stage, before)
+        return stage, stages.digests(repo, stage.name), text_only.take_over(repo, stage)
+
+
+def _digests(stage: stages.Stage) -> dict[str, object]:
+    with stages.opened(root()) as repo:
+        return stages.digests(repo, stage.name)
 
 
 def _unchanged(stage: stages.Stage, before: dict[str, object]) -> int:
     """0 if the stage's dependencies are as they were `before` it ran: DVC hashes them after the command."""
-    with stages.opened(root()) as repo:
-        after = stages.digests(repo, stage.name)
+    after = stages.patiently(lambda: _digests(stage))
     changed = sorted(path for path in before if before[path] != after.get(path))
     if not changed:
         return 0

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def is_current() -> bool:
 def write(found: dict[str, Stage], not_run: set[str]) -> None:
     """Write the index and where each page's links lead; `not_run` are stages whose pages are of an earlier state."""
     order = [stage.short for stage in found.values() if stage.notebook]
-    order += sorted(path.stem for path in (root() / "reports").glob("*.html") if path.stem not in (*order, "index"))
+    order += sorted({path.stem for path in (root() / "reports").glob("*.html")} - {*order, "index", "changes"})
     pages = [name for name in order if (root() / "reports" / f"{name}.html").exists()]
     ring = ["index", *pages, "index"]
     for before, name, after in zip(ring, pages, ring[2:]):
@@ -106,8 +107,8 @@ def _card(name: str, old: bool) -> str:
 
 def _facts() -> str:
     """Commit, date, versions and arithmetic, as terms and their descriptions."""
-    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root(), capture_output=True,
-                             text=True).stdout
+    asked = ["git", "status", "--porcelain", "--untracked-files=no"]
+    changed = shutil.which("git") and subprocess.run(asked, cwd=root(), capture_output=True, text=True).stdout
     pins = project.load().pins
     text = (root() / pins).read_text(encoding="utf-8") if pins else ""
     names = ["nbproof", *dict.fromkeys(re.findall(r"(?m)^([\w.-]+)==", text))]

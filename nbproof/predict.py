@@ -47,9 +47,9 @@ def _champion():
         if entry := registry.champion():
             by_run = f"runs:/{entry.run_id}/model"
             source = by_run if registry.by_runs else f"models:/{registry.name}@champion"
-            key, _, now = data_in_use().partition(": ")
+            key, _, now = (data_in_use() if (root() / "params.yaml").exists() else "").partition(": ")
             data = entry.tags.get("data", now)
-            other = "" if data == now else f", which knows {key}: {data}; params.yaml says {now}"
+            other = "" if data == now or not now else f", which knows {key}: {data}; params.yaml says {now}"
             return _loaded(source), f"{entry}: {entry.tags.get('model')}{other}"
         reason = f"MLflow at {store} has no champion yet"
     except (MlflowException, OSError, Unusable) as error:

@@ -80,10 +80,14 @@ class Registry:
                 self.client.set_tag(run_id, key, value)
             return Entry(run_id, run_id, tags)
         if self.error:
-            self.client.create_registered_model(self.name)
+            about = f"The champions of {self.name}: `champion` is in use, `previous` was before."
+            self.client.create_registered_model(self.name, description=about)
         # by address: the way by run asks a 2.x server for logged models, which it does not know
         place = f"{self.client.get_run(run_id).info.artifact_uri}/model"
-        return Entry(str(self.client.create_model_version(self.name, place, run_id, tags).version), run_id, tags)
+        key = project.load().metric.key
+        about = f"{tags['model']}: {key} {tags[key]}; made at commit {tags['git_commit'][:10]}."
+        version = self.client.create_model_version(self.name, place, run_id, tags, description=about)
+        return Entry(str(version.version), run_id, tags)
 
     def move(self, new: Entry, old: Entry | None) -> None:
         """Let `new` be the champion, and `old` the one before it."""
@@ -209,7 +213,7 @@ def _facts(name: str) -> dict[str, str]:
     facts = {
         "model": name, "model_digest": digest(folder), "data": data_in_use().rpartition(": ")[2],
         "data_digest": hashlib.sha256("".join(sorted(inputs)).encode()).hexdigest(),
-        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
+        "git_commit": tracking.commit(), "git_dirty": bool(tracking.changes()), "dvc_lock": digest(root() / "dvc.lock"),
     }
     if (portable := folder.with_name(f"{name}.onnx")).exists():
         facts["portable_digest"] = digest(portable)
@@ -323,11 +327,15 @@ def _run_with_model(client, name: str, model_digest: str) -> str:
 
 def _keep(client, run_id: str, name: str) -> None:
     """Let the run hold the model, its portable form and its answers, where it does not yet, or any more."""
-    folder = root() / "models" / name
+    from mlflow.artifacts import list_artifacts
+
+    folder, place = root() / "models" / name, client.get_run(run_id).info.artifact_uri
     answers, portable = (folder.with_name(f"{name}.{ending}") for ending in ("csv", "onnx"))
-    if not client.list_artifacts(run_id, "model"):
+    held = {part for part in ("model", "answers", "portable")  # by address: see Registry.add
+            if list_artifacts(artifact_uri=f"{place}/{part}", tracking_uri=client.tracking_uri)}
+    if "model" not in held:
         client.log_artifacts(run_id, str(folder), "model")
-    if answers.exists() and not client.list_artifacts(run_id, "answers"):
+    if answers.exists() and "answers" not in held:
         client.log_artifact(run_id, str(answers), "answers")
-    if portable.exists() and not client.list_artifacts(run_id, "portable"):
+    if portable.exists() and "portable" not in held:
         client.log_artifact(run_id, str(portable), "portable")

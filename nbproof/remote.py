@@ -26,12 +26,14 @@ SECRETS = {
     "DVC_READ_PASSWORD": "its password or secret; workflows",
     "DVC_WRITE_USER": "DVC remote: user or key that writes; workflows, environment publish",
     "DVC_WRITE_PASSWORD": "its password or secret; workflows, environment publish",
+    "PUBLISH_APP_KEY": "private key of the GitHub App that commits results; workflows, environment publish",
 }
 VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml; machine and workflows",
     "DVC_REMOTE_URL": "DVC remote of the workflows",
     "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
     "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
+    "PAGES_URL": "where main's pages are published on GitHub Pages (not set: nowhere); workflows",
     "CML_SHA256": "checksum of CML's program, without which GitHub's own API posts; workflows",
     "PUBLISH_APP_ID": "client ID of the GitHub App that commits results (secret PUBLISH_APP_KEY); workflows",
 }

@@ -2,9 +2,11 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -15,6 +17,7 @@ from dvc.stage import PipelineStage
 from nbproof.notebook import parameters
 from nbproof.notebook.errors import Refused
 
+T = TypeVar("T")
 PLOT_KEYS = ("x", "y", "template", "title")
 
 
@@ -41,6 +44,21 @@ class Stage:
     needs: frozenset[str]
 
 
+class Unreadable(Refused):
+    """DVC cannot read dvc.yaml or dvc.lock."""
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """`call()`, again for a second where DVC cannot read its files: DVC writes dvc.lock in place, so a stage that ends
+    at this moment leaves it half written for an instant."""
+    for _ in range(10):
+        try:
+            return call()
+        except Unreadable:
+            time.sleep(0.1)
+    return call()
+
+
 @contextlib.contextmanager
 def opened(root: Path) -> Iterator[Repo]:
     """DVC's view of the project at `root`; whatever DVC or the machine refuses becomes one sentence."""
@@ -55,7 +73,7 @@ def opened(root: Path) -> Iterator[Repo]:
         raise Refused("DVC needs a git repository, and this folder is in none (a ZIP download, say): git init makes "
                       "one, then run again.") from None
     except DvcException as error:
-        raise Refused(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        raise Unreadable(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
     except (OSError, sqlite3.Error) as error:
         raise Refused(f"DVC cannot keep its notes ({error}): make room on the disk or look at the folder's rights, "
                       "then run again.") from None

@@ -57,6 +57,8 @@ def _kept(repo: Repo, out) -> Path | bytes | None:
     cached = Path(repo.cache.local.oid_to_path(out.hash_info.value))
     if cached.exists() and (not out.hash_info.isdir or not out.changed_cache()):
         return cached
+    if not shutil.which("git"):
+        return None
     asked = subprocess.run(["git", "show", f"HEAD:./{out.def_path}"], cwd=root(), capture_output=True)
     right = asked.returncode == 0 and out.hash_name == "md5" and _md5(asked.stdout) == out.hash_info.value
     return asked.stdout if right else None

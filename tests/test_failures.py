@@ -63,7 +63,7 @@ def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, c
     assert "error" in [output.output_type for output in executed.cells[3].outputs]
     assert all(cell.execution_count is None and not cell.outputs for cell in executed.cells[4:])
     page = (single / "reports" / "x.html").read_text(encoding="utf-8")
-    assert "Failed at cell 4." in page and "later\n" not in page
+    assert ">cell 4</a>." in page and "later\n" not in page
 
 
 def test_what_a_notebook_says_does_nothing_to_the_terminal(single, inside, monkeypatch, capsys):
@@ -86,10 +86,39 @@ def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, cap
     assert executed_stage(inside(single), monkeypatch, MLFLOW_TRACKING_PASSWORD=secret) == 1
     assert capsys.readouterr().err == ("x: notebooks/x.ipynb failed at cell 5: its output shows the value of "
                                        "MLFLOW_TRACKING_PASSWORD, so it is not kept\n")
-    assert "Failed at cell 5." in (single / "reports" / "x.html").read_text()
+    assert ">cell 5</a>." in (single / "reports" / "x.html").read_text()
     assert not [path for path in (single / "reports").iterdir() if "zqx" in path.read_text()]
     assert {name for name in remote.SECRETS if leaks.NAMES.search(name)} == {
         name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
+
+
+def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys):
+    cells(single, WRITES, "print('<a' + 3_000_000 * 'x' + 'z>')",
+          "from IPython.display import HTML\nHTML('<p>' + 9_000_000 * 'x' + '</p>')")
+    assert executed_stage(inside(single), monkeypatch) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "x: warning: cell 5: 3.0 MB of text left out of notebook and page (one output may have 1 MB). What the cell "
+        "computed is whole.",
+        "x: warning: cell 6: 9.0 MB of text/html left out of notebook and page (one output may have 8 MB). What the "
+        "cell computed is whole."]
+    executed = nbformat.read(single / "reports" / "x.ipynb", as_version=4)
+    (text,), (shown,) = executed.cells[4].outputs, executed.cells[5].outputs
+    assert text.text.startswith("<axx") and text.text.endswith("xz>\n") and len(text.text) < 5_000
+    assert shown.data == {"text/plain": "[9.0 MB of text/html left out here: one output may have 8 MB.]"}
+    page = (single / "reports" / "x.html").read_text(encoding="utf-8")
+    assert len(page) < 200_000 and page.count("left out here") == 2 and (single / "models" / "x.txt").exists()
+
+
+@pytest.mark.parametrize("shows, what", [
+    ("object()", "an address in memory ('<object at 0x"),
+    ("import pathlib; print(pathlib.Path.cwd())", "a folder of this"),
+    ("import datetime; print(datetime.datetime.now())", "the time of the clock ('20"), ("print('0x12345678')", "")])
+def test_what_differs_from_run_to_run_is_said(single, inside, monkeypatch, capsys, shows, what):
+    cells(single, WRITES, shows)
+    assert executed_stage(inside(single), monkeypatch) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"x: warning: cell 5 shows {what}") if what else not said
 
 
 @posix
@@ -206,7 +235,7 @@ def test_a_full_disk_keeps_what_was_good(single, small_disk):
         done = command(single, *words)
         assert done.returncode != 0 and "Traceback" not in done.stdout, done.stdout
         assert "x: its reports could not be written (No space left on device)" in done.stdout
-        assert not [path for path in small_disk.iterdir() if path.name != ".gitignore"]  # no half file
+        assert not [*small_disk.glob("x.*"), *small_disk.glob(".*x.*")]  # no half file
     assert command(single, "dvc", "checkout", "--force").returncode == 0
     assert len(good) == 3 and {path: path.read_bytes() for path in good} == good
 
@@ -235,6 +264,33 @@ def wait_for(condition, seconds: float) -> bool:
 def as_from_a_terminal() -> None:
     """Ctrl-C reaches the process, also where whoever runs the tests ignores it (a shell's background job does)."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+BEATING = """\
+import os, pathlib, time
+place = pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat')
+while True:
+    place.write_text(str(time.time()))
+    time.sleep(0.1)
+"""
+LEFT_BEHIND = {
+    "detached": "import subprocess, sys\n"
+                f"_ = subprocess.Popen([sys.executable, '-c', {BEATING!r}], start_new_session=True)",
+    "forked": f"import os\nif not os.fork():\n    os.setsid()\n    exec({BEATING!r})",
+}
+WAITS = ("import os, pathlib, time\n"
+         "while not pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat').exists(): time.sleep(0.1)")
+
+
+@posix
+@pytest.mark.parametrize("how", LEFT_BEHIND)
+def test_what_a_cell_left_behind_ends_with_the_stage(single, how):
+    cells(single, WRITES, LEFT_BEHIND[how], WAITS)
+    done = nbproof(single, "stage", "x")
+    assert done.returncode == 0, done.stdout
+    if how == "detached":
+        assert "x: a process that a cell had started was still at work, and was ended: " in done.stdout
+    assert wait_for(lambda: not family(single), 5), family(single)
 
 
 SLOW = """\

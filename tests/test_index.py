@@ -54,6 +54,6 @@ def test_it_says_what_failed_and_leaves_git_and_results_alone(finished):
     (finished / "reports" / "index.html").unlink()
     command(finished, "git", "checkout", "-q", ".")
     back = nbproof(finished, "run")
-    assert back.returncode == 0 and back.stdout.endswith("The result: reports/index.html\n"), back.stdout
+    assert back.returncode == 0 and "The result: reports/index.html\n" in back.stdout, back.stdout
     assert results(finished) == before and json.loads((finished / "metrics" / "compare.json").read_text())
     assert command(finished, "git", "status", "--short").stdout == "" and index(finished).select(".cards li")

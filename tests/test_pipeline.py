@@ -73,7 +73,7 @@ def test_nothing_to_do_after_what_editors_save_and_what_no_stage_needs(finished)
     (finished / "notebooks" / "tiny" / "play.py").write_text("changed = True\n")
     done = nbproof(finished, "run")
     assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
-    assert done.stdout.endswith("Everything is up to date. The result: reports/index.html\n")
+    assert "Everything is up to date. The result: reports/index.html\n" in done.stdout
     assert path.read_text(encoding="utf-8") == before
     assert command(finished, "git", "status", "--short").stdout == " M notebooks/tiny/play.py\n"
     repro = command(finished, "dvc", "repro")
@@ -229,7 +229,8 @@ BEFORE_A_RUN = [
      "params.yaml: sweep.ghost is there, but dvc.yaml has no stage ghost that runs a notebook; it has data, near, far, "
      "compare. Correct the name, or remove its section."),
     (lambda place: (place / "notebooks" / "far.ipynb").unlink(),
-     "notebooks/far.ipynb is not there, and dvc.yaml names it: put it there, or take its stage out."),
+     "notebooks/far.ipynb is not there, and dvc.yaml names it: put it there, or take its stage out. Did "
+     "you mean near.ipynb?"),
 ]
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,13 @@ AFTER = {
     "reports/small": {"b.txt": b"b2", "c/d.txt": b"d"},
 }
 KEPT = ("metrics/", "reports/small")
+
+
+@pytest.fixture(autouse=True)
+def in_the_small_environment(monkeypatch):
+    """The job installs requirements-review.txt alone, which has none of these."""
+    for name in ("torch", "mlflow", "papermill", "nbconvert", "jupyterlab", "matplotlib", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def git(folder: Path, *arguments: str, data: bytes = b"", **environment: str) -> str:

@@ -1,5 +1,7 @@
 """The report of a pull request, on tiny projects: what it says, and what it must never hold."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -13,6 +15,8 @@ import pytest
 from bs4 import BeautifulSoup
 from dvc.repo import Repo
 from markdown_it import MarkdownIt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from nbproof import project as contract
 from nbproof.notebook.errors import Refused
@@ -21,7 +25,16 @@ from nbproof.report import build, text
 from nbproof.report.plots import evenly
 from nbproof.report.sections import LIMIT, Part, fit, tracking_server
 
-FIGURES = {"grey": "iVBORw0KGgo=", "blue": "iVBORw0KGg8="}
+
+def figure(colour: str, comment: str = "") -> str:
+    """A small picture of one colour, as a notebook holds it."""
+    file, kept = io.BytesIO(), PngInfo()
+    kept.add_text("Comment", comment)
+    Image.new("RGB", (4, 3), colour).save(file, "png", pnginfo=kept, compress_level=0)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+FIGURES = {"grey": figure("grey"), "blue": figure("blue"), "grey, elsewhere": figure("grey", "made elsewhere")}
 CONTRACT = "name: tiny\nmetric: {key: score, goal: max}\ncompare: compare\ndata: data.source\n"
 STAGES = """\
 stages:
@@ -598,3 +611,48 @@ def test_fit_shortens_and_never_cuts():
     assert all(letter * 1000 in made or f"\n{letter * 10}\n" in made for letter in "abcdef")
     assert "- part a\n" in made
     assert len(fit([Part("first line."), *(Part("x" * 400) for _ in range(100))], 3500)) <= 3500
+
+
+def page_of(tiny: Tiny) -> BeautifulSoup:
+    return BeautifulSoup((tiny.root / "reports" / "changes.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def test_before_and_after_side_by_side(tiny):
+    tiny.said = {"oak": f"It learns.\n{HOSTILE}"}
+    tiny.begin().models["oak"]["rate"] = tiny.models["elm"]["rate"] = 0.5
+    tiny.said, tiny.figure = {"oak": "It learns a lot."}, {"oak": "blue", "elm": "grey, elsewhere"}
+    assert FIGURES["grey, elsewhere"] != FIGURES["grey"]
+    tiny.run("oak", "elm", "compare")
+    report = tiny.report(links={"changes": "https://ci.example/changes.html"})
+    link = "[before and after, side by side](<https://ci.example/changes.html>)"
+    assert report.splitlines()[2] == f"Source, outputs and figures: {link}."
+    page = page_of(tiny)
+    oak, elm = (page.find(id=name).parent for name in ("oak", "elm"))
+    assert [each.get_text() for each in oak.find_all("h3")] == ["Cell 2, Training", "Cell 4, How good is it?"]
+    assert [each.get_text() for each in oak.select(".diff ins")] == ["It learns a lot."]
+    gone, *hostile = [each.get_text() for each in oak.select(".diff del")]
+    assert gone == "It learns." and "<img src=x onerror=alert(1)>" in "".join(hostile)
+    addresses = [image["src"].partition(",")[2] for image in oak.select(".pair img")]
+    assert addresses == [FIGURES["grey"], FIGURES["blue"]] and len(oak.select(".pair input[type=radio]")) == 3
+    assert not elm.select(".diff, .pair") and "nothing that a reader sees changed" in elm.get_text(), "only the file"
+    assert not page.find_all(["script", "iframe", "link"])
+    assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.find_all("img"))
+
+
+def test_before_and_after_of_cells_that_came_and_went(tiny):
+    tiny.begin().models["oak"]["rate"] = 0.5
+    tiny.run("oak")
+    path = tiny.root / "reports" / "oak.ipynb"
+    made = nbformat.read(path, as_version=4)
+    made.cells[1:2] = [nbformat.v4.new_code_cell("train(twice=True)", id="new")]
+    tiny.write("reports/oak.ipynb", nbformat.writes(made))
+    tiny.record("oak")
+    tiny.report()
+    found = {each.get_text(): each.find_next("pre").get_text(" ") for each in page_of(tiny).find_all("h3")}
+    assert found == {"A cell of the base that is gone, Training": "train()", "Cell 2, Training": "train(twice=True)"}
+
+
+def test_without_both_sides_there_is_no_page_before_and_after(tiny):
+    tiny.begin()
+    tiny.write("reports/changes.html", "of an earlier branch")
+    assert "changes.html" not in tiny.report() and not (tiny.root / "reports" / "changes.html").exists()

@@ -120,3 +120,23 @@ def test_jupyterlab_has_the_same_arithmetic(single, inside, tmp_path):
     kernel = json.loads(files[tmp_path / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"])
     assert kernel["env"] == arithmetic.SETTINGS
     assert arithmetic.SETTINGS.items() <= os.environ.items(), "and the tests themselves"
+
+
+def test_a_lock_that_is_being_written_is_read_a_moment_later(finished):
+    from nbproof import stages
+
+    lock, tries = finished / "dvc.lock", []
+    whole, text = lock.read_text(encoding="utf-8"), "stages: 1\n"
+
+    def read() -> set[str]:
+        tries.append(lock.write_text(text if len(tries) < torn else whole, encoding="utf-8"))
+        with stages.opened(finished) as repo:
+            return set(stages.read(repo))
+
+    torn = 3
+    assert "compare" in stages.patiently(read) and len(tries) == 4
+    tries.clear()
+    torn = 100
+    with pytest.raises(stages.Unreadable, match="DVC cannot read the pipeline"):
+        stages.patiently(read)
+    assert len(tries) == 11

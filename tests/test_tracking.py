@@ -108,6 +108,33 @@ def test_a_run_is_complete(project, tmp_path):
     assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
 
 
+def test_changed_sources_are_told_and_kept(project, tmp_path):
+    (project / ".gitignore").write_text("/mlflow.db*\n/mlartifacts/\n/said\n/models/\n")
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "add", "."], cwd=project, check=True)
+    subprocess.run([*git, "commit", "-qm", "all"], cwd=project, check=True)
+    train(project)
+    (project / "params.yaml").write_text("models:\n  x: {lr: 0.2, epochs: 2}\n")
+    train(project)
+    client, (clean, changed) = runs(project / "mlflow.db")
+    assert (clean.data.tags["git_dirty"], changed.data.tags["git_dirty"]) == ("false", "true")
+    assert "source.diff" not in [each.path for each in client.list_artifacts(clean.info.run_id)]
+    diff = Path(client.download_artifacts(changed.info.run_id, "source.diff", str(tmp_path))).read_text()
+    assert "+  x: {lr: 0.2, epochs: 2}" in diff
+    assert clean.data.tags["mlflow.note.content"] == "notebooks/x.ipynb on table."
+    assert changed.data.metrics["system/cpu_seconds"] > 0
+
+
+def test_mlflows_page_opens_for_training_and_has_no_empty_experiment(project):
+    (project / "mlflow.db").unlink()
+    train(project)
+    import mlflow
+
+    (experiment,) = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").search_experiments()
+    assert experiment.name == "tiny" and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.tags["mlflow.note.content"].startswith("Runs of the notebooks of tiny.")
+
+
 def test_by_hand_it_is_an_exploration_below_scratch(project):
     train(project, NBPROOF_OUTPUT="")
     assert len(runs(project / "mlflow.db", "explore")[1]) == 1 and (project / "scratch/models/x/MLmodel").exists()

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ import typer
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
 
-app = typer.Typer(help="The steps of the workflows in .github/workflows.", no_args_is_help=True)
+app = typer.Typer(help="Setting up GitHub (setup), and the steps of the workflows.", no_args_is_help=True)
 UNREVIEWED = ["--no-register"]  # what nobody reviewed has no say in a registry; `retrain` runs main from nothing
 SLOTS = 20  # for pages: .github/actions/pages has a step for each
 TESTS = "test ("  # how the names of the tests' jobs begin
@@ -31,6 +32,7 @@ ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-
 Base = Annotated[str, typer.Option(envvar="BASE", help="Revision to compare with.")]
 Sha = Annotated[str, typer.Option(envvar="HEAD_SHA", help="The run's commit.")]
 Run = Annotated[int, typer.Option(envvar=["RUN_ID", "GITHUB_RUN_ID"], min=0, help="The run's id.")]
+Pages = Annotated[str, typer.Option(envvar="PAGES_URL", help="Where main's pages are published.")]
 Attempt = Annotated[int, typer.Option(envvar="GITHUB_RUN_ATTEMPT", min=1)]
 
 
@@ -46,6 +48,15 @@ def summarise(text: str) -> None:
     """Add to the job summary, which takes 1 MiB a step; outside of a workflow, nothing happens."""
     with Path(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull).open("a", encoding="utf-8") as summary:
         summary.write(f"{text[:250_000]}\n")
+
+
+@app.command()
+def setup(check: Annotated[bool, typer.Option("--check", help="Only say what is set and what is missing.")] = False,
+          yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; set what needs no value.")] = False) -> None:
+    """Set a repository up for the workflows, step by step (needs GitHub's `gh`)."""
+    from nbproof.github import setup
+
+    raise typer.Exit(setup.setup(check, yes))
 
 
 @app.command()
@@ -78,11 +89,14 @@ def run(force: Annotated[bool, typer.Option("--force", help="Run every stage aga
 
 @app.command()
 def pages(base: Base = "", run: Run = 0, attempt: Attempt = 1) -> None:
-    """Lay out the rendered notebooks for the upload, one a slot, those that differ from the base first."""
+    """Lay out the pages for the upload, one a slot: before and after, then notebooks, those that differ first."""
     from nbproof.github import results
+    from nbproof.report import revision, write_changes
 
+    write_changes(revision.commit(root(), base))
     same = {path for path, _ in results.here().items() & results.at(base).items()}
-    found = sorted((root() / "reports").glob("*.html"), key=lambda page: (f"reports/{page.name}" in same, page.name))
+    pages = [page for page in (root() / "reports").glob("*.html") if page.name != "index.html"]  # links lead nowhere
+    found = sorted(pages, key=lambda page: (page.stem != "changes", f"reports/{page.name}" in same, page.name))
     folder = fresh("pages")
     for slot, page in enumerate(found[:SLOTS], 1):
         (folder / f"{slot:02}").mkdir()  # an artifact has its file's name, and a name can be used once in a run
@@ -125,13 +139,14 @@ def tests_ended(api, sha: str, seconds: float) -> str | None:
 
 @app.command()
 def report(base: Base = "", steps: Annotated[str, typer.Option(envvar="STEPS")] = "", run: Run = 0,
-           event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "") -> None:
+           event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "", pages_url: Pages = "") -> None:
     """Write the report to scratch/report/report.md and add it to the job summary."""
     from nbproof.report import build, revision
 
     log = root() / "scratch" / "run" / "log"
     outcome = log.read_text(encoding="utf-8") if log.exists() else ""
-    text = build(revision.commit(root(), base), links(steps), outcome, str(run or ""), final=event == "push")
+    of_main = {"main": f"{pages_url.rstrip('/')}/index.html"} if pages_url else {}
+    text = build(revision.commit(root(), base), links(steps) | of_main, outcome, str(run or ""), final=event == "push")
     (fresh("report") / "report.md").write_text(text, encoding="utf-8")
     summarise(text)
 
@@ -150,6 +165,53 @@ def keep() -> None:
     from nbproof.github import results
 
     results.keep(fresh("main"))
+
+
+@app.command()
+def site() -> None:
+    """Pack main's pages with their index for GitHub Pages."""
+    reports = root() / "reports"
+    if not (reports / "index.html").exists():
+        raise Refused("reports/index.html is not there, which nbproof run writes: run first.")
+    with tarfile.open(fresh("site") / "artifact.tar", "w") as packed:
+        for page in sorted(reports.rglob("*.html")):
+            if page != reports / "changes.html":
+                packed.add(page, page.relative_to(reports).as_posix())
+
+
+@app.command()
+def computed(name: Annotated[str, typer.Option(envvar="PLACE", help="Names this machine.")] = "here") -> None:
+    """Write what this processor computed to scratch/computed/NAME.json: its name, its arithmetic, a hash of all."""
+    from nbproof.github import results
+    from nbproof.stage import arithmetic
+
+    rows = "".join(f"{path} {md5}\n" for path, md5 in sorted(results.here().items()))
+    said = {"processor": _processor(), "arithmetic": arithmetic.machine(),
+            "results": hashlib.sha256(rows.encode()).hexdigest()}
+    (fresh("computed") / f"{name}.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    print(", ".join(f"{key}: {value}" for key, value in said.items()))
+
+
+def _processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    names = re.findall(r"(?m)^model name\s*: (.+)$", cpu.read_text(encoding="utf-8")) if cpu.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@app.command()
+def same(folder: Annotated[Path, typer.Option(help="The files that `computed` wrote on each machine.")]) -> None:
+    """Compare what processors computed; fails where two with the same arithmetic have other bytes."""
+    found = [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.rglob("*.json"))]
+    hashes: dict[str, set[str]] = {}
+    for _, said in found:
+        hashes.setdefault(said["arithmetic"], set()).add(said["results"])
+    rows = ["| {} | {processor} | {arithmetic} | `{results}` |".format(name, **said) for name, said in found]
+    table = "\n".join(["| runner | processor | arithmetic | results |", "|---|---|---|---|", *rows])
+    other = [name for name, different in hashes.items() if len(different) > 1]
+    verdict = f"Not the same bytes: {', '.join(other)}." if other else f"The same bytes on {len(found)} machines."
+    summarise(f"{verdict}\n\n{table}\n")
+    print(f"{table}\n{verdict}")
+    raise typer.Exit(1 if other or not found else 0)
 
 
 @app.command()
@@ -203,7 +265,8 @@ def _where(api, run: int) -> str:
 
 @app.command()
 def post(report: Annotated[Path, typer.Option(help="The Markdown, which is not trusted.")], sha: Sha = "", run: Run = 0,
-         wait: Annotated[float, typer.Option(help="Seconds to wait for the tests at most.")] = 0) -> None:
+         wait: Annotated[float, typer.Option(help="Seconds to wait for the tests at most.")] = 0,
+         pages_url: Pages = "") -> None:
     """Make or update the comment on each pull request with this head; again when the tests have ended."""
     from nbproof.github.api import Api
     from nbproof.github.post import post
@@ -211,7 +274,7 @@ def post(report: Annotated[Path, typer.Option(help="The Markdown, which is not t
 
     api = Api()
     repository = f"{api.server}/{api.repository}"
-    allowed = (f"{repository}/actions/runs/{run}", f"{repository}/commit")
+    allowed = (f"{repository}/actions/runs/{run}", f"{repository}/commit", *filter(None, [pages_url.rstrip("/")]))
     if report.is_file() and not report.is_symlink() and report.stat().st_size <= 4_000_000:
         text = sanitised(report.read_text(encoding="utf-8", errors="replace"), allowed)
     else:

@@ -16,6 +16,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -31,6 +32,10 @@ from nbproof.notebook.progress import say
 PATIENCE = 20  # seconds that a notebook waits at its end for the server
 UNSENT = "unsent"  # the tag of a local run that a server should have and has not; its value names the server
 EXPLORATIONS = "explore"  # the experiment of notebooks that no stage runs
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's page opens for judges and prompts
+NOTE = "mlflow.note.content"  # the tag that MLflow's page shows as a description
+RESULTS = [":(exclude)dvc.lock", *(f":(exclude){name}" for name in ("data", "metrics", "models", "reports"))]
+DIFF = "source.diff"  # the file of a run with what its sources have that the commit has not
 ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"),
              ("model_versions", "storage_location"), ("logged_models", "artifact_location"))  # in MLflow's own tables
 SETTINGS = {
@@ -99,7 +104,7 @@ def _make(path: Path) -> None:
     for left in path.parent.glob(f"{path.name}.new-*"):
         left.unlink()
     beside = path.with_name(f"{path.name}.new-{uuid.uuid4().hex}")  # MLflow knows a database that it made by its name
-    mlflow.MlflowClient(f"sqlite:///{beside.as_posix()}")
+    mlflow.MlflowClient(f"sqlite:///{beside.as_posix()}").delete_experiment("0")  # Default, which nobody uses
     os.replace(beside, path)
 
 
@@ -138,6 +143,16 @@ def commit() -> str:
     return asked.stdout.strip() if asked.returncode == 0 else "unknown"
 
 
+def changes() -> str:
+    """What the tracked sources below the project have that the commit has not, as git's diff; results are none."""
+    command = ["git", "diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".", *RESULTS]
+    try:
+        asked = subprocess.run(command, cwd=root(), capture_output=True, encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return asked.stdout if asked.returncode == 0 else ""
+
+
 def process() -> str:
     """This process, as the tag `process` names it."""
     return f"{socket.gethostname()}:{os.getpid()}"
@@ -169,8 +184,9 @@ def experiment(client, name: str = "", store: str = "") -> str:
         return known.experiment_id
     # without a place, a store that is no server puts artifacts into the working folder
     place = (root() / "mlartifacts").as_uri() if (store or address()).startswith("sqlite:") else None
+    about = "Runs that people began by hand." if name == EXPLORATIONS else f"Runs of the notebooks of {name}."
     try:
-        return client.create_experiment(name, place)
+        return client.create_experiment(name, place, TRAINING | {NOTE: f"{about} Made by nbproof."})
     except MlflowException:  # another process may have made it a moment ago
         if known := client.get_experiment_by_name(name):
             return known.experiment_id
@@ -234,7 +250,7 @@ class Run:
     def finish(self, metrics: dict[str, float]) -> None:
         """Log the numbers that no step had, and the seconds since the start, and end the run."""
         new = [key for key, value in metrics.items() if isinstance(value, int | float) and key not in self.by_step]
-        self.log(0, {key: metrics[key] for key in new} | {"seconds": time.monotonic() - self.began})
+        self.log(0, {key: metrics[key] for key in new} | {"seconds": time.monotonic() - self.began} | _used())
         self._end("FINISHED")
 
     def _open(self) -> None:
@@ -246,18 +262,27 @@ class Run:
         if not self.adopted:
             close_dead_runs(self.client)
             mark = {UNSENT: without_credentials(self.store)} if self.store != store else {}
+            changed = changes()
             tags = self.tags | mark | {
                 "mlflow.source.name": f"notebooks/{self.name}.ipynb", "mlflow.source.type": "NOTEBOOK",
-                "mlflow.source.git.commit": commit(),
-                "notebook": self.name, "process": process(), "key": uuid.uuid4().hex,
+                "mlflow.source.git.commit": commit(), "git_dirty": str(bool(changed)).lower(),
+                "notebook": self.name, "process": process(), "key": uuid.uuid4().hex, NOTE: self._about(changed),
             }
             ours = experiment(self.client, store=store)
             self.id = self.client.create_run(ours, run_name=self.name, tags=tags).info.run_id
+            if changed:
+                self.client.log_text(self.id, changed, DIFF)
         self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in self.parameters.items()])
         if self.data:
             name, digest = self.data
             dataset = Dataset(name=name, digest=digest[:32], source_type="dvc", source=name)
             _log_inputs(self.client, self.id, [DatasetInput(dataset)])
+
+    def _about(self, changed: str) -> str:
+        """The run in a sentence or two, for people."""
+        data = f" on {self.data[0]}" if self.data else ""
+        since = f" Its sources had changes that the commit has not: {DIFF}." if changed else ""
+        return f"notebooks/{self.name}.ipynb{data}.{since}"
 
     def _write(self, call: Callable[[], object]) -> None:
         """`call()`, whose words stay out of the notebook. After a failure nothing more is written."""
@@ -302,6 +327,17 @@ class Run:
                 failure, sent = without_credentials(str(error), 200), {}
             self.over.wait(1)
         self.failure = failure
+
+
+def _used() -> dict[str, float]:
+    """What this process has used: processor seconds, and the most memory where the system tells (in megabytes)."""
+    used = {"system/cpu_seconds": time.process_time()}
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+        used["system/memory_peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return used
 
 
 start = Run  # tracking.start("NAME", ...) is how a notebook says it

@@ -5,7 +5,7 @@ Built from the workspace, git and DVC alone.
 
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root
-from nbproof.report import revision, sections
+from nbproof.report import changes, revision, sections
 from nbproof.report.facts import gather
 
 
@@ -13,12 +13,15 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
           final: bool = False) -> str:
     """The report on the project against the revision `base` (default: origin/main or main, where there is one).
 
-    `links` maps notebooks to the https addresses of their pages; `outcome` is what the run printed; `run` is the id of
+    `links` maps notebooks to the https addresses of their pages, `changes` to that of the page before and after, which
+    is written, too (reports/changes.html); `outcome` is what the run printed; `run` is the id of
     the workflow's run, `final` whether it is main's. Refused where git has no such revision, or DVC is at work here.
     """
     facts = gather(root(), revision.base_of(root(), base), outcome)
+    changes.write(facts)
     return sections.fit([
         sections.headline(facts, final),
+        *sections.side_by_side(facts, links or {}),
         sections.stages(facts, links or {}),
         *sections.failures(facts, outcome),
         *sections.differences(facts),
@@ -28,3 +31,8 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
         *sections.elsewhere(facts),
         sections.reproduce(facts, tracking.address(), run),
     ])
+
+
+def write_changes(base: str | None, outcome: str = "") -> bool:
+    """Write the page before and after alone; whether there is one. Refused as `build`."""
+    return changes.write(gather(root(), base, outcome))

@@ -26,7 +26,8 @@ class Result:
     """One stage. `status` is ran, unchanged, failed, not run or removed, `why` the reason of one that is not run.
 
     `page` is empty for an ordinary command. `failure` holds the number of the cell that stopped a notebook (from 1),
-    error, reason, source, and what it had printed. `unseen` says why there are no `changes`.
+    error, reason, source, and what it had printed. `unseen` says why there are no `changes`. `pair` is the executed
+    copy of the base and that of the branch.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Result:
     now: dict = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     unseen: str = ""
+    pair: tuple = ()
     plots: list[Plot] = field(default_factory=list)
 
     @property
@@ -172,7 +174,7 @@ def _compare(result: Result, sides: Sides) -> None:
         return
     content, result.unseen = sides.then(result.stage, page)
     if old := outputs.notebook(content):
-        result.changes = outputs.changes(old, executed)
+        result.changes, result.pair = outputs.changes(old, executed), (old, executed)
     elif not result.unseen:
         result.unseen = "the base's copy is not a notebook"
 

@@ -144,6 +144,15 @@ def _direction(facts: Facts, key: str, before: object, now: object) -> str:
     return ", better" if facts.project.metric.better(now, before) else ", worse"
 
 
+def side_by_side(facts: Facts, links: dict) -> list[Part]:
+    """Where the page before and after is, if a notebook has both sides, and where main's pages are."""
+    of_main = link("pages of the default branch", links.get("main"))
+    if any(each.pair for each in facts.results):
+        page = link("before and after, side by side", links.get("changes")) or code("reports/changes.html")
+        return [Part(f"Source, outputs and figures: {page}{f'; {of_main}' if of_main else ''}.")]
+    return [Part(f"To compare with: {of_main}.")] if of_main else []
+
+
 def stages(facts: Facts, links: dict) -> Part:
     """A row per stage."""
     header = ["stage", "status", code(facts.project.metric.key, 40), "change", "page"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
-from nbproof.stage import leaks, parameters, source
+from nbproof.stage import leaks, outputs, parameters, source
 
 
 def run_stage(notebook: Path, execute: Callable | None = None) -> int:
@@ -31,6 +31,8 @@ def run_stage(notebook: Path, execute: Callable | None = None) -> int:
     threading.Thread(target=importlib.import_module, args=["nbproof.stage.page"]).start()  # while the kernel starts
     executed, failure = execute(notebook, values, timeout, root())
     failure = leaks.take_out(executed) or failure
+    for warning in (*outputs.shorten(executed), *outputs.varying(executed)[:1]):
+        print(f"{name}: warning: {warning}", file=sys.stderr, flush=True)
     said = f"{name}: {parameters.shown(notebook)} failed at {failure}"
     try:
         write_reports(name, executed, notebook.parent)

@@ -3,9 +3,11 @@
 import atexit
 import os
 
-from nbproof.stage.tether import die_with_parent
+from nbproof.stage.tether import die_with_parent, follow_parent
 
 die_with_parent()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=follow_parent)  # what a cell forks ends with the kernel
 # Registered first, so called last: taking large libraries apart at the end costs a second and does nothing.
 atexit.register(os._exit, 0)
 

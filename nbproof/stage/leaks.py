@@ -6,7 +6,7 @@ import re
 
 import nbformat
 
-NAMES = re.compile(r"(PASSWORD|SECRET|TOKEN|ACCESS_KEY|ACCESS_KEY_ID)$")
+NAMES = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY|KEY_ID)$")
 SHORTEST = 6  # characters of a value that nothing else has by chance
 
 

@@ -25,6 +25,42 @@ def die_with_parent() -> None:
         die_with([psutil.Process().parent()])
 
 
+def follow_parent() -> None:
+    """In a process that was forked: SIGKILL within half a second of the parent's end.
+
+    Not by prctl(2): its signal comes when the thread ends that forked, which may be a short one of a pool.
+    """
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def adopt_orphans() -> None:
+    """Let what this process's children leave behind become its own (Linux; prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1)
+
+
+def end_children() -> list[str]:
+    """End every process below this one; the commands of those that were still at work."""
+    import psutil
+
+    ended = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if child.status() != psutil.STATUS_ZOMBIE:
+                ended.append(" ".join(child.cmdline())[:80])
+                child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return ended
+
+
 def die_with(processes: list) -> None:
     """End when any of `processes` (psutil) ends; looked at twice a second."""
     import psutil

@@ -43,9 +43,8 @@ class FiveLooks(nn.Module):
         self.net = net
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        shifts = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
-        looks = [self.net(images.roll(shift, (2, 3))).log_softmax(1) for shift in shifts]
-        return torch.stack(looks).mean(0)
+        looks = [images, *(images.roll(shift, (2, 3)) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)))]
+        return torch.stack([self.net(look).log_softmax(1) for look in looks]).mean(0)
 
 
 def layers(net: nn.Sequential, images: torch.Tensor) -> str:
@@ -78,7 +77,12 @@ def export(net: nn.Module, example: torch.Tensor) -> bytes:
 
 def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
     """The model `name`, ready to answer. Refused if its file holds a pickle, which could run code when it is read."""
-    return torch.export.load(_checked(f"models/{name}/{PROGRAM}")).module().to(device)
+    return program(f"models/{name}/{PROGRAM}").to(device)
+
+
+def program(name: str) -> nn.Module:
+    """The program in the file `name`, ready to be called. Refused as in `load`."""
+    return torch.export.load(_checked(name)).module()
 
 
 def _checked(name: str) -> io.BytesIO:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -53,7 +54,16 @@ def upload_artifact() -> None:
     output(**{"artifact-id": number, "artifact-url": f"{SERVER}/actions/runs/{run}/artifacts/{number}"})
 
 
+def deploy_pages() -> None:
+    with tarfile.open(artifact(os.environ["GITHUB_RUN_ID"], "github-pages") / "artifact.tar") as packed:
+        packed.extractall(HERE / "site", filter="data")
+
+
 def download_artifact() -> None:
+    if pattern := INPUTS.get("pattern"):
+        for found in (each for each in artifact(os.environ["GITHUB_RUN_ID"], "").glob(pattern) if each.is_dir()):
+            shutil.copytree(found, Path(INPUTS["path"]) / found.name)
+        return
     found = artifact(INPUTS.get("run-id") or os.environ["GITHUB_RUN_ID"], INPUTS["name"])
     if not found.is_dir():
         sys.exit(f"Unable to download artifact(s): Artifact not found for name: {INPUTS['name']}")

@@ -73,11 +73,13 @@ def test_from_a_branch(world):
     sha = world.push("topic", wrong(2))
     run = reviewed(world, event := world.pull_request(sha), sha)
     assert run.jobs == {"pipeline": "success"}, run.text
-    assert pages(world, run) == {"report": "zip", "results": "zip", "near-RUN-1.html": "file"}
+    assert pages(world, run) == {
+        "report": "zip", "results": "zip", "changes-RUN-1.html": "file", "near-RUN-1.html": "file"}
     is_golden(world, "branch")
     again = reviewed(world, event, sha, attempt=2, run_id=run.id)  # the second attempt: the same comment, updated
     assert again.jobs == {"pipeline": "success"}, again.text
-    assert sorted(pages(world, again)) == ["near-RUN-1.html", "near-RUN-2.html", "report", "results"]
+    assert sorted(pages(world, again)) == [
+        "changes-RUN-1.html", "changes-RUN-2.html", "near-RUN-1.html", "near-RUN-2.html", "report", "results"]
     is_golden(world, "branch")
 
 
@@ -188,3 +190,22 @@ def test_what_is_published_and_by_whom(world):
 def test_retrain(world):
     done = world.run("retrain", "workflow_dispatch", {})
     assert done.jobs == {"retrain": "success"} and "0 numbers moved" in done.text, done.text
+
+
+def test_mains_pages_are_published_where_a_variable_says(world):
+    variables = {"PAGES_URL": "https://owner.github.io/name/"}
+    run = world.run("report", "push", {"before": world.git("rev-parse", "main")}, variables=variables)
+    assert run.jobs == {"pipeline": "success", "pages": "success"}, run.text
+    site = world.folder / "site"
+    assert {"index.html", "near.html", "next/near.html"} <= {
+        path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    sha = world.push("topic", wrong(2))
+    reviewed(world, world.pull_request(sha), sha, variables=variables)
+    assert "[pages of the default branch](<https://owner.github.io/name/index.html>)" in world.comment
+
+
+def test_processors_are_compared(world):
+    """act has no machine for the other labels and leaves their jobs out; each job here has the same processor."""
+    run = world.run("processors", "workflow_dispatch", {})
+    assert run.jobs["same"] == "success" and "The same bytes on 3 machines." in run.text, run.text
+    assert {"computed-one", "computed-two", "computed-three"} <= set(world.artifacts(run))

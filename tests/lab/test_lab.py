@@ -28,7 +28,7 @@ def lab(project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ServerApp.token=t",
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.token=t",
                "--LabApp.expose_app_in_browser=True"]
     log = project.root.parent / "lab.log"
     with log.open("w") as said:

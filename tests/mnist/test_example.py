@@ -11,7 +11,7 @@ from projects import ROOT, command, commit, copy_of_project, edit_params, nbproo
 from ruamel.yaml import YAML
 
 ALL = {"data", "cnn", "mlp", "linear", "compare"}
-FEW_EPOCHS = {"cnn": {"epochs": 6, "width": 16, "hidden": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
+FEW_EPOCHS = {"cnn": {"epochs": 6, "width": 16, "top": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
 NOWHERE = {"MNIST_MIRRORS": "http://127.0.0.1:9/mnist/"}
 
 

@@ -1,0 +1,47 @@
+"""Runs the notebook that watches the server's log: a page for people, an exit code for whoever is to be woken."""
+
+import json
+import sys
+
+from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.served import LOG
+from nbproof.stage import cell_timeout, leaks, parameters, source
+
+NOTEBOOK, VERDICT, PAGE, ALARM = "notebooks/drift.ipynb", "reports/drift.json", "reports/drift.html", 3
+
+
+def drift() -> int:
+    """Execute notebooks/drift.ipynb on the log; 0 without an alarm, 3 with one, 1 where a cell failed."""
+    notebook, verdict = root() / NOTEBOOK, root() / VERDICT
+    if not notebook.is_file():
+        raise Refused(f"This project has no {NOTEBOOK}: docs/contract.md says what it reads and writes.")
+    if not (root() / LOG).is_file():
+        raise Refused(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
+    values, timeout = parameters.values_of(notebook), cell_timeout()
+    source.strip_file(notebook)
+    from nbproof.stage import page  # both are slow to import, and not needed to refuse
+    from nbproof.stage.execute import execute
+
+    verdict.unlink(missing_ok=True)
+    executed, failure = execute(notebook, values, timeout, root())
+    failure = leaks.take_out(executed) or failure
+    write_whole(root() / PAGE, page.render(executed, notebook.parent, notebook.stem))
+    if failure:
+        print(f"drift: {NOTEBOOK} failed at {failure}", file=sys.stderr)
+        return 1
+    alarms = _alarms(verdict)
+    said = f"alarm: {'; '.join(alarms)}" if alarms else "no alarm"
+    print(f"drift: {said} -> {PAGE}")
+    return ALARM if alarms else 0
+
+
+def _alarms(verdict) -> list[str]:
+    """What the notebook wrote; Refused where that is not what the contract says."""
+    try:
+        alarms = json.loads(verdict.read_text(encoding="utf-8"))["alarms"]
+        if isinstance(alarms, list) and all(isinstance(each, str) for each in alarms):
+            return alarms
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # refused below, as every other content
+    raise Refused(f'{NOTEBOOK} must write {VERDICT} with {{"alarms": [text, ...]}}, and did not.')
