@@ -36,7 +36,7 @@ This folder
   setup        make .venv, nothing else                             PYTHON=python3.12
   new          make a project of your own                           DIR=../mine
   pins         compile requirements*.in into the locked *.txt       UPGRADE=1
-  bench, bench-sweep    measure
+  bench, bench-serve, bench-sweep    measure
   pictures     the README's pictures, anew                          MERMAID=mermaid.min.js
 endef
 export HELP
@@ -46,10 +46,9 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget \
-  drift harvest setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget drift harvest setup new
 
-.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-sweep pictures $(COMMANDS)
+.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
 $(COMMANDS): ; @$(NBPROOF) $@
 remote: ; @$(NBPROOF) remote $(if $(filter undefined,$(origin URL)),,$(if $(URL),,--unset))
@@ -66,6 +65,7 @@ test-processors: ; @$(TESTS) tests/processors -n 0
 test-sweep: ; @$(TESTS) tests/sweep -n 0
 bench: ; @$(NBPROOF) tool -- python benchmarks/bench.py
 pictures: ; @$(NBPROOF) tool --tests -- python docs/pictures.py
+bench-serve: ; @$(NBPROOF) tool --tests -- python benchmarks/bench_serve.py
 bench-sweep: ; @$(NBPROOF) tool --sweep -- python benchmarks/bench_sweep.py
 pins: ; @$(NBPROOF) tool -- $(MAKE) --silent locked
 locked: # in one go, in the environment as it was

@@ -111,9 +111,10 @@ def read(folder: Path) -> Project:
     given["tolerance"] = _tolerance(given.get("tolerance", {}))
     serve = _mapping("serve", given.pop("serve", {}), set(), {"page"})
     if "page" in serve:
-        given["page"] = serve["page"]
-        if not isinstance(given["page"], str) or not (folder / given["page"]).is_file():
-            _refuse("serve.page", "an HTML file of the project", given["page"])
+        page = given["page"] = serve["page"]
+        inside = isinstance(page, str) and not Path(page).is_absolute() and ".." not in Path(page).parts
+        if not inside or not page.endswith(".html") or not (folder / page).is_file():
+            _refuse("serve.page", "an HTML file of the project", page)
     given["hooks"] = _mapping("hooks", given.get("hooks", {}), set(), set(HOOKS))
     for key, value in given["hooks"].items():
         if not isinstance(value, str) or not HOOK.fullmatch(value):

@@ -17,7 +17,8 @@ from nbproof import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = Path(sys.base_prefix) / "bin" / "python3"
-LAYERS = ["requirements-results.txt", "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"]
+LAYERS = ["requirements-results.txt", "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt",
+          "requirements-serve.txt"]
 UV = """\
 #!/bin/sh
 echo "$UV_DEFAULT_INDEX $@" >> "$LOG"
@@ -95,6 +96,8 @@ def test_a_changed_lock_is_synced_and_what_other_commands_need_stays(folder):
     (["sweep", "tree"], "", ["requirements.txt"]),  # it adds Ray itself, once its arguments are right
     (["report", "--tests", "passed"], "", ["requirements.txt"]),
     (["tool", "--tests", "--", "pytest", "--sweep"], "", ["requirements.txt", "requirements-dev.txt"]),
+    (["serve", "--port", "0"], "", ["requirements-serve.txt"]),
+    (["setup", "--serve"], "ray", ["requirements-serve.txt"]),
 ])
 def test_a_command_needs_what_it_needs(folder, monkeypatch, words, engine, expected):
     monkeypatch.setenv("ENGINE", engine)
@@ -112,6 +115,16 @@ def test_a_sweep_adds_ray_once_its_arguments_are_right(folder):
     command(folder.root, "dvc", "repro", "-q", "data")
     said = folder.call("sweep", "near", code=2, RAY_ADDRESS="127.0.0.1:1")
     assert folder.calls[1].endswith("requirements-sweep.txt requirements.txt") and "cannot be reached" in said
+
+
+def test_servers_have_an_environment_of_their_own(folder):
+    refused = folder.call("setup", "--serve", code=1)
+    assert refused.startswith("requirements-serve.txt is not here") and folder.calls == []
+    (folder.root / "requirements-serve.txt").write_text("# fastapi\n")
+    said = folder.call("setup", "--serve")
+    assert "Making .venv-serve" in said and re.search(r"^[.]venv-serve holds \d+ MB$", said, re.M)
+    assert folder.calls[-1].endswith(".venv-serve/bin/python requirements-serve.txt")
+    assert not (folder.root / ".venv").exists() and folder.call("setup", "--serve") == ""
 
 
 def test_two_first_commands_wait_for_each_other(folder):
@@ -233,7 +246,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_all_locked_versions_agree_and_name_no_registry():
-    whole = set(pins("requirements.txt")) | set(pins("requirements-sweep.txt")) | set(pins("requirements-dev.txt"))
+    whole = set().union(*map(pins, LAYERS))
     for name in [*LAYERS, "nbproof/template/pins.txt", "nbproof/template/pins-results.txt"]:
         assert "://" not in (ROOT / name).read_text(), name
         for pin in pins(name):

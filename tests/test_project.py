@@ -16,12 +16,14 @@ data: data.source
 pins: pins.txt
 tolerance: {relative: 0.01}
 pickle: true
+serve: {page: draw.html}
 hooks: {better: science:better}
 """
 
 
 def read(folder, text):
     (folder / "pins.txt").touch()
+    (folder / "draw.html").touch()
     (folder / "project.yaml").write_text(text, encoding="utf-8")
     return project.read(folder)
 
@@ -30,7 +32,7 @@ def test_everything_that_it_may_say(tmp_path):
     found = read(tmp_path, GOOD)
     assert found == project.Project(
         tmp_path, "prices", project.Metric("rmse", "min"), "compare", "data.source", "pins.txt",
-        project.Tolerance(relative=0.01), True, {"better": "science:better"},
+        project.Tolerance(relative=0.01), True, "draw.html", {"better": "science:better"},
     )
 
 
@@ -66,6 +68,10 @@ def test_what_may_be_left_out(tmp_path):
     ("tolerance: {relative: 0.01}", "tolerance: 0.01",
      "project.yaml: tolerance must hold absolute, relative, found 0.01."),
     ("pickle: true", "pickle: 'yes'", "project.yaml: pickle must be true or false, found 'yes'."),
+    ("page: draw.html", "page: /etc/passwd", "project.yaml: serve.page must be an HTML file of the project"),
+    ("page: draw.html", "page: pins.txt", "project.yaml: serve.page must be an HTML file of the project, found 'pins"),
+    ("page: draw.html", "page: 3", "project.yaml: serve.page must be an HTML file of the project, found 3."),
+    ("page: draw.html", "port: 3", "project.yaml: serve has no key 'port'; it knows page."),
     ("better: science:better", "judge: science:better",
      "project.yaml: hooks has no key 'judge'; it knows answer, better"),
     ("science:better", "science.better", "project.yaml: hooks.better must be module:function, found 'science.better'."),

@@ -56,8 +56,9 @@ def serve(options: Options) -> int:
     print(f"{project.load().name} is served at http://{shown}:{port} "
           f"({'inputs are kept' if options.images else 'no inputs are kept'}, "
           f"{'a token is asked for' if limits.token else 'no token'}; Ctrl-C ends it).", file=sys.stderr, flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+    loop = config.get_loop_factory()  # uvloop's, where it is
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(uvicorn.Server(config).serve(sockets=[listening]))
     return 0
 
 
@@ -81,7 +82,7 @@ def _socket(host: str, port: int) -> socket.socket:
     """A listening socket at the address; Refused where another program has it. Port 0 takes any that is free."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only so
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(where)
         listening.listen(512)  # what connects from now on waits for the model

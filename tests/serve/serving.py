@@ -77,6 +77,7 @@ class Served:
 
     def __init__(self, root: Path):
         self.root, self.client, self.runs, self.servers = root, None, {}, []
+        self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
         page = root / "notebooks" / "mnist" / "draw.html"
         (root / "project.yaml").write_text(PROJECT if page.exists() else re.sub("serve:.*\n", "", PROJECT))
@@ -85,10 +86,6 @@ class Served:
         self.variables = {name: os.environ[name] for name in kept if name in os.environ}
         self.variables |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
-    @property
-    def store(self) -> str:
-        return f"sqlite:///{self.root / 'mlflow.db'}"
-
     def register(self, file: Path | None, name: str = "net", alias: str = "champion", *, pickled: bytes = b"",
                  **tags) -> str:
         """Register what is in `file` as a version, as `nbproof promote` does, and let `alias` name it."""
@@ -96,9 +93,12 @@ class Served:
 
         os.environ |= {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
         if self.client is None:
-            shutil.copy(_empty_store(), self.root / "mlflow.db")
+            place = None
+            if self.store.startswith("sqlite:"):
+                shutil.copy(_empty_store(), self.root / "mlflow.db")
+                place = (self.root / "mlartifacts").as_uri()
             self.client = mlflow.MlflowClient(self.store, self.store)
-            self.experiment = self.client.create_experiment("drawn", (self.root / "mlartifacts").as_uri())
+            self.experiment = self.client.create_experiment("drawn", place)
             self.client.create_registered_model("drawn")
         run = self.client.create_run(self.experiment).info.run_id
         model = self.root / "scratch" / "model"

@@ -1,0 +1,63 @@
+"""`nbproof promote`, `rollback` and the challenger, on a real store, and a server that follows them."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from serving import MLMODEL, portable
+
+LOCK = """\
+schema: '2.0'
+stages:
+""" + "".join(f"""\
+  train@{name}:
+    cmd: nbproof stage
+    deps: [{{path: data/table, md5: abc}}]
+    outs: [{{path: models/{name}, md5: '{name}'}}, {{path: metrics/{name}.json, md5: '{name}'}}]
+""" for name in ("one", "two"))
+CALL = "import sys; from nbproof.registry import promote, rollback; sys.exit({})"
+
+
+def trained(served) -> None:
+    """Two models in the folder as a run leaves them: `one` says 3 and is the comparison's champion, `two` says 7."""
+    for name, says in (("one", 3), ("two", 7)):
+        portable(served.root / "models" / f"{name}.onnx", says)
+        (served.root / "models" / name).mkdir()
+        (served.root / "models" / name / "MLmodel").write_text(MLMODEL.replace("'[]'", "'[1]'") + f"name: {name}\n")
+        (served.root / "metrics").mkdir(exist_ok=True)
+        (served.root / "metrics" / f"{name}.json").write_text('{"validation_accuracy": 0.9}')
+    (served.root / "metrics" / "compare.json").write_text('{"champion": "one", "validation_accuracy": 0.9}')
+    (served.root / "dvc.lock").write_text(LOCK)
+
+
+def call(served, what: str, code: int = 0) -> str:
+    command = [sys.executable, "-c", CALL.format(what)] if "(" in what else [sys.executable, "-m", "nbproof", what]
+    done = subprocess.run(command, cwd=served.root, env=os.environ | served.variables, capture_output=True, text=True)
+    assert done.returncode == code and (code or "Traceback" not in done.stderr), done.stderr
+    return done.stdout + done.stderr
+
+
+def test_promote_rollback_and_a_challenger(served):
+    trained(served)
+    assert "There is no champion before this one" in call(served, "rollback", 2)
+    assert "one is the registered champion now" in call(served, "promote()")
+    server = served.start()
+    assert server.says() == "3" and server.ask("/version")[1]["champion"]["dvc_lock"]
+    assert "two is the challenger now" in call(served, 'promote("two", True)')
+    server.until(lambda: (server.ask("/version")[1]["shadow"] or {}).get("model") == "two", 15)
+    assert server.says() == "3"
+    assert "two is the registered champion now" in call(served, 'promote("two")')
+    server.until(lambda: server.says() == "7", 15)
+    assert server.ask("/version")[1]["shadow"] is None  # it is the champion now
+    assert "one (version 1) is the registered champion again (before: two, version 2)" in call(served, "rollback")
+    server.until(lambda: server.says() == "3", 15)
+    call(served, "rollback")
+    server.until(lambda: server.says() == "7", 15)
+
+
+def test_what_is_registered_is_served_after_the_folder_is_gone(served):
+    trained(served)
+    call(served, "promote()")
+    shutil.rmtree(served.root / "models")
+    assert served.start().says() == "3"
