@@ -104,7 +104,8 @@ def test_every_run_is_one_call_of_what_the_tests_run():
         line = each.get("run", "exit 1")
         if line.startswith("make "):
             assert re.search(rf"^{line[5:]}\b.*:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), place
-        elif line not in ("exit 1", f"{CALL} setup", f"{CALL} drift", f"{CALL} tool --tests -- playwright install --with-deps chromium"):
+        elif line not in ("exit 1", f"{CALL} setup", f"{CALL} drift",
+                          f"{CALL} tool --tests -- playwright install --with-deps chromium"):
             found = re.fullmatch(
                 rf"{re.escape(CALL)} github (\w+)((?: --[a-z]+(?: \"\$RUNNER_TEMP/[\w./]+\"| \d+)?)*)", line
             )
