@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from nbproof import stages
+from nbproof.notebook import served
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import digest, root, write_whole
-from nbproof.notebook.served import LOG
 from nbproof.stage import cell_timeout, leaks, parameters, source
 
 NOTEBOOK, PAGE, KEPT, FACTS = "notebooks/harvest.ipynb", "reports/harvest.html", "data/drawn", "reports/harvest.json"
@@ -21,8 +21,7 @@ def harvest(yes: bool) -> int:
     notebook, beside = root() / NOTEBOOK, root() / "scratch" / "harvest"
     if not notebook.is_file():
         raise Refused(f"This project has no {NOTEBOOK}: docs/contract.md says what it reads and writes.")
-    if not (root() / LOG).is_file():
-        raise Refused(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
+    served.place()
     if failure := _looked_through(notebook, beside):
         print(f"harvest: {NOTEBOOK} failed at {failure}", file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from projects import nbproof, notebook, project
+from projects import edit_params, nbproof, notebook, project
 
 from nbproof.notebook.files import digest
 
@@ -73,3 +73,18 @@ def test_no_log_and_no_notebook(harvested):
     assert done.returncode == 2 and "This project has no notebooks/harvest.ipynb" in done.stdout
     (folder / "served" / "log.sqlite").unlink()
     assert "There is no log served/log.sqlite yet" in harvest().stdout
+
+
+def test_a_pipeline_runs_beside_it_and_verifies(finished):
+    """A version that `dvc add` keeps is no stage, and no command of the pipeline stumbles over it."""
+    (finished / "data" / "drawn").mkdir()
+    (finished / "data" / "drawn" / "cases.csv").write_text("1")
+    (finished / "data" / ".gitignore").write_text("*\n!.gitignore\n!drawn.dvc\n")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data/drawn"], cwd=finished, check=True)
+    edit_params(finished, lambda params: params["models"]["near"].update(step=3))
+    done = nbproof(finished, "run", "--jobs", "2", "--no-register")
+    assert done.returncode == 0 and "near: every cell ran" in done.stdout, done.stdout
+    assert nbproof(finished, "verify").returncode == 0
+    (finished / "data" / "drawn" / "cases.csv").write_text("2")
+    damaged = nbproof(finished, "verify")
+    assert damaged.returncode == 1 and "data/drawn" in damaged.stdout, damaged.stdout

@@ -73,6 +73,16 @@ def test_no_log_and_a_broken_one(tmp_path, log):
         served.served()
 
 
+def test_the_log_of_another_folder(tmp_path, log, monkeypatch):
+    log([answer(1, 1.0)])
+    (tmp_path / "served").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("SERVED", str(tmp_path / "elsewhere"))
+    assert served.served()["id"] == ["id1"]
+    monkeypatch.setenv("SERVED", str(tmp_path / "nowhere"))
+    with pytest.raises(Refused, match="no log .*nowhere/log.sqlite yet"):
+        served.served()
+
+
 def test_reading_writes_nothing(tmp_path, log):
     log([answer(1, 1.0)])
     before = {path.name: path.read_bytes() for path in (tmp_path / "served").iterdir()}

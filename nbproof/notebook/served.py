@@ -1,7 +1,12 @@
-"""What the server answered and what people said of it: the log served/log.sqlite, read and never written."""
+"""What the server answered and what people said of it: the log served/log.sqlite, read and never written.
 
+The variable SERVED names another folder of the log, where the server runs beside another copy of the project.
+"""
+
+import os
 import sqlite3
 import time
+from pathlib import Path
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
@@ -49,6 +54,15 @@ def served(
     return columns
 
 
+def place() -> Path:
+    """Where the log is; Refused where there is none."""
+    path = Path(os.environ.get("SERVED") or root() / "served") / "log.sqlite"
+    if not path.is_file():
+        shown = path if os.environ.get("SERVED") else LOG
+        raise Refused(f"There is no log {shown} yet: nbproof serve writes it while it answers.")
+    return path.resolve()
+
+
 def newest_version() -> str | None:
     """The version of the model that gave the newest answer; None where there is none yet. Refused as `served` is."""
     found = _asked("SELECT version FROM answers ORDER BY time DESC, rowid DESC LIMIT 1")
@@ -61,9 +75,7 @@ def _rows(newest: int | None, seconds: float | None, version: str | None) -> lis
 
 
 def _asked(query: str, *values) -> list[sqlite3.Row]:
-    path = root() / LOG
-    if not path.is_file():
-        raise Refused(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
+    path = place()
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
         try:
