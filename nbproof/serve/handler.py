@@ -42,6 +42,7 @@ class Reply:
     ids: list[str]
     milliseconds: float
     shadow: Answers | None = None
+    time: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -182,18 +183,17 @@ class Handler:
         reply = Reply(serving, answers, [uuid.uuid4().hex for _ in range(rows)], 1000 * (time.perf_counter() - began))
         if shadow_inputs is None:
             shadow_inputs = inputs
-        if serving.shadow is None or not (keep or aloud):
-            self._keep(reply, inputs, keep)
-        elif aloud:
+        if serving.shadow and aloud:
             loop = asyncio.get_running_loop()
             reply.shadow = await loop.run_in_executor(self._behind, self._shadow, serving.shadow, shadow_inputs)
-            self._keep(reply, inputs, keep)
-        elif self._shadowed >= SHADOWED:
-            self.metrics.shadow_missed.inc()
-            self._keep(reply, inputs, keep)
-        else:
-            self._shadowed += 1
-            self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
+        if keep:
+            self._keep(reply, inputs)
+        if serving.shadow and keep and not aloud:
+            if self._shadowed >= SHADOWED:
+                self.metrics.shadow_missed.inc()
+            else:
+                self._shadowed += 1
+                self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
         return reply
 
     def _next(self) -> None:
@@ -240,25 +240,27 @@ class Handler:
     def _ask_behind(self, reply: Reply, inputs: dict, shadow_inputs: dict) -> None:
         try:
             reply.shadow = self._shadow(reply.serving.shadow, shadow_inputs)
-            self._keep(reply, inputs, True)
+            if reply.shadow:
+                self._keep(reply, inputs, again=True)  # the log has it without the shadow, for labels that are quick
         finally:
             self._shadowed -= 1
 
-    def _keep(self, reply: Reply, inputs: dict[str, np.ndarray], keep: bool) -> None:
-        """Count the answers and send them to the log."""
-        if not keep:
-            return
-        now, champion, shadow = time.time(), reply.serving.champion, reply.serving.shadow
+    def _keep(self, reply: Reply, inputs: dict[str, np.ndarray], again: bool = False) -> None:
+        """Count the answers and send them to the log; `again` with those of the shadow, which came later."""
+        champion, shadow = reply.serving.champion, reply.serving.shadow
         inputs = next(iter(inputs.values())) if self.keep_inputs and len(inputs) == 1 else None
         for row, id in enumerate(reply.ids):
             best, probability, strangeness, known = verdict(champion, reply.answers, row)
             second = verdict(shadow, reply.shadow, row) if shadow and reply.shadow else None
-            self.metrics.answered(champion.facts.version, known, None if second is None else second[0] == best)
+            if not again:
+                self.metrics.answered(champion.facts.version, known)
+            if second:
+                self.metrics.shadow.labels(str(second[0] == best).lower()).inc()
             if self.log is None:
                 continue
             features = reply.answers.features
             self.log.put(Entry(
-                id, now, champion.facts.version, champion.facts.name, best if known else None, best, probability,
+                id, reply.time, champion.facts.version, champion.facts.name, best if known else None, best, probability,
                 strangeness, reply.milliseconds, shadow.facts.version if second else None,
                 second[0] if second and second[3] else None,
                 None if features is None else features[row].astype("<f4").tobytes(),
