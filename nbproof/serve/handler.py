@@ -21,6 +21,7 @@ from nbproof.serve.model import Answers, Portable
 from nbproof.serve.store import Store, Unreachable
 
 BATCH = 64  # cases that are asked at once; longer questions take turns with those of others
+FEW = 16  # cases that a quick model is asked at once, while the server hears nobody
 SHADOWED = 500  # questions that may wait for the shadow; more go without, and are counted
 AGAIN = 60.0  # seconds until a refused model is tried again: its files may have arrived
 
@@ -197,21 +198,41 @@ class Handler:
         return reply
 
     def _next(self) -> None:
-        """Let the worker have what waits, as much as fits one batch; runs in the event loop."""
+        """Have what waits answered; runs in the event loop.
+
+        A quick model answers right there, once the other requests of this moment have come, too: to hand a question to
+        a thread and back costs more than its answer. A slow one has a thread, so that the server still hears.
+        """
         if self._busy or not self._waiting:
             return
+        self._busy, loop = True, asyncio.get_running_loop()
+        if self._waiting[0].serving.champion.quick:
+            loop.call_soon(self._here)
+            return
+        batch = self._batch(BATCH)
+        work = self._worker.submit(_run, batch)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
+
+    def _here(self) -> None:
+        batch, work = self._batch(FEW), Future()
+        try:
+            work.set_result(_run(batch))
+        except Exception as error:  # of the model's library: those who asked are told
+            work.set_exception(error)
+        self._delivered(batch, work)
+
+    def _batch(self, most: int) -> list[_Part]:
+        """Take from what waits what can be asked with the first of it, at least one part."""
         first = self._waiting.pop(0)
         batch, rows, rest = [first], first.rows, []
         for part in self._waiting:
-            if part.serving is first.serving and rows + part.rows <= BATCH and _alike(part, first):
+            if part.serving is first.serving and rows + part.rows <= most and _alike(part, first):
                 batch.append(part)
                 rows += part.rows
             else:
                 rest.append(part)
-        self._waiting, self._busy = rest, True
-        loop = asyncio.get_running_loop()
-        work = self._worker.submit(_run, batch)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
+        self._waiting = rest
+        return batch
 
     def _delivered(self, batch: list[_Part], work: Future) -> None:
         self._busy = False
