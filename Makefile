@@ -24,7 +24,7 @@ Servers and models
   push, pull   send or bring data, models and reports
   sync         send runs that the server did not take yet
   secrets      which secrets are set, never a value
-  promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1
+  promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1 EVIDENCE=1
   predict      ask the registered champion                          INPUT=image.png
   drift        what the server was asked, beside the data; exit code 3 is an alarm
   harvest      labelled inputs of the server's log into the data    YES=1

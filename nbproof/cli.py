@@ -202,6 +202,8 @@ def promote(
     model: Annotated[str, typer.Argument(envvar="MODEL", help="Default: the comparison's champion.")] = "",
     challenger: Annotated[bool, typer.Option("--challenger", envvar="CHALLENGER",
                                              help="Let it answer in the champion's shadow, unheard.")] = False,
+    evidence: Annotated[bool, typer.Option("--evidence", envvar="EVIDENCE",
+                                           help="Only if labels that people gave say it is better.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
     from nbproof import project, stages
@@ -209,7 +211,7 @@ def promote(
 
     with stages.opened(root()) as repo:
         stages.check_current(repo, model or project.load().compare)
-    return promote(model, challenger)
+    return promote(model, challenger, evidence)
 
 
 @app.command(rich_help_panel=SHARE)

@@ -57,7 +57,7 @@ def set_up(root: Path, names: list) -> Path:
     """
     for name in names:
         if not (root / name).exists():
-            sys.exit(f"{name} is not here; this command needs it: git checkout brings it back.")
+            sys.exit(f"{name} is not here, and this command needs it: git checkout (or make update) brings it.")
     venv, wanted = root / (SERVING if names == [SERVE] else ".venv"), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
         with (root / names[0]).open("a") as file:

@@ -14,14 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path, PurePosixPath
 
 from ruamel.yaml import YAML
 
 from nbproof import project
-from nbproof.notebook import parameters, tracking
+from nbproof.notebook import parameters, served, tracking
 from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import digest, root, write_whole
 
@@ -106,16 +106,20 @@ class Registry:
         self.client.set_tag(entry.key, "champion", alias)
 
 
-def promote(model: str = "", challenger: bool = False) -> int:
+def promote(model: str = "", challenger: bool = False, evidence: bool = False) -> int:
     """Register the comparison's champion, or `model`; 0 if the store did it or need not, 1 where it does not answer.
 
-    As a `challenger` the model is registered, and the champion stays.
+    As a `challenger` the model is registered, and the champion stays. `evidence` asks that the hook `better` says so of
+    the answers that it gave in the champion's shadow, and the labels that people gave.
     """
     name = model or _compared().get("champion")
     if not name:
         raise Refused("There is no comparison yet, so no champion: nbproof run makes it.")
     facts = _facts(name)
-    asked = (lambda: _challenge(name, facts)) if challenger else (lambda: _promote(name, facts, bool(model)))
+    if challenger:
+        asked = partial(_challenge, name, facts)
+    else:
+        asked = partial(_promote, name, facts, named=bool(model), evidence=evidence)
     if (code := _in_store(asked)) == 0 and not challenger:
         write_whole(root() / STAMP, _state())
     return code
@@ -220,7 +224,7 @@ def _facts(name: str) -> dict[str, str]:
     return {tag: str(value) for tag, value in {**numbers, key: metrics[key], **facts}.items()}
 
 
-def _promote(name: str, facts: dict[str, str], named: bool) -> str:
+def _promote(name: str, facts: dict[str, str], named: bool, evidence: bool) -> str:
     """Let `name` be the registered champion where it should be; what was done, in one sentence."""
     client = tracking.client()
     registry = Registry(client)
@@ -232,9 +236,28 @@ def _promote(name: str, facts: dict[str, str], named: bool) -> str:
         was = f"The registered champion ({old.tags.get('model')}, {old})"
         return f"{was} stays: {why} nbproof promote {name} replaces it anyway."
     entry = _entry(client, registry, name, facts)
+    if evidence and old:
+        _require_evidence(entry, old)
     registry.move(entry, old)
     details = filter(None, [str(entry), data_in_use(), old and f"before: {old}"])
     return f"{name} is the registered champion now ({', '.join(details)})."
+
+
+def _require_evidence(new: Entry, old: Entry) -> None:
+    """Refused where what `new` answered in the shadow of `old`, and people's labels, do not say it is better."""
+    better = project.load().hook("better")
+    if better is None:
+        raise Refused(f"{project.CONTRACT} names no hook `better`, which judges evidence.")
+    columns = served.served(version=old.key)
+    rows = zip(*(columns[name] for name in ("label", "answer", "shadow_answer", "shadow_version")))
+    labelled = [(label, first or "", second or "") for label, first, second, version in rows
+                if label is not None and version == new.key]
+    if not labelled:
+        raise Refused(f"There is no evidence yet: the log has no labelled answer of {new.tags.get('model')} ({new}) in "
+                      f"the shadow of {old.tags.get('model')} ({old}). nbproof promote --challenger puts it there.")
+    judged = better(*([{"actual": row[0], "predicted": row[place]} for row in labelled] for place in (2, 1)))
+    if not judged["better"]:
+        raise Refused(f"{old.tags.get('model')} ({old}) stays, on {len(labelled)} labelled answers: {judged['why']}")
 
 
 def _challenge(name: str, facts: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ from nbproof.serve.model import Answers, Portable
 from nbproof.serve.store import Store, Unreachable
 
 BATCH = 64  # cases that are asked at once; longer questions take turns with those of others
+FEW = 16  # cases that a quick model is asked at once, while the server hears nobody
 SHADOWED = 500  # questions that may wait for the shadow; more go without, and are counted
 AGAIN = 60.0  # seconds until a refused model is tried again: its files may have arrived
 
@@ -42,6 +43,7 @@ class Reply:
     ids: list[str]
     milliseconds: float
     shadow: Answers | None = None
+    time: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -182,36 +184,55 @@ class Handler:
         reply = Reply(serving, answers, [uuid.uuid4().hex for _ in range(rows)], 1000 * (time.perf_counter() - began))
         if shadow_inputs is None:
             shadow_inputs = inputs
-        if serving.shadow is None or not (keep or aloud):
-            self._keep(reply, inputs, keep)
-        elif aloud:
+        if serving.shadow and aloud:
             loop = asyncio.get_running_loop()
             reply.shadow = await loop.run_in_executor(self._behind, self._shadow, serving.shadow, shadow_inputs)
-            self._keep(reply, inputs, keep)
-        elif self._shadowed >= SHADOWED:
-            self.metrics.shadow_missed.inc()
-            self._keep(reply, inputs, keep)
-        else:
-            self._shadowed += 1
-            self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
+        if keep:
+            self._keep(reply, inputs)
+        if serving.shadow and keep and not aloud:
+            if self._shadowed >= SHADOWED:
+                self.metrics.shadow_missed.inc()
+            else:
+                self._shadowed += 1
+                self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
         return reply
 
     def _next(self) -> None:
-        """Let the worker have what waits, as much as fits one batch; runs in the event loop."""
+        """Have what waits answered; runs in the event loop.
+
+        A quick model answers right there, once the other requests of this moment have come, too: to hand a question to
+        a thread and back costs more than its answer. A slow one has a thread, so that the server still hears.
+        """
         if self._busy or not self._waiting:
             return
+        self._busy, loop = True, asyncio.get_running_loop()
+        if self._waiting[0].serving.champion.quick:
+            loop.call_soon(self._here)
+            return
+        batch = self._batch(BATCH)
+        work = self._worker.submit(_run, batch)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
+
+    def _here(self) -> None:
+        batch, work = self._batch(FEW), Future()
+        try:
+            work.set_result(_run(batch))
+        except Exception as error:  # of the model's library: those who asked are told
+            work.set_exception(error)
+        self._delivered(batch, work)
+
+    def _batch(self, most: int) -> list[_Part]:
+        """Take from what waits what can be asked with the first of it, at least one part."""
         first = self._waiting.pop(0)
         batch, rows, rest = [first], first.rows, []
         for part in self._waiting:
-            if part.serving is first.serving and rows + part.rows <= BATCH and _alike(part, first):
+            if part.serving is first.serving and rows + part.rows <= most and _alike(part, first):
                 batch.append(part)
                 rows += part.rows
             else:
                 rest.append(part)
-        self._waiting, self._busy = rest, True
-        loop = asyncio.get_running_loop()
-        work = self._worker.submit(_run, batch)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
+        self._waiting = rest
+        return batch
 
     def _delivered(self, batch: list[_Part], work: Future) -> None:
         self._busy = False
@@ -240,25 +261,27 @@ class Handler:
     def _ask_behind(self, reply: Reply, inputs: dict, shadow_inputs: dict) -> None:
         try:
             reply.shadow = self._shadow(reply.serving.shadow, shadow_inputs)
-            self._keep(reply, inputs, True)
+            if reply.shadow:
+                self._keep(reply, inputs, again=True)  # the log has it without the shadow, for labels that are quick
         finally:
             self._shadowed -= 1
 
-    def _keep(self, reply: Reply, inputs: dict[str, np.ndarray], keep: bool) -> None:
-        """Count the answers and send them to the log."""
-        if not keep:
-            return
-        now, champion, shadow = time.time(), reply.serving.champion, reply.serving.shadow
+    def _keep(self, reply: Reply, inputs: dict[str, np.ndarray], again: bool = False) -> None:
+        """Count the answers and send them to the log; `again` with those of the shadow, which came later."""
+        champion, shadow = reply.serving.champion, reply.serving.shadow
         inputs = next(iter(inputs.values())) if self.keep_inputs and len(inputs) == 1 else None
         for row, id in enumerate(reply.ids):
             best, probability, strangeness, known = verdict(champion, reply.answers, row)
             second = verdict(shadow, reply.shadow, row) if shadow and reply.shadow else None
-            self.metrics.answered(champion.facts.version, known, None if second is None else second[0] == best)
+            if not again:
+                self.metrics.answered(champion.facts.version, known)
+            if second:
+                self.metrics.shadow.labels(str(second[0] == best).lower()).inc()
             if self.log is None:
                 continue
             features = reply.answers.features
             self.log.put(Entry(
-                id, now, champion.facts.version, champion.facts.name, best if known else None, best, probability,
+                id, reply.time, champion.facts.version, champion.facts.name, best if known else None, best, probability,
                 strangeness, reply.milliseconds, shadow.facts.version if second else None,
                 second[0] if second and second[3] else None,
                 None if features is None else features[row].astype("<f4").tobytes(),

@@ -36,11 +36,9 @@ class Metrics:
         count.inc()
         took.observe(seconds)
 
-    def answered(self, version: str, known: bool, agrees: bool | None) -> None:
-        """Count one case; `agrees` is None where no shadow was asked."""
+    def answered(self, version: str, known: bool) -> None:
+        """Count one case."""
         self.answers.labels(version, str(known).lower()).inc()
-        if agrees is not None:
-            self.shadow.labels(str(agrees).lower()).inc()
 
     def serves(self, champion, shadow, swapped: bool) -> None:
         """Say which models answer now."""

@@ -291,7 +291,7 @@ function show(answer, settledNow = false) {
   }
   at("digit").textContent = first.answer === null ? "?" : first.answer;
   at("sure").textContent = first.answer === null ? "I do not know" : `${percent(first.probability)} sure`;
-  at("why").textContent = first.answer === null ? `Unlike the digits I learned from. A guess: ${first.best}` : agreement(first, second);
+  at("why").textContent = first.answer === null ? `Unlike the digits I learned from. A\u00a0guess:\u00a0${first.best}` : agreement(first, second);
   at("first").textContent = `${answer.model}, version ${answer.version}`;
   at("second").textContent = second ? `${answer.shadow.model}, version ${answer.shadow.version}, in its shadow` : "";
   at("time").textContent = `in ${answer.milliseconds.toFixed(1)} ms`;

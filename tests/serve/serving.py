@@ -125,6 +125,13 @@ class Served:
         """Where the store keeps the ONNX file of a version."""
         return next((self.root / "mlartifacts").glob(f"{self.runs[version]}/artifacts/portable/{name}.onnx"))
 
+    @staticmethod
+    def attached(process: subprocess.Popen, said: Path) -> "Server":
+        """A server that was started in another way, whose words are in the file `said`."""
+        server = Server.__new__(Server)
+        server.process, server.said, server.address = process, said, ""
+        return server
+
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
         self.servers.append(Server(self, words, variables))
         if ready:

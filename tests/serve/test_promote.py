@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
-from serving import MLMODEL, portable
+from serving import MLMODEL, ZERO, portable
 
 LOCK = """\
 schema: '2.0'
@@ -54,6 +55,31 @@ def test_promote_rollback_and_a_challenger(served):
     server.until(lambda: server.says() == "3", 15)
     call(served, "rollback")
     server.until(lambda: server.says() == "7", 15)
+
+
+def test_evidence(served):
+    """One that people's labels favour is promoted, and none without enough of them."""
+    trained(served)
+    (served.root / "project.yaml").write_text(
+        (served.root / "project.yaml").read_text().replace("hooks: {", "hooks: {better: mnist.judge:better, "))
+    (served.root / "params.yaml").write_text("compare: {confidence: 0.95}\n")
+    call(served, "promote()")
+    call(served, 'promote("two", True)')
+    server = served.start()
+    assert server.ask("/version")[1]["shadow"]["model"] == "two"
+
+    def label(times: int, right: str) -> None:
+        for _ in range(times):
+            [id] = server.ask("/invocations", {"inputs": ZERO})[1]["ids"]
+            assert server.ask("/label", {"id": id, "label": right})[0] == 200
+
+    label(2, "7")
+    time.sleep(1)  # until the shadow's answers are written, too
+    said = call(served, 'promote("two", evidence=True)', 1)
+    assert "stays, on 2 labelled answers: Of 2 images, 2 are newly right" in said
+    label(8, "7")
+    time.sleep(1)
+    assert "two is the registered champion now" in call(served, 'promote("two", evidence=True)')
 
 
 def test_what_is_registered_is_served_after_the_folder_is_gone(served):
