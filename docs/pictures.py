@@ -1,15 +1,18 @@
-"""`make pictures`: the two pictures of the README, docs/comment.png and docs/page.png, from the results in this folder.
+"""`make pictures`: the README's pictures, comment.png, page.png and draw.png in docs/, from the results in this folder.
 
 The comment is a real report: in a clone one parameter is changed and the pipeline runs. Charts are drawn where MERMAID
 names a file mermaid.min.js (from the npm package mermaid), as GitHub draws them. CHROMIUM names the browser.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -40,6 +43,8 @@ def report() -> str:
         params.write_text(text.replace("hidden: 128\n    epochs: 20", "hidden: 64\n    epochs: 20"), encoding="utf-8")
         subprocess.run([*run, "nbproof", "run", "--no-remedy"], cwd=clone, check=True)
         done = subprocess.run([*run, "nbproof", "report", "--base", "HEAD"], cwd=clone, check=True, capture_output=True)
+        if kept := os.environ.get("CHANGES"):  # the page before and after of the same change, to look at
+            shutil.copy(clone / "reports" / "changes.html", kept)
         return done.stdout.decode()
 
 
@@ -49,6 +54,32 @@ def page_of(markdown: str) -> str:
     charts = re.compile('<pre><code class="language-mermaid">(.*?)</code></pre>', re.DOTALL)
     body = charts.sub(r'<pre class="mermaid">\1</pre>', body)
     return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body>{body}"
+
+
+def draw(browser) -> None:
+    """A seven on the page of `make serve`, which answers from the results in this folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "nbproof" / "environment.py"), "serve"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PORT": str(port)}) as server:
+        page = browser.new_page(viewport={"width": 1180, "height": 760}, device_scale_factor=1)
+        for _ in range(60):
+            with contextlib.suppress(Exception):  # it is not up yet
+                page.goto(f"http://127.0.0.1:{port}/")
+                break
+            time.sleep(1)
+        board = page.locator("canvas").first.bounding_box()
+        stroke = [(board["x"] + board["width"] * x, board["y"] + board["height"] * y)
+                  for x, y in ((0.3, 0.25), (0.7, 0.25), (0.62, 0.45), (0.5, 0.62), (0.42, 0.82))]
+        page.mouse.move(*stroke[0])
+        page.mouse.down()
+        for place in stroke[1:]:
+            page.mouse.move(*place, steps=8)
+        page.mouse.up()
+        page.wait_for_timeout(2000)
+        page.screenshot(path=ROOT / "docs" / "draw.png")
+        server.terminate()
 
 
 def main() -> None:
@@ -65,6 +96,7 @@ def main() -> None:
             page.add_script_tag(path=script)
             page.evaluate("mermaid.registerExternalDiagrams([]).then(() => mermaid.run())")
         page.screenshot(path=ROOT / "docs" / "comment.png")
+        draw(browser)
         browser.close()
 
 

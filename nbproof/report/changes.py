@@ -54,10 +54,9 @@ def page(facts: Facts, pairs: list[Result]) -> str:
     """The page of the notebooks that ran on both sides."""
     sections = [_notebook(each) for each in pairs]
     links = "".join(f'<li><a href="#{html.escape(each.page)}">{html.escape(each.name)}</a></li>' for each in pairs)
-    sides = f"<code>{facts.base[:10]}</code> and <code>{facts.head[:10]}</code>"
-    more = " with changes that are not committed" if facts.uncommitted else ""
-    body = (f"<style>{STYLE}</style>\n<main>\n<h1>Before and after</h1>\n<blockquote><p>The notebooks of {sides}"
-            f"{more}, cell by cell. Red is the base, green the branch; cells and figures that did not "
+    here = "this folder" if facts.uncommitted else f"<code>{facts.head[:10]}</code>"
+    body = (f"<style>{STYLE}</style>\n<main>\n<h1>Before and after</h1>\n<blockquote><p>The notebooks of "
+            f"<code>{facts.base[:10]}</code> and of {here}, cell by cell. Red is the base, green the branch; cells and figures that did not "
             f"change are left out.</p></blockquote>\n<ul>{links}</ul>\n{''.join(sections)}</main>\n")
     return layout.whole("Before and after", body)
 

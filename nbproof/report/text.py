@@ -114,4 +114,4 @@ def change(before: object, now: object, digits: str = ".4f") -> str:
 
 
 def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
