@@ -56,8 +56,9 @@ def page(facts: Facts, pairs: list[Result]) -> str:
     links = "".join(f'<li><a href="#{html.escape(each.page)}">{html.escape(each.name)}</a></li>' for each in pairs)
     here = "this folder" if facts.uncommitted else f"<code>{facts.head[:10]}</code>"
     body = (f"<style>{STYLE}</style>\n<main>\n<h1>Before and after</h1>\n<blockquote><p>The notebooks of "
-            f"<code>{facts.base[:10]}</code> and of {here}, cell by cell. Red is the base, green the branch; cells and figures that did not "
-            f"change are left out.</p></blockquote>\n<ul>{links}</ul>\n{''.join(sections)}</main>\n")
+            f"<code>{facts.base[:10]}</code> and of {here}, cell by cell. Red is the base, green the branch; "
+            f"cells and figures that did not change are left out.</p></blockquote>\n"
+            f"<ul>{links}</ul>\n{''.join(sections)}</main>\n")
     return layout.whole("Before and after", body)
 
 
