@@ -162,6 +162,7 @@ document.addEventListener("paste", (event) => take([...event.clipboardData.files
 // -- the server ---------------------------------------------------------------------------------------------------------
 
 async function request(path, options = {}) {
+  if (globalThis.localModel) return globalThis.localModel(path, options);   // a page that has its model inside
   const token = sessionStorage.getItem("token");
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const answer = await fetch(path, { ...options, headers });
