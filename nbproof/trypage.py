@@ -59,7 +59,8 @@ def _whole(page: Path, local: Path, facts: dict, model: bytes) -> str:
     style = page.with_suffix(".css").read_text(encoding="utf-8") if page.with_suffix(".css").exists() else ""
     glue = Path(__file__).with_name("serve") / "local.js"
     scripts = [each.read_text(encoding="utf-8") for each in (local, glue, page.with_suffix(".js"))]
-    text = page.read_text(encoding="utf-8")
+    title = f"<title>Try {facts['model']}</title>"
+    text = re.sub(r"<title>.*?</title>", title, page.read_text(encoding="utf-8"), flags=re.DOTALL)
     text = re.sub(r"\s*<(link rel=.(stylesheet|icon)|script src=)[^>]*>(</script>)?", "", text)
     data = {"nbproof-facts": json.dumps(facts).replace("<", "\\u003c"),
             "nbproof-model": base64.b64encode(model).decode(), "nbproof-runtime": base64.b64encode(wasm).decode()}
