@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from nbproof import project
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import digest, root
-from nbproof.notebook.tracking import address, without_credentials
+from nbproof.notebook.tracking import address, commit, without_credentials
 from nbproof.serve.model import Facts, Portable
 
 PATIENCE = 5  # seconds for a server to answer
@@ -163,7 +163,7 @@ class Store:
 def described(name: str, version: str) -> Facts:
     """The facts of the model `name` of this folder's DVC outputs."""
     file, lock = root() / "models" / name / "MLmodel", root() / "dvc.lock"
-    tags = {"dvc_lock": digest(lock)} if lock.exists() else {}
+    tags = {"git_commit": commit()} | ({"dvc_lock": digest(lock)} if lock.exists() else {})
     return Facts(version, name, tags, metadata(file.read_bytes() if file.exists() else b""), f"models/{name}.onnx")
 
 
