@@ -3,9 +3,9 @@
 import json
 import sys
 
+from nbproof.notebook import served
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
-from nbproof.notebook.served import LOG
 from nbproof.stage import cell_timeout, leaks, parameters, source
 
 NOTEBOOK, VERDICT, PAGE, ALARM = "notebooks/drift.ipynb", "reports/drift.json", "reports/drift.html", 3
@@ -16,8 +16,7 @@ def drift() -> int:
     notebook, verdict = root() / NOTEBOOK, root() / VERDICT
     if not notebook.is_file():
         raise Refused(f"This project has no {NOTEBOOK}: docs/contract.md says what it reads and writes.")
-    if not (root() / LOG).is_file():
-        raise Refused(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
+    served.place()
     values, timeout = parameters.values_of(notebook), cell_timeout()
     source.strip_file(notebook)
     from nbproof.stage import page  # both are slow to import, and not needed to refuse

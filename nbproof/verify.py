@@ -105,7 +105,8 @@ def _restored(out: Output, damaged: list[Result]) -> list[str]:
 
 def heal_run_cache(repo: Repo, names: set[str]) -> list[str]:
     """Take damaged results of earlier runs, from which DVC would restore the stages `names`, out of the cache."""
-    paths = {out.def_path for stage in repo.index.stages if stage.name in names for out in stage.outs}
+    named = (stage for stage in repo.index.stages if getattr(stage, "name", None) in names)  # a `dvc add` has no name
+    paths = {out.def_path for stage in named for out in stage.outs}
     said, seen = [], set()
     for entry in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
         try:

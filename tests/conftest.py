@@ -17,7 +17,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 OF_A_PERSON = ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CELL_TIMEOUT",
-               "ENGINE", "JOBS", "FORCE", "YES")
+               "ENGINE", "JOBS", "FORCE", "YES", "SERVED")
 for name in [each for each in os.environ if each.startswith(("NBPROOF_", "DVC_")) or each in OF_A_PERSON]:
     del os.environ[name]
 os.environ |= arithmetic.SETTINGS  # before any of the tests imports a library that computes

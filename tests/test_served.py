@@ -61,6 +61,7 @@ def test_features_of_two_models_do_not_mix(log):
     with pytest.raises(Refused, match="1 and 2 numbers, of several models: name the version"):
         served.served()
     assert served.served(version="2")["features"].tolist() == [[1.0]]
+    assert served.served(features=False)["features"].shape == (2, 0)
 
 
 def test_no_log_and_a_broken_one(tmp_path, log):
@@ -69,6 +70,16 @@ def test_no_log_and_a_broken_one(tmp_path, log):
     (tmp_path / "served").mkdir()
     (tmp_path / served.LOG).write_bytes(b"no database" * 1000)
     with pytest.raises(Refused, match="cannot be read .*: move it away"):
+        served.served()
+
+
+def test_the_log_of_another_folder(tmp_path, log, monkeypatch):
+    log([answer(1, 1.0)])
+    (tmp_path / "served").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("SERVED", str(tmp_path / "elsewhere"))
+    assert served.served()["id"] == ["id1"]
+    monkeypatch.setenv("SERVED", str(tmp_path / "nowhere"))
+    with pytest.raises(Refused, match="no log .*nowhere/log.sqlite yet"):
         served.served()
 
 

@@ -104,7 +104,8 @@ def test_every_run_is_one_call_of_what_the_tests_run():
         line = each.get("run", "exit 1")
         if line.startswith("make "):
             assert re.search(rf"^{line[5:]}\b.*:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), place
-        elif line not in ("exit 1", f"{CALL} setup", f"{CALL} tool --tests -- playwright install --with-deps chromium"):
+        elif line not in ("exit 1", f"{CALL} setup", f"{CALL} drift",
+                          f"{CALL} tool --tests -- playwright install --with-deps chromium"):
             found = re.fullmatch(
                 rf"{re.escape(CALL)} github (\w+)((?: --[a-z]+(?: \"\$RUNNER_TEMP/[\w./]+\"| \d+)?)*)", line
             )
@@ -155,12 +156,12 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else():
     for place, each in steps():
         for secret in re.findall(r"secrets\.(\w+)", str(each)):
             found.setdefault(secret, set()).add((place, each.get("run", "")))
-    read_step = ("report.pipeline", f"{CALL} github pull")
+    read_steps = {(place, f"{CALL} github pull") for place in ("report.pipeline", "drift.drift")}
     retrain_step = ("retrain.retrain", f"{CALL} github run --force")
     write_step = ("publish.publish", f'{CALL} github publish --results "$RUNNER_TEMP/results"')
     assert found == {
-        "DVC_READ_USER": {read_step},
-        "DVC_READ_PASSWORD": {read_step},
+        "DVC_READ_USER": read_steps,
+        "DVC_READ_PASSWORD": read_steps,
         "DVC_WRITE_USER": {write_step},
         "DVC_WRITE_PASSWORD": {write_step},
         "PUBLISH_APP_KEY": {("publish.publish", "")},
@@ -170,6 +171,14 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else():
     assert job("publish.publish")["environment"] == "publish"
     for place, workflow, each in jobs():
         assert "secrets." not in str({**each, "steps": []}) + str(workflow.get("env")), place
+
+
+def test_the_watch_starts_only_where_a_log_is_and_keeps_its_page_there():
+    """The page shows what people drew: it is no artifact, and nothing runs where no variable names the log."""
+    watch = job("drift.drift")
+    assert watch["if"] == "vars.DRIFT_RUNNER != '' && vars.SERVED != ''"
+    assert not any("upload" in each.get("uses", "") for each in watch["steps"])
+    assert watch["steps"][-1] == {"run": f"{CALL} drift", "env": {"SERVED": "${{ vars.SERVED }}"}}
 
 
 def test_what_nobody_reviewed_reaches_no_tracking_server():

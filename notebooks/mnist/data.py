@@ -29,7 +29,7 @@ class Dataset:
     """What a model learns from and is judged on.
 
     `source` is the name of the source, `digest` that of the stored bytes; `mean` and `deviation` are those of the
-    pixels (0 to 1) by which the images were normalised.
+    pixels (0 to 1) by which the images were normalised. `drawn` is the validation set of what people drew, if any.
     """
 
     source: str
@@ -38,6 +38,7 @@ class Dataset:
     validation: Split
     mean: float = 0.0
     deviation: float = 1.0
+    drawn: Split | None = None
 
 
 def stratified(labels: torch.Tensor, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,8 +76,9 @@ def _split(tensors: dict[str, torch.Tensor], name: str, facts: dict, device: tor
 def load(device: torch.device | str = "cpu") -> Dataset:
     """Training and validation images, normalised, on `device`."""
     tensors, facts = restore(TRAIN)
-    splits = (_split(tensors, name, facts, torch.device(device)) for name in ("train", "validation"))
-    return Dataset(facts["source"], digest(source(TRAIN)), *splits, facts["mean"], facts["deviation"])
+    names = ("train", "validation", *(["drawn"] if "drawn_labels" in tensors else []))
+    train, validation, *drawn = (_split(tensors, name, facts, torch.device(device)) for name in names)
+    return Dataset(facts["source"], digest(source(TRAIN)), train, validation, facts["mean"], facts["deviation"], *drawn)
 
 
 def load_test(device: torch.device | str = "cpu") -> Split:

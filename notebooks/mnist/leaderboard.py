@@ -28,6 +28,16 @@ def table(candidates: list[Candidate], dataset: Dataset, confidence: float) -> s
     return "\n".join(lines)
 
 
+def drawn(judged: dict[str, Evaluation], confidence: float) -> str:
+    """All models on what people drew, as a Markdown table."""
+    count = len(next(iter(judged.values())).labels)
+    lines = [f"{count:,} drawings:\n", f"| model | accuracy | {confidence:.0%} interval |", "|:--|--:|:--:|"]
+    for name, each in judged.items():
+        low, high = interval(each, confidence)
+        lines.append(f"| {name} | {each.accuracy:.4f} | {low:.4f} to {high:.4f} |")
+    return "\n".join(lines)
+
+
 def answers(candidates: list[Candidate], chosen: torch.Tensor) -> list[str]:
     """`true: answer answer ...` for the images `chosen`, the answers in the order of `candidates`."""
     labels, said = candidates[0].validation.labels, [each.validation.predictions for each in candidates]

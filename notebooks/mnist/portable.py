@@ -47,7 +47,7 @@ def _exported(watched: Watched, example: torch.Tensor) -> bytes:
     """The graph, followed through one call. The newer exporter of PyTorch needs two more packages and does no more."""
     file, names = io.BytesIO(), ["images", "probabilities", "features", "strangeness"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # that it is old, and of constants that it does not fold
         torch.onnx.export(
             watched, (example,), file, dynamo=False, opset_version=OPSET, input_names=names[:1], output_names=names[1:],
             dynamic_axes={name: {0: "cases"} for name in names},
