@@ -34,7 +34,7 @@
   globalThis.localModel = async (path, { body } = {}) => {
     if (path.startsWith("predict")) return predict(body);
     if (path === "version") return { labels: facts.labels, keeps_inputs: false, champion: facts };
-    throw Object.assign(new Error("This page keeps nothing; make serve starts one that does."), { status: 501 });
+    throw Object.assign(new Error(`There is no ${path} without a server.`), { status: 501 });
   };
   globalThis.localModel.run = run;
 })();

@@ -77,4 +77,5 @@ def test_one_draws_on_it(page):
     expect(page.locator("#digit")).to_have_text("7")
     expect(page.locator("#first")).to_have_text("net, version of this branch")
     page.click('#bars [data-label="3"]')
-    expect(page.locator("#told")).to_have_text(re.compile("^This page keeps nothing"))
+    expect(page.locator("#ask")).to_have_text("The model is in this page: nothing is sent or kept.")
+    expect(page.locator("#told")).to_have_text("")
