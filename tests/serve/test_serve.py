@@ -248,9 +248,9 @@ def test_limits(served, nets):
 def test_another_address_needs_a_token(served, nets):
     served.register(nets[7])
     server = served.start("--host", "0.0.0.0", ready=False)
-    assert server.process.wait(20) == 2 and "NBPROOF_TOKEN" in server.text() and "Traceback" not in server.text()
+    assert server.process.wait(60) == 2 and "NBPROOF_TOKEN" in server.text() and "Traceback" not in server.text()
     short = served.start(ready=False, NBPROOF_TOKEN="short")
-    assert short.process.wait(20) == 2 and "at least 16 characters" in short.text()
+    assert short.process.wait(60) == 2 and "at least 16 characters" in short.text()
     server = served.start("--host", "0.0.0.0", NBPROOF_TOKEN="0123456789abcdef")
     server.address = server.address.replace("0.0.0.0", "127.0.0.1")
     assert server.ask("/version")[0] == 401 and server.ask("/invocations", {"inputs": ZERO})[0] == 401
@@ -265,7 +265,7 @@ def test_a_port_that_is_taken(served, nets):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = served.start("--port", str(taken.getsockname()[1]), ready=False)
-        assert server.process.wait(20) == 2 and "cannot be taken" in server.text()
+        assert server.process.wait(60) == 2 and "cannot be taken" in server.text()
 
 
 def test_its_environment_is_small():
