@@ -30,6 +30,7 @@ Servers and models
   harvest      labelled inputs of the server's log into the data    YES=1
   serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
   rollback     let the champion before this one answer again
+  try          one page that asks a model in the browser            MODEL=cnn
   forget       empty the server's log
 
 This folder
@@ -46,7 +47,7 @@ NBPROOF = $(PYTHON) nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
-COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback forget drift harvest setup new
+COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback try forget drift harvest setup new
 
 .PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"

@@ -249,6 +249,14 @@ def serve(
     return start(Options(host, port, images, body, rate, seconds, concurrent, log_size, threads))
 
 
+@app.command("try", rich_help_panel=SERVE)
+def try_(name: Annotated[str, typer.Argument(envvar="MODEL", help="The model that the page asks.")]) -> int:
+    """Write reports/try-NAME.html: one file that asks a model in the browser, without a server."""
+    from nbproof.trypage import try_page
+
+    return try_page(name)
+
+
 @app.command(rich_help_panel=SERVE)
 def forget() -> int:
     """Empty the server's log: answers, inputs and labels."""

@@ -73,7 +73,9 @@ def is_current() -> bool:
 def write(found: dict[str, Stage], not_run: set[str]) -> None:
     """Write the index and where each page's links lead; `not_run` are stages whose pages are of an earlier state."""
     order = [stage.short for stage in found.values() if stage.notebook]
-    order += sorted({path.stem for path in (root() / "reports").glob("*.html")} - {*order, "index", "changes"})
+    others = {path.stem for path in (root() / "reports").glob("*.html")} - {*order, "index", "changes"}
+    tries = sorted(name for name in others if name.startswith("try-"))  # `nbproof try` made them of no notebook
+    order += sorted(others - {*tries})
     pages = [name for name in order if (root() / "reports" / f"{name}.html").exists()]
     ring = ["index", *pages, "index"]
     for before, name, after in zip(ring, pages, ring[2:]):
@@ -89,8 +91,15 @@ def write(found: dict[str, Stage], not_run: set[str]) -> None:
     body = (f"<main>\n<h1>{project.load().name}</h1>\n<p>{html.escape(champion(found))}</p>\n"
             f'{f"<table class=numbers><tr>{head}</tr>{lines}</table>" if rows else ""}\n'
             f'<h2>Pages</h2>\n<ul class="cards">{"".join(_card(name, name in old) for name in pages)}</ul>\n'
+            f"{_tries(tries)}"
             f"<h2>Made from</h2>\n<dl>{_facts()}</dl>\n</main>\n")
     write_whole(root() / PLACE, layout.whole(project.load().name, body))
+
+
+def _tries(names: list[str]) -> str:
+    """Links to the pages that ask a model in the browser; nothing where there are none."""
+    links = ", ".join(f'<a href="{name}.html">{name.removeprefix("try-")}</a>' for name in names)
+    return f"<p>Ask a model, in this browser: {links}.</p>\n" if names else ""
 
 
 def _card(name: str, old: bool) -> str:

@@ -6,6 +6,7 @@ import re
 from bs4 import BeautifulSoup
 from projects import command, edit_params, nbproof, results
 
+from nbproof import index as pages
 from nbproof.notebook.files import root
 from nbproof.stage import arithmetic
 
@@ -40,6 +41,15 @@ def test_each_page_leads_to_its_neighbours(finished_once):
         links = {each.get_text(): each["href"] for each in page.find("nav", {"aria-label": "Pages"}).find_all("a")}
         assert leads_to(folder, links["← previous"]) == before and leads_to(folder, links["next →"]) == after
         assert links["all pages"] == "index.html"
+
+
+def test_a_page_that_asks_a_model_stands_apart(finished, inside):
+    (finished / "reports" / "try-near.html").write_text("<title>Try near</title>")
+    inside(finished)
+    pages.write({}, set())
+    page = index(finished)
+    assert page.select_one("p > a[href='try-near.html']").get_text() == "near"
+    assert "try-near.html" not in [card.a["href"] for card in page.select(".cards li")]
 
 
 def test_it_says_what_failed_and_leaves_git_and_results_alone(finished):

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from nbproof import project
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import digest, root
-from nbproof.notebook.tracking import address, without_credentials
+from nbproof.notebook.tracking import address, commit, without_credentials
 from nbproof.serve.model import Facts, Portable
 
 PATIENCE = 5  # seconds for a server to answer
@@ -59,10 +59,7 @@ class Store:
         file = root() / "models" / f"{name}.onnx"
         if not name or not file.exists():
             return None
-        described, lock = root() / "models" / name / "MLmodel", root() / "dvc.lock"
-        tags = {"dvc_lock": digest(lock)} if lock.exists() else {}
-        held = metadata(described.read_bytes() if described.exists() else b"")
-        return Portable(file.read_bytes(), Facts("files", name, tags, held, f"models/{name}.onnx"), self.threads)
+        return Portable(file.read_bytes(), described(name, "files"), self.threads)
 
     def _of_this_folder(self, facts: Facts) -> bytes:
         """The ONNX file of this folder, where it has the very model that was registered without one."""
@@ -161,6 +158,13 @@ class Store:
             raise
         except (URLError, OSError, ValueError) as error:
             raise Unreachable(without_credentials(str(getattr(error, "reason", error)))) from None
+
+
+def described(name: str, version: str) -> Facts:
+    """The facts of the model `name` of this folder's DVC outputs."""
+    file, lock = root() / "models" / name / "MLmodel", root() / "dvc.lock"
+    tags = {"git_commit": commit()} | ({"dvc_lock": digest(lock)} if lock.exists() else {})
+    return Facts(version, name, tags, metadata(file.read_bytes() if file.exists() else b""), f"models/{name}.onnx")
 
 
 def metadata(described: bytes) -> dict:

@@ -162,6 +162,7 @@ document.addEventListener("paste", (event) => take([...event.clipboardData.files
 // -- the server ---------------------------------------------------------------------------------------------------------
 
 async function request(path, options = {}) {
+  if (globalThis.localModel) return globalThis.localModel(path, options);   // a page that has its model inside
   const token = sessionStorage.getItem("token");
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const answer = await fetch(path, { ...options, headers });
@@ -238,7 +239,7 @@ function keep() {   // ask once more, so that the log has the whole drawing, onc
 }
 
 async function tell(label) {
-  if (!strokes.length && !picture) return;
+  if (!strokes.length && !picture || globalThis.localModel) return;
   const known = id || await keep();
   if (!known) return;
   const mine = turn;
@@ -357,7 +358,8 @@ async function start() {
     labels = [..."0123456789"];
     trouble(error);
   }
-  at("kept").textContent = keepsInputs
+  if (globalThis.localModel) at("ask").textContent = "The model is in this page: nothing is sent or kept.";
+  at("kept").textContent = globalThis.localModel ? "Nothing: this page has no server." : keepsInputs
     ? "Finished drawings are kept on the server with their answers, so that models can learn from them."
     : "The server keeps answers and what you say they were, and no drawing.";
   at("private").textContent = keepsInputs ? "Drawings are kept" : "No drawing is kept";

@@ -158,7 +158,7 @@ class Server:
     def text(self) -> str:
         return self.said.read_text(errors="replace")
 
-    def wait_for(self, pattern: str, seconds: float = 30):
+    def wait_for(self, pattern: str, seconds: float = 60):
         ends = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text())):
             ended = self.process.poll() is not None and not re.search(pattern, self.text())
@@ -185,7 +185,7 @@ class Server:
         assert status == 200, answer
         return answer["answers"][0]
 
-    def until(self, met, seconds: float = 10) -> None:
+    def until(self, met, seconds: float = 30) -> None:
         ends = time.monotonic() + seconds
         while not met():
             assert time.monotonic() < ends, self.text()

@@ -46,15 +46,15 @@ def test_promote_rollback_and_a_challenger(served):
     server = served.start()
     assert server.says() == "3" and server.ask("/version")[1]["champion"]["dvc_lock"]
     assert "two is the challenger now" in call(served, 'promote("two", True)')
-    server.until(lambda: (server.ask("/version")[1]["shadow"] or {}).get("model") == "two", 15)
+    server.until(lambda: (server.ask("/version")[1]["shadow"] or {}).get("model") == "two", 60)
     assert server.says() == "3"
     assert "two is the registered champion now" in call(served, 'promote("two")')
-    server.until(lambda: server.says() == "7", 15)
+    server.until(lambda: server.says() == "7", 60)
     assert server.ask("/version")[1]["shadow"] is None  # it is the champion now
     assert "one (version 1) is the registered champion again (before: two, version 2)" in call(served, "rollback")
-    server.until(lambda: server.says() == "3", 15)
+    server.until(lambda: server.says() == "3", 60)
     call(served, "rollback")
-    server.until(lambda: server.says() == "7", 15)
+    server.until(lambda: server.says() == "7", 60)
 
 
 def test_evidence(served):

@@ -81,13 +81,13 @@ def test_a_table_as_csv(server):
     (b'{"inputs": 3}', "must be a list"), (b'{"inputs": "abc"}', "must be a list"),
     (b'{"inputs": null}', "must be a list"), (b'{"inputs": {"wrong": [1]}}', "inputs are images; found wrong"),
     (b'{"inputs": [[1, 2], [3]]}', "all cases alike"),
-    (b'{"inputs": [[1, 2, 3]]}', "1 x 28 x 28 a case, found 3"), (b'{"inputs": [[NaN]]}', "NaN is no number"),
+    (b'{"inputs": [[1, 2, 3]]}', "1 x 28 x 28 a case, found 3"), (b'{"inputs": [[NaN]]}', "cannot be read"),
     (b'{"inputs": [["a"]]}', "found text"), (b'{"inputs": [[true]]}', "found true or false"),
     (b'{"inputs": [[{}]]}', "something else"), (b'{"inputs": [[null]]}', "something else"),
     (b'{"dataframe_split": {"columns": [1], "data": [[1, 2]]}}', "a value for each of its columns"),
     (b'{"dataframe_split": [1]}', "must be an object with a list"), (b'{"dataframe_records": [1]}', "list of objects"),
     (b'{"dataframe_records": [{"a": 1}, {"b": 1}]}', "Record 2 must have the keys"),
-    (b"[" * 100_000, "cannot be read"), (b'{"inputs": [[' + b"1e999," * 783 + b"1]]}", "finite numbers"),
+    (b"[" * 100_000, "cannot be read"), (b'{"inputs": [[' + b"1e300," * 783 + b"1]]}", "finite numbers"),
     (b'{"inputs": [[' + b"9" * 5000 + b"]]}", "cannot be read"),
 ], ids=str)
 def test_wrong_questions_get_one_sentence(server, body, told):
@@ -248,9 +248,9 @@ def test_limits(served, nets):
 def test_another_address_needs_a_token(served, nets):
     served.register(nets[7])
     server = served.start("--host", "0.0.0.0", ready=False)
-    assert server.process.wait(20) == 2 and "NBPROOF_TOKEN" in server.text() and "Traceback" not in server.text()
+    assert server.process.wait(60) == 2 and "NBPROOF_TOKEN" in server.text() and "Traceback" not in server.text()
     short = served.start(ready=False, NBPROOF_TOKEN="short")
-    assert short.process.wait(20) == 2 and "at least 16 characters" in short.text()
+    assert short.process.wait(60) == 2 and "at least 16 characters" in short.text()
     server = served.start("--host", "0.0.0.0", NBPROOF_TOKEN="0123456789abcdef")
     server.address = server.address.replace("0.0.0.0", "127.0.0.1")
     assert server.ask("/version")[0] == 401 and server.ask("/invocations", {"inputs": ZERO})[0] == 401
@@ -265,7 +265,7 @@ def test_a_port_that_is_taken(served, nets):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = served.start("--port", str(taken.getsockname()[1]), ready=False)
-        assert server.process.wait(20) == 2 and "cannot be taken" in server.text()
+        assert server.process.wait(60) == 2 and "cannot be taken" in server.text()
 
 
 def test_its_environment_is_small():

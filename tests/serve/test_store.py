@@ -25,11 +25,11 @@ def test_a_server_is_followed_lost_and_found_again(served, nets, account, tmp_pa
         server = served.start(MLFLOW_TRACKING_URI=address, **account)
         assert server.says() == "7"
         served.register(nets[3])
-        server.until(lambda: server.says() == "3", 20)
+        server.until(lambda: server.says() == "3", 60)
         served.register(nets[7], "other", "challenger")
-        server.until(lambda: (server.ask("/version")[1]["shadow"] or {}).get("model") == "other", 20)
+        server.until(lambda: (server.ask("/version")[1]["shadow"] or {}).get("model") == "other", 60)
         served.register(None)
-        server.until(lambda: "without an ONNX file" in server.text(), 20)
+        server.until(lambda: "without an ONNX file" in server.text(), 60)
         assert server.says() == "3"
     server.wait_for("The registry does not answer", 30)
     assert server.says() == "3" and PASSWORD not in server.text()
@@ -39,7 +39,7 @@ def test_a_server_is_followed_lost_and_found_again(served, nets, account, tmp_pa
         assert server.ask("/version")[1]["registry"] == "ok"
         wrong = served.start(ready=False, MLFLOW_TRACKING_URI=address, MLFLOW_TRACKING_USERNAME=USER,
                              MLFLOW_TRACKING_PASSWORD="wrong")
-        assert wrong.process.wait(30) == 2 and "There is nothing to serve" in wrong.text() and "401" in wrong.text()
+        assert wrong.process.wait(60) == 2 and "There is nothing to serve" in wrong.text() and "401" in wrong.text()
 
 
 def test_a_server_without_a_registry_has_tags(served, nets, account, tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_the_registry_goes_and_comes_back(served, nets):
 
 def test_without_a_registry_the_files_of_the_folder_are_served(served, nets):
     server = served.start(ready=False)
-    assert server.process.wait(20) == 2
+    assert server.process.wait(60) == 2
     assert "There is nothing to serve" in server.text() and "Traceback" not in server.text()
     (served.root / "metrics").mkdir()
     (served.root / "metrics" / "compare.json").write_text('{"champion": "net"}')
