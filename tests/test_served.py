@@ -83,6 +83,29 @@ def test_the_log_of_another_folder(tmp_path, log, monkeypatch):
         served.served()
 
 
+def test_what_the_server_writes_is_read_while_it_writes(tmp_path, log):
+    """The writer's own tables, in WAL, open in another thread; and once more when it has closed them."""
+    from nbproof.serve.log import Entry, Log, place
+
+    assert place() == tmp_path / served.LOG
+    features, image = (np.arange(count, dtype="<f4").tobytes() for count in (3, 4))
+    writer = Log(place())
+    try:
+        for number in range(5):
+            writer.put(Entry(f"id{number}", 10.0 + number, "2", "net", None if number else "7", "7", 0.5, 1.5, 2.5,
+                             features=features, input=image))
+        writer.label("id4", "4").result(timeout=20)
+        open_ = served.served()
+    finally:
+        writer.close()
+    closed = served.served()
+    for read in (open_, closed):
+        assert read["id"] == [f"id{number}" for number in range(5)] and read["label"] == [None] * 4 + ["4"]
+        assert read["answer"] == ["7", None, None, None, None] and read["strangeness"].tolist() == [1.5] * 5
+        assert read["features"].tolist() == [[0.0, 1.0, 2.0]] * 5 and read["input"][2].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert served.newest_version() == "2"
+
+
 def test_reading_writes_nothing(tmp_path, log):
     log([answer(1, 1.0)])
     before = {path.name: path.read_bytes() for path in (tmp_path / "served").iterdir()}

@@ -10,7 +10,7 @@ import pytest
 from projects import ROOT, command, commit, copy_of_project, edit_params, nbproof, results, stages_run
 from ruamel.yaml import YAML
 
-ALL = {"data", "cnn", "mlp", "linear", "compare"}
+ALL = {"data", "cnn", "mlp", "linear", "compare", "know"}
 FEW_EPOCHS = {"cnn": {"epochs": 6, "width": 16, "top": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
 NOWHERE = {"MNIST_MIRRORS": "http://127.0.0.1:9/mnist/"}
 
@@ -88,7 +88,7 @@ def test_every_cell_gives_its_output_again(example):
     cells = [cell for path in executed for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     done = nbproof(example, "nbval", "-n", "2", "--nbval-cell-timeout=300")
     assert done.returncode == 0, done.stdout[-5000:]
-    assert len(executed) == 5 and f"{sum(cell['cell_type'] == 'code' for cell in cells)} passed" in done.stdout
+    assert len(executed) == 6 and f"{sum(cell['cell_type'] == 'code' for cell in cells)} passed" in done.stdout
     assert subprocess.check_output(["git", "status", "--short"], cwd=example) == b""  # what they wrote is in scratch/
 
 
@@ -98,3 +98,7 @@ def test_the_committed_results_are_good():
     for name, floor in {"linear": 0.92, "mlp": 0.98, "cnn": 0.993}.items():
         metrics = json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
         assert metrics["validation_accuracy"] >= (floor if mnist else 0.9)
+    known = json.loads((ROOT / "metrics" / "know.json").read_text(encoding="utf-8"))
+    assert known["answered_digits"] >= 0.95
+    kinds = ("noise", "blanks", "letters", "mirrored", "upside_down", "cut")
+    assert max(known[f"answered_{kind}"] for kind in kinds) <= (0.05 if mnist else 0.2)

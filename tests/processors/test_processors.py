@@ -40,7 +40,7 @@ def copy(folder: Path) -> Path:
 def ran(folder: Path, **environment: str) -> dict[str, bytes]:
     """The results of one run of everything in the copy at `folder`."""
     done = nbproof(copy(folder), "run", "--jobs", "2", **environment)
-    assert done.returncode == 0 and len(stages_run(done.stdout)) == 5, done.stdout
+    assert done.returncode == 0 and len(stages_run(done.stdout)) == 6, done.stdout
     return results(folder)
 
 
