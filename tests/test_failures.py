@@ -203,7 +203,7 @@ def test_checkout_brings_the_last_good_result_back(single):
 
 def test_a_full_disk_leaves_no_half_file(single):
     """Files may not grow past 512 KiB, as on a disk with no room."""
-    cells(single, "print('x' * 1_000_000)")
+    cells(single, "print('x' * 900_000)")
     done = command(single, "bash", "-c", f"ulimit -f 512; exec {sys.executable} -m nbproof stage x")
     assert done.returncode == 2 and "x: its reports could not be written (File too large); make room" in done.stdout
     assert "Traceback" not in done.stdout and len(done.stdout.strip().splitlines()[-1]) < 400
@@ -230,7 +230,7 @@ def small_disk(single):
 def test_a_full_disk_keeps_what_was_good(single, small_disk):
     assert nbproof(single, "run").returncode == 0
     good = {path: path.read_bytes() for path in [single / "models" / "x.txt", *small_disk.glob("x.*")]}
-    cells(single, WRITES.replace("result", "new result"), "print('x' * 1_000_000)")
+    cells(single, WRITES.replace("result", "new result"), "print('x' * 900_000)")
     for words in ((sys.executable, "-m", "nbproof", "run"), ("dvc", "repro")):
         done = command(single, *words)
         assert done.returncode != 0 and "Traceback" not in done.stdout, done.stdout
