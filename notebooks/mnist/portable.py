@@ -44,12 +44,17 @@ def store(name: str, watched: Watched, validation: Split) -> Path:
 
 
 def _exported(watched: Watched, example: torch.Tensor) -> bytes:
-    """The graph, followed through one call. The newer exporter of PyTorch needs two more packages and does no more."""
+    """The graph, followed through one call. The newer exporter of PyTorch needs two more packages and does no more.
+
+    Nothing is computed beforehand, such as a normalisation put into a convolution's weights: that takes roots, which
+    PyTorch's exporter rounds as the processor's vendor does. Whoever loads the file does it anyway.
+    """
     file, names = io.BytesIO(), ["images", "probabilities", "features", "strangeness"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is old, and of constants that it does not fold
         torch.onnx.export(
             watched, (example,), file, dynamo=False, opset_version=OPSET, input_names=names[:1], output_names=names[1:],
+            training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
             dynamic_axes={name: {0: "cases"} for name in names},
         )
     return file.getvalue()

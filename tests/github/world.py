@@ -345,7 +345,7 @@ class World:
         home = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home")}
         (self.folder / "home").mkdir(exist_ok=True)
         done = subprocess.run(words, cwd=self.work, env={"PATH": os.environ["PATH"], **home}, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=150)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
         run.code = done.returncode
         for line in done.stdout.splitlines():
             self._note(run, line)
