@@ -33,6 +33,8 @@ VARIABLES = {
     "DVC_REMOTE_URL": "DVC remote of the workflows",
     "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
     "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
+    "DRIFT_RUNNER": "the runner that the server's log lies on, for `drift`; workflows",
+    "SERVED": "the folder of that log there; workflows",
     "PAGES_URL": "where main's pages are published on GitHub Pages (not set: nowhere); workflows",
     "CML_SHA256": "checksum of CML's program, without which GitHub's own API posts; workflows",
     "PUBLISH_APP_ID": "client ID of the GitHub App that commits results (secret PUBLISH_APP_KEY); workflows",
