@@ -63,23 +63,25 @@ def draw(browser) -> None:
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "nbproof" / "environment.py"), "serve"]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PORT": str(port)}) as server:
-        page = browser.new_page(viewport={"width": 1180, "height": 760}, device_scale_factor=1)
-        for _ in range(60):
-            with contextlib.suppress(Exception):  # it is not up yet
-                page.goto(f"http://127.0.0.1:{port}/")
-                break
-            time.sleep(1)
-        board = page.locator("canvas").first.bounding_box()
-        stroke = [(board["x"] + board["width"] * x, board["y"] + board["height"] * y)
-                  for x, y in ((0.3, 0.25), (0.7, 0.25), (0.62, 0.45), (0.5, 0.62), (0.42, 0.82))]
-        page.mouse.move(*stroke[0])
-        page.mouse.down()
-        for place in stroke[1:]:
-            page.mouse.move(*place, steps=8)
-        page.mouse.up()
-        page.wait_for_timeout(2000)
-        page.screenshot(path=ROOT / "docs" / "draw.png")
-        server.terminate()
+        try:
+            page = browser.new_page(viewport={"width": 1180, "height": 760}, device_scale_factor=1)
+            for _ in range(60):
+                with contextlib.suppress(Exception):  # it is not up yet
+                    page.goto(f"http://127.0.0.1:{port}/")
+                    break
+                time.sleep(1)
+            board = page.locator("canvas").first.bounding_box()
+            stroke = [(board["x"] + board["width"] * x, board["y"] + board["height"] * y)
+                      for x, y in ((0.3, 0.25), (0.7, 0.25), (0.62, 0.45), (0.5, 0.62), (0.42, 0.82))]
+            page.mouse.move(*stroke[0])
+            page.mouse.down()
+            for place in stroke[1:]:
+                page.mouse.move(*place, steps=8)
+            page.mouse.up()
+            page.wait_for_timeout(2000)
+            page.screenshot(path=ROOT / "docs" / "draw.png")
+        finally:
+            server.terminate()
 
 
 def main() -> None:

@@ -1,7 +1,4 @@
-"""The one handler: it asks the champion and, unheard, the shadow, and swaps both when their aliases move.
-
-FastAPI on this machine and Ray Serve on a cluster call the same class.
-"""
+"""The one handler: it asks the champion and, unheard, the shadow, and swaps both when their aliases move."""
 
 import asyncio
 import sys

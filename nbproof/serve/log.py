@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
+from nbproof.notebook.served import LOG
 
 EVERY = 0.2  # seconds between two writes of answers
 WAITING = 20_000  # answers that may wait in memory; more are dropped, and counted
@@ -63,7 +64,7 @@ class Entry:
 
 def place() -> Path:
     """Where this project's log is."""
-    return root() / "served" / "log.sqlite"
+    return root() / LOG
 
 
 def connected(path: Path) -> sqlite3.Connection:

@@ -90,10 +90,9 @@ def agreement(log: dict) -> str:
     if not pairs:
         return "No shadow answered beside the champion."
     same = sum(best == other for best, other in pairs)
-    low, high = binomtest(same, len(pairs)).proportion_ci(method="wilson")
     return (
         f"The shadow ({log['shadow_version'][-1]}) would have said the same to {same:,} of {len(pairs):,} "
-        f"({same / len(pairs):.1%}, interval {low:.1%} to {high:.1%})."
+        f"({_share(same, len(pairs))})."
     )
 
 
@@ -103,11 +102,16 @@ def labelled(log: dict) -> str:
     if not rows:
         return "No answer has a label."
     right = sum(best == label for best, label in rows)
-    low, high = binomtest(right, len(rows)).proportion_ci(method="wilson")
     return (
-        f"Of {len(rows):,} answers with a label {right:,} are right ({right / len(rows):.1%}, interval {low:.1%} to "
-        f"{high:.1%}). People correct what is wrong rather than confirm what is right, so this is no accuracy."
+        f"Of {len(rows):,} answers with a label {right:,} are right ({_share(right, len(rows))}). People "
+        "correct what is wrong rather than confirm what is right, so this is no accuracy."
     )
+
+
+def _share(count: int, of: int) -> str:
+    """A share with Wilson's interval."""
+    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    return f"{count / of:.1%}, interval {low:.1%} to {high:.1%}"
 
 
 def latency(log: dict, slow: float) -> tuple[str, bool]:

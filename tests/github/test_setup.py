@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from projects import command
+from world import body_of
 
 pytestmark = pytest.mark.skipif(not shutil.which("gh"), reason="GitHub's program gh is not installed (apt install gh)")
 ENVIRONMENT, POLICIES = "/environments/publish", "/environments/publish/deployment-branch-policies"
@@ -54,11 +55,7 @@ class GitHub(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                content += self.rfile.read(size)
-                self.rfile.readline()
+        content = body_of(self)
         path = urlsplit(self.path).path.removeprefix("/repos/owner/name")
         status, said = self.server.answer(self.command, path, json.loads(content or "null"))
         content = b"" if said is None else json.dumps(said).encode()

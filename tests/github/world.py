@@ -206,14 +206,20 @@ class Server(ThreadingHTTPServer):
         return (200, file.read_bytes()) if file.is_file() else (404, b"")
 
 
+def body_of(request: BaseHTTPRequestHandler) -> bytes:
+    """What came with a request, whole or in chunks."""
+    content = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    if request.headers.get("Transfer-Encoding") == "chunked":
+        while size := int(request.rfile.readline(), 16):
+            content += request.rfile.read(size)
+            request.rfile.readline()
+        request.rfile.readline()
+    return content
+
+
 class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                content += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
+        content = body_of(self)
         path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         kind = "application/json"
         if path.startswith("/dvc"):
