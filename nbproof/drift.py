@@ -3,30 +3,19 @@
 import json
 import sys
 
-from nbproof.notebook import served
+from nbproof import log_notebook
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import root, write_whole
-from nbproof.stage import cell_timeout, leaks, parameters, source
+from nbproof.notebook.files import root
 
 NOTEBOOK, VERDICT, PAGE, ALARM = "notebooks/drift.ipynb", "reports/drift.json", "reports/drift.html", 3
 
 
 def drift() -> int:
     """Execute notebooks/drift.ipynb on the log; 0 without an alarm, 3 with one, 1 where a cell failed."""
-    notebook, verdict = root() / NOTEBOOK, root() / VERDICT
-    if not notebook.is_file():
-        raise Refused(f"This project has no {NOTEBOOK}: docs/contract.md says what it reads and writes.")
-    served.place()
-    values, timeout = parameters.values_of(notebook), cell_timeout()
-    source.strip_file(notebook)
-    from nbproof.stage import page  # both are slow to import, and not needed to refuse
-    from nbproof.stage.execute import execute
-
+    log_notebook.check(NOTEBOOK)
+    verdict = root() / VERDICT
     verdict.unlink(missing_ok=True)
-    executed, failure = execute(notebook, values, timeout, root())
-    failure = leaks.take_out(executed) or failure
-    write_whole(root() / PAGE, page.render(executed, notebook.parent, notebook.stem))
-    if failure:
+    if failure := log_notebook.run(NOTEBOOK, PAGE, root()):
         print(f"drift: {NOTEBOOK} failed at {failure}", file=sys.stderr)
         return 1
     alarms = _alarms(verdict)

@@ -6,11 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from nbproof import stages
-from nbproof.notebook import served
+from nbproof import log_notebook, stages
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import digest, root, write_whole
-from nbproof.stage import cell_timeout, leaks, parameters, source
 
 NOTEBOOK, PAGE, KEPT, FACTS = "notebooks/harvest.ipynb", "reports/harvest.html", "data/drawn", "reports/harvest.json"
 VERSION = f"{KEPT}.json"
@@ -18,11 +16,10 @@ VERSION = f"{KEPT}.json"
 
 def harvest(yes: bool) -> int:
     """Execute notebooks/harvest.ipynb beside the project, ask, and make what it wrote the DVC output data/drawn."""
-    notebook, beside = root() / NOTEBOOK, root() / "scratch" / "harvest"
-    if not notebook.is_file():
-        raise Refused(f"This project has no {NOTEBOOK}: docs/contract.md says what it reads and writes.")
-    served.place()
-    if failure := _looked_through(notebook, beside):
+    log_notebook.check(NOTEBOOK)
+    beside = root() / "scratch" / "harvest"
+    shutil.rmtree(beside, ignore_errors=True)
+    if failure := log_notebook.run(NOTEBOOK, PAGE, beside):
         print(f"harvest: {NOTEBOOK} failed at {failure}", file=sys.stderr)
         return 1
     facts = _facts(beside)
@@ -35,20 +32,6 @@ def harvest(yes: bool) -> int:
     _keep(beside / KEPT, facts["cases"])
     print(f"{KEPT} is a new version: commit {KEPT}.dvc and {VERSION}, and send the data by nbproof push.")
     return 0
-
-
-def _looked_through(notebook: Path, beside: Path) -> str:
-    """Execute the notebook with its outputs below `beside`, and write its page; the failure, empty if there is none."""
-    values, timeout = parameters.values_of(notebook), cell_timeout()
-    source.strip_file(notebook)
-    from nbproof.stage import page  # both are slow to import, and not needed to refuse
-    from nbproof.stage.execute import execute
-
-    shutil.rmtree(beside, ignore_errors=True)
-    executed, failure = execute(notebook, values, timeout, beside)
-    failure = leaks.take_out(executed) or failure
-    write_whole(root() / PAGE, page.render(executed, notebook.parent, notebook.stem))
-    return str(failure or "")
 
 
 def _facts(beside: Path) -> dict[str, int]:
