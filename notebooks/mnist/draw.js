@@ -114,6 +114,9 @@ for (const name of ["pointerup", "pointercancel"]) board.addEventListener(name, 
   lifted();
 });
 
+// A stroke that ends in motion is a fling for the browser, which then takes the tap after it for the one that stops it.
+board.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+
 board.addEventListener("keydown", (event) => {
   const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (event.ctrlKey || event.metaKey || event.altKey || !(move || [" ", "z", "Z", "Delete", "Backspace"].includes(event.key))) return;
