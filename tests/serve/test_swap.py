@@ -9,7 +9,8 @@ import shutil
 import threading
 import time
 
-from serving import ZERO, Server, portable
+from portable_models import portable
+from serving import ZERO, Server
 
 
 class Load:
