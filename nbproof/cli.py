@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nbproof import isolation
 from nbproof.github.command import app as github
 from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import root, write_whole
@@ -63,10 +64,11 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
 
     tether.die_with_starter()
     tether.adopt_orphans()
-    from nbproof import execution
+    from nbproof import execution, guard
 
     try:
-        return execution.run(name, on_ray=engine == "ray")
+        with guard.guarded():
+            return execution.run(name, on_ray=engine == "ray")
     finally:
         for command in tether.end_children():
             print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
@@ -323,6 +325,7 @@ def git(remove: Annotated[bool, typer.Option("--remove", help="Take it away agai
 
 def main() -> None:
     """Run the command; whatever a person can see to ends with one sentence and an exit code other than 0."""
+    isolation.isolate()
     try:
         app()
     except SystemExit as end:

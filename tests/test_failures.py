@@ -293,6 +293,23 @@ def test_what_a_cell_left_behind_ends_with_the_stage(single, how):
     assert wait_for(lambda: not family(single), 5), family(single)
 
 
+STILL = "\nimport time\ntime.sleep(100)"
+
+
+@posix
+@pytest.mark.parametrize("how, words", [("forked", ["nbproof", "stage", "x"]), ("detached", ["nbproof", "run"])])
+def test_what_a_cell_started_ends_after_a_kill_too(single, how, words):
+    """Of the stage itself, and of the run above it."""
+    cells(single, WRITES, LEFT_BEHIND[how] + STILL)
+    process = started(single, *words)
+    process.kill()
+    process.communicate(timeout=30)
+    assert wait_for(lambda: not family(single), 10), [each.cmdline() for each in family(single)]
+    beat = (single / "beat").read_text()
+    time.sleep(0.5)
+    assert (single / "beat").read_text() == beat
+
+
 SLOW = """\
 import time, os
 from pathlib import Path
