@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from projects import WRITES, cells, command, nbproof
+from bs4 import BeautifulSoup
+from projects import WRITES, cells, command, commit, nbproof, results
 from typer.testing import CliRunner
 
 from nbproof import cli, remote, run, stage, stages
@@ -50,6 +52,12 @@ def executed_stage(folder: Path, monkeypatch, **environment: str) -> int:
     (["1 / 0", LATER], "skip-execution", "ZeroDivisionError: division by zero"),
     (["1 +", LATER], "", "SyntaxError: "),
     (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
+    (["input('name?')", LATER], "", "StdinNotImplementedError: "),
+    (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on closed file"),
+    pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "", "CellTimeoutError: ", marks=posix),
+    pytest.param(["import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
+                  "kept = [bytearray(2**26) for _ in range(999)]", LATER], "", "MemoryError:",
+                 marks=pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")),
 ])
 def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, capsys, own, tagged, error):
     cells(single, *own)
@@ -62,8 +70,11 @@ def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, c
     assert executed.metadata["failure"]["cell"] == 4 and executed.cells[3].source == own[0]
     assert "error" in [output.output_type for output in executed.cells[3].outputs]
     assert all(cell.execution_count is None and not cell.outputs for cell in executed.cells[4:])
-    page = (single / "reports" / "x.html").read_text(encoding="utf-8")
-    assert ">cell 4</a>." in page and "later\n" not in page
+    page = BeautifulSoup((single / "reports" / "x.html").read_text(encoding="utf-8"), "html.parser")
+    link = page.select_one(".failed a")
+    assert link.get_text() == "cell 4" and len(page.find_all(id=link["href"][1:])) == 1
+    assert "later\n" not in page.get_text()
+    assert wait_for(lambda: [each.pid for each in family(single)] == [os.getpid()], 5), "nothing lives on"
 
 
 def test_what_a_notebook_says_does_nothing_to_the_terminal(single, inside, monkeypatch, capsys):
@@ -185,11 +196,33 @@ def test_words_that_are_refused(single, words, said):
     assert done.returncode == 2 and done.stdout == said
 
 
-@pytest.mark.parametrize("words", ["run", "verify"])
-def test_a_lock_file_with_a_merge_conflict_is_named(single, words):
-    (single / "dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> other\n")
-    done = nbproof(single, words)
-    assert done.returncode == 2 and done.stdout.count("\n") == 1 and "dvc.lock" in done.stdout, done.stdout
+LOCK = "schema: '2.0'\nstages:\n  train@x:\n    cmd: {}\n"
+
+
+def test_a_lock_file_with_a_merge_conflict_is_named(single):
+    """And the way out that is told is one."""
+    for words, cmd in ((), "first"), (("checkout", "-qb", "other"), "second"), (("checkout", "-q", "-"), "third"):
+        if words:
+            subprocess.run(["git", *words], cwd=single, check=True)
+        (single / "dvc.lock").write_text(LOCK.format(cmd))
+        commit(single)
+    assert command(single, "git", "-c", "user.name=T", "-c", "user.email=t@example.org", "merge", "other").returncode
+    for words in ("run", "verify"):
+        done = nbproof(single, words)
+        assert done.returncode == 2 and done.stdout.count("\n") == 1 and "dvc.lock" in done.stdout, done.stdout
+    assert "git checkout --ours dvc.lock (or --theirs)" in done.stdout
+    subprocess.run(["git", "checkout", "-q", "--ours", "dvc.lock"], cwd=single, check=True)
+    assert "x: dvc.lock does not record its results" in nbproof(single, "verify").stdout
+
+
+@pytest.mark.parametrize("text, said", [
+    ("schema: '2.0'\n", "train@x: dvc.lock does not record its results (make run makes them)"),
+    ("", "git checkout dvc.lock"), ("[]", "git checkout dvc.lock"), ("stages: {x: 3}", "git checkout dvc.lock"),
+])
+def test_a_lock_file_that_lost_a_part_is_one_sentence(single, inside, text, said):
+    (inside(single) / "dvc.lock").write_text(text)
+    done = CliRunner().invoke(cli.app, ["verify"])
+    assert said in f"{done.output}{done.exception}" and isinstance(done.exception, SystemExit | Refused), done.exception
 
 
 def test_checkout_brings_the_last_good_result_back(single):
@@ -361,6 +394,27 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", again.stdout
+
+
+@posix
+def test_a_run_that_is_killed_at_some_moment_is_completed_by_the_next(single):
+    """With the lock and the bytes of a run that was left alone."""
+    began = time.monotonic()
+    assert nbproof(single, "run").returncode == 0
+    seconds, lock, made = time.monotonic() - began, (single / "dvc.lock").read_bytes(), results(single)
+    for name in ("models", "reports", ".dvc/cache"):
+        shutil.rmtree(single / name)
+    (single / "dvc.lock").unlink()
+    for share in (0.3, 0.6, 0.9):
+        process = subprocess.Popen([sys.executable, "-m", "nbproof", "run"], cwd=single, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(share * seconds)
+        process.kill()
+        process.wait()
+        assert wait_for(lambda: not family(single), 15), [each.cmdline() for each in family(single)]
+    again = nbproof(single, "run")
+    assert again.returncode == 0 and "Traceback" not in again.stdout, again.stdout
+    assert (single / "dvc.lock").read_bytes() == lock and results(single) == made
 
 
 @posix

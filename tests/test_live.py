@@ -9,6 +9,9 @@ import sys
 
 import pytest
 from projects import cells, command, nbproof
+from typer.testing import CliRunner
+
+from nbproof import cli
 
 pty = pytest.importorskip("pty", reason="a terminal of its own needs a POSIX system")
 
@@ -81,6 +84,17 @@ def test_debug_shows_where_a_sentence_comes_from(tmp_path):
     assert plain.stdout.count("\n") == 1 and plain.stdout in whole.stdout and "Traceback" in whole.stdout
 
 
-def test_completion_is_there(tmp_path):
-    done = command(tmp_path, "nbproof", _NBPROOF_COMPLETE="complete_bash", COMP_WORDS="nbproof pre", COMP_CWORD="1")
-    assert done.stdout.split() == ["predict"]
+@pytest.mark.parametrize("shell, words", [
+    ("bash", {"COMP_WORDS": "nbproof pre", "COMP_CWORD": "1"}),
+    ("zsh", {"_TYPER_COMPLETE_ARGS": "nbproof pre"}),
+    ("fish", {"_TYPER_COMPLETE_ARGS": "nbproof pre", "_TYPER_COMPLETE_FISH_ACTION": "get-args"})])
+def test_completion_is_there(tmp_path, shell, words):
+    done = command(tmp_path, "nbproof", _NBPROOF_COMPLETE=f"complete_{shell}", **words)
+    assert "predict" in done.stdout and "promote" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("words, variable", [
+    (["model"], "NAME"), (["sweep"], "MODEL"), (["predict"], "INPUT"), (["try"], "MODEL"), (["new"], "DIR")])
+def test_what_is_missing_has_the_name_that_make_gives_it(words, variable):
+    done = CliRunner().invoke(cli.app, words, env={variable: ""})
+    assert done.exit_code == 2 and f"Missing argument '{variable}'" in done.output, done.output
