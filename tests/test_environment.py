@@ -226,6 +226,7 @@ def test_make_alone_lists_every_target_and_variables_reach_no_shell(makefile, tm
     content = (tmp_path / "Makefile").read_text()
     targets = {*re.search(r"^COMMANDS = (.*)$", content, re.M)[1].split(), *re.findall(r"^([a-z-]+):", content, re.M)}
     listed = subprocess.check_output(["make"], cwd=tmp_path, text=True)
+    assert subprocess.check_output(["make", "help"], cwd=tmp_path, text=True) == listed
     assert not [each for each in targets - {"help", "locked"} if not re.search(rf"\b{each}\b", listed)]
     alone = {key: each for key, each in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     nasty = ["BASE=HEAD; touch x", "ARGS='`touch x`' $$(touch x)", "NAME=$$(touch x)", "MODEL=a;touch x"]

@@ -93,6 +93,11 @@ def test_completion_is_there(tmp_path, shell, words):
     assert "predict" in done.stdout and "promote" not in done.stdout, done.stdout
 
 
+def test_help_lists_what_a_person_calls_and_no_more():
+    listed = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(cli.app, ["--help"]).output)
+    assert {"run", "lab", "serve"} <= {*listed} and not {"stage", "github"} & {*listed}
+
+
 @pytest.mark.parametrize("words, variable", [
     (["model"], "NAME"), (["sweep"], "MODEL"), (["predict"], "INPUT"), (["try"], "MODEL"), (["new"], "DIR")])
 def test_what_is_missing_has_the_name_that_make_gives_it(words, variable):
