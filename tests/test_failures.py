@@ -103,6 +103,17 @@ def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, cap
         name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
 
 
+def test_a_secret_in_a_result_is_not_kept(single):
+    word = 'the {os.environ["DVC_READ_PASSWORD"]} of a person'
+    cells(single, "import os\n" + WRITES.replace("result {n}", word))
+    done = nbproof(single, "run", DVC_READ_PASSWORD="zqx\"ter", AWS_SECRET_ACCESS_KEY="result")
+    assert done.returncode == 1 and done.stdout.endswith(
+        "Failed: x.\nx: notebooks/x.ipynb failed: models/x.txt held the value of DVC_READ_PASSWORD, so it was not "
+        "kept.\n"), done.stdout
+    kept = [path for path in single.rglob("*") if path.is_file() and b"zqx" in path.read_bytes()]
+    assert not (single / "models" / "x.txt").exists() and not kept
+
+
 def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys):
     cells(single, WRITES, "print('<a' + 3_000_000 * 'x' + 'z>')",
           "from IPython.display import HTML\nHTML('<p>' + 9_000_000 * 'x' + '</p>')")
