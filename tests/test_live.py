@@ -50,7 +50,7 @@ def test_a_table_lives_on_a_terminal_and_lines_elsewhere(single):
     assert ["stage", "cell", "step", "error", "elapsed", "left"] in rows
     assert ["x", "waits"] in rows or any(row[:2] == ["x", "runs"] for row in rows)
     last = [row for row in rows if row[:2] == ["x", "done"]][-1]
-    assert last[2:9] == ["5", "of", "5", "round", "2", "of", "2"] and last[9] == "0.125", last
+    assert last[2:9] == ["4", "of", "4", "round", "2", "of", "2"] and last[9] == "0.125", last
     assert "1 of 1 stages" in said and "The result: reports/index.html" in said and "\x1e" not in said
     plain = nbproof(single, "run", "--force").stdout
     assert "x: round 2/2  error 0.125" in plain and "\x1e" not in plain and "\x1b" not in plain
