@@ -18,6 +18,7 @@ from nbproof.report.facts import Facts, Result
 from nbproof.report.outputs import HEADING, LINES, text_of
 from nbproof.report.text import count, plain
 from nbproof.stage import layout
+from nbproof.stage.source import counted
 
 PLACE = "reports/changes.html"
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
@@ -77,7 +78,7 @@ def _notebook(result: Result) -> str:
 
 
 def _cells(old: nbformat.NotebookNode, new: nbformat.NotebookNode) -> Iterator[tuple]:
-    """Number of the cell in the new notebook (None: gone), heading above, the cell in the old and in the new one.
+    """Number of the cell in the new source (None: gone), heading above, the cell in the old and in the new one.
 
     Cells are the same cell by their id, which Jupyter keeps; else by their place among cells of the same text.
     """
@@ -89,7 +90,7 @@ def _cells(old: nbformat.NotebookNode, new: nbformat.NotebookNode) -> Iterator[t
     heading, number = "", 0
     for was, here in pairs:
         if here is not None:
-            number += 1
+            number += len(counted([here]))
             heading = _heading(here) or heading
         yield number if here is not None else None, heading, was, here
 

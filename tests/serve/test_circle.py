@@ -95,7 +95,8 @@ def test_what_was_wrong_is_right_without_a_restart(project, page):
     assert watched.returncode == 3 and "alarm: " in watched.stdout, watched.stdout  # so many zeros are no accident
     taken = nbproof(project, "harvest", "--yes")
     assert taken.returncode == 0, taken.stdout
-    assert int(re.search(r"harvest: (\d+) new", taken.stdout)[1]) > DRAWINGS / 2, taken.stdout  # some may be too strange
+    new = re.search(r"harvest: (\d+) new", taken.stdout)
+    assert int(new[1]) > DRAWINGS / 2, taken.stdout  # some may be too strange
     edit_params(project, lambda content: content["data"].update(drawn=True))
     ran = nbproof(project, "run", "--jobs", "2")
     assert ran.returncode == 0 and {"data", "cnn", "linear"} <= stages_run(ran.stdout), ran.stdout
