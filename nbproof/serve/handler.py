@@ -96,6 +96,10 @@ class Handler:
         if self.log:
             self.log.close()
 
+    def about(self) -> dict:
+        """What else there is to say of where the answers come from."""
+        return {}
+
     def look(self) -> None:
         """See what the aliases name, and swap what has moved. Whatever goes wrong, what answers stays."""
         try:
@@ -171,14 +175,10 @@ class Handler:
         `keep` writes them to the log. `aloud` waits for the shadow, whose answers are then part of the reply; else it
         is asked afterwards, for the log alone.
         """
-        rows = len(next(iter(inputs.values())))
-        parts = [_Part(serving, {name: each[start : start + BATCH] for name, each in inputs.items()})
-                 for start in range(0, rows, BATCH)]
-        self._waiting += parts
-        self._next()
-        found = [await part.done for part in parts]
-        answers = found[0] if len(found) == 1 else _joined(found)
-        reply = Reply(serving, answers, [uuid.uuid4().hex for _ in range(rows)], 1000 * (time.perf_counter() - began))
+        found = await self._answers(serving, parted(inputs))
+        answers = found[0] if len(found) == 1 else joined(found)
+        ids = [uuid.uuid4().hex for _ in range(len(answers.outputs))]
+        reply = Reply(serving, answers, ids, 1000 * (time.perf_counter() - began))
         if shadow_inputs is None:
             shadow_inputs = inputs
         if serving.shadow and aloud:
@@ -193,6 +193,13 @@ class Handler:
                 self._shadowed += 1
                 self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
         return reply
+
+    async def _answers(self, serving: Serving, parts: list[dict[str, np.ndarray]]) -> list[Answers]:
+        """What the champion says to each part of a question."""
+        mine = [_Part(serving, part) for part in parts]
+        self._waiting += mine
+        self._next()
+        return [await part.done for part in mine]
 
     def _next(self) -> None:
         """Have what waits answered; runs in the event loop.
@@ -247,13 +254,14 @@ class Handler:
     def _shadow(self, shadow: Portable, inputs: dict[str, np.ndarray]) -> Answers | None:
         """What the shadow says; None where it cannot answer this, which is its own affair."""
         try:
-            rows = len(next(iter(inputs.values())))
-            return _joined([shadow.ask({name: each[start : start + BATCH] for name, each in inputs.items()})
-                            for start in range(0, rows, BATCH)])
+            return joined([self._says(shadow, part) for part in parted(inputs)])
         except Exception:  # of the model's library
             trace()
             self.metrics.shadow_failed.inc()
             return None
+
+    def _says(self, shadow: Portable, part: dict[str, np.ndarray]) -> Answers:
+        return shadow.ask(part)
 
     def _ask_behind(self, reply: Reply, inputs: dict, shadow_inputs: dict) -> None:
         try:
@@ -304,6 +312,13 @@ def _alike(one: _Part, other: _Part) -> bool:
     return all(one.inputs[name].shape[1:] == each.shape[1:] for name, each in other.inputs.items())
 
 
-def _joined(parts: Iterable[Answers]) -> Answers:
+def parted(inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """A question in parts that are asked at once."""
+    rows = len(next(iter(inputs.values())))
+    return [{name: each[start : start + BATCH] for name, each in inputs.items()} for start in range(0, rows, BATCH)]
+
+
+def joined(parts: Iterable[Answers]) -> Answers:
+    """The answers to the parts of a question as those to all of it."""
     columns = zip(*((part.outputs, part.features, part.strangeness) for part in parts))
     return Answers(*(None if column[0] is None else np.concatenate(column) for column in columns))

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import http.client
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -75,8 +77,9 @@ def _text(values: np.ndarray) -> str:
 class Served:
     """A project in `root`, with a store; `start` serves it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, python: Path | None = None):
         self.root, self.client, self.runs, self.servers = root, None, {}, []
+        self.python = python or environment_of_servers() / environment.PYTHON
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
         page = root / "notebooks" / "mnist" / "draw.html"
@@ -144,10 +147,9 @@ class Server:
 
     def __init__(self, served: Served, words: tuple, variables: dict):
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
-        python = environment_of_servers() / environment.PYTHON
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
-                [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
+                [served.python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
                 env=served.variables | variables)
         self.address = ""
 
@@ -195,6 +197,45 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=30)
+
+
+class Load:
+    """Clients that ask without a pause, and remember every answer."""
+
+    def __init__(self, server: "Server", clients: int = 4):
+        self.server, self.seen, self.wrong, self.slowest, self.ends = server, set(), [], 0.0, threading.Event()
+        self.count = 0
+        self.threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection(self.server.address.removeprefix("http://"), timeout=30)
+        body = json.dumps({"inputs": ZERO})
+        while not self.ends.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                said = json.loads(answer.read())
+                if answer.status != 200:
+                    self.wrong.append(said)
+                else:
+                    answer = said["answers"][0]
+                    self.seen.add((said["version"], answer, round(said["predictions"][0][int(answer)], 3)))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.wrong.append(repr(error))
+                connection.close()
+            self.count += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
 
 
 @functools.cache
