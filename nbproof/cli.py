@@ -246,7 +246,8 @@ def serve(
     """
     from nbproof import environment
 
-    if Path(sys.prefix).name != environment.place(root(), environment.serving()).name:  # which is small, and its own
+    fits = {environment.place(root(), environment.serving()).name, environment.SERVING_RAY}  # which holds both
+    if Path(sys.prefix).name not in fits:
         return environment.serve(root(), sys.argv[1:])
     from nbproof.serve.command import serve as start
     from nbproof.serve.options import Options

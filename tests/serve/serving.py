@@ -149,8 +149,8 @@ class Server:
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
-                [served.python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
-                env=served.variables | variables)
+                [served.python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file,
+                stderr=file, env=served.variables | variables)
         self.address = ""
 
     def listens(self) -> None:

@@ -1,4 +1,4 @@
-"""The server on a real cluster: the same answers, models that move everywhere, nodes that are lost, no request failed."""
+"""The server on a real cluster: the same answers, models that move everywhere, lost nodes, and no request failed."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from serving import ZERO, Load, Served
+from serving import ZERO, Load, Served, portable
 
 SOME = np.random.default_rng(5).normal(size=(200, 1, 28, 28)).round(3).tolist()
 
@@ -42,7 +42,7 @@ def replicas(server) -> list[dict]:
 
 
 def again(server) -> float:
-    return float(re.search(r"nbproof_asked_again_total (\S+)", server.ask("/metrics")[1].decode()).group(1))
+    return float(re.search(r"\nnbproof_asked_again_total (\S+)", server.ask("/metrics")[1].decode()).group(1))
 
 
 def test_the_answers_are_those_of_one_machine(server, project):
@@ -87,8 +87,6 @@ def test_the_alias_moves_under_load(server, project):
 
 
 def test_a_model_that_fails_its_check_reaches_no_replica(server, project, tmp_path):
-    from serving import portable
-
     version = project.register(portable(tmp_path / "wrong.onnx", 3, right=False))
     server.until(lambda: server.ask("/version")[1]["refused"])
     assert server.says() == "7" and not any(f"{version} net" in each["holds"] for each in replicas(server))
