@@ -39,6 +39,7 @@ HELD = 4  # models in the memory of a replica: champion and shadow, and those be
 SEVERAL = 3  # replicas that may be asked the same at a time
 LOSSES = 10  # replicas that a question may lose
 PATIENCE = 5  # seconds for all replicas to take a model; who is later takes it with its first question
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
 ROOM = 120  # seconds for the cluster to find room
 
 
@@ -177,7 +178,7 @@ def _lost(error: BaseException | None) -> bool:
 def _replicas(options: Options) -> serve.Application:
     least, most = options.between()
     return serve.deployment(Replica).options(
-        name="replica", max_ongoing_requests=16, ray_actor_options={"num_cpus": options.threads},
+        name="replica", logging_config=QUIET, max_ongoing_requests=16, ray_actor_options={"num_cpus": options.threads},
         autoscaling_config={"min_replicas": least, "initial_replicas": least, "max_replicas": most,
                             "target_ongoing_requests": 2, "upscale_delay_s": 3, "downscale_delay_s": 30,
                             "metrics_interval_s": 1, "look_back_period_s": 5},
@@ -236,5 +237,5 @@ class Ingress:
 def app(options: dict) -> serve.Application:
     """The `import_path` of docs/production/rayservice.yaml; its `args` are the options of `nbproof serve`."""
     chosen = Options(**{"host": "0.0.0.0", **options})
-    return serve.deployment(Ingress).options(name="ingress", max_ongoing_requests=2 * chosen.concurrent).bind(
-        _replicas(chosen), chosen)
+    return serve.deployment(Ingress).options(
+        name="ingress", logging_config=QUIET, max_ongoing_requests=2 * chosen.concurrent).bind(_replicas(chosen), chosen)

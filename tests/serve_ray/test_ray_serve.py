@@ -185,3 +185,15 @@ def test_the_end_leaves_the_rest_of_the_cluster(server, nodes, python):
     assert len(applications(nodes, python)) == 1
     assert server.stop(signal.SIGTERM) in (0, -15, 15, 143)
     assert applications(nodes, python) == [] and "Traceback" not in server.text()
+
+
+@pytest.mark.parametrize(("variables", "why"), [
+    ({"RAY_ADDRESS": "127.0.0.1:1"}, "Ray at 127.0.0.1:1 .* cannot be reached: "),
+    ({"RAY_ADDRESS": "127.0.0.1:1", "REPLICAS": "4:2"}, "REPLICAS must be the least and the most, such as 2:4, found "),
+    ({"REPLICAS": "2:4"}, "REPLICAS is for a cluster: set RAY_ADDRESS, too"),
+])
+def test_what_cannot_be_is_said_in_a_sentence(served, nets, variables, why):
+    served.register(nets[7])
+    server = served.start(ready=False, **variables)
+    assert server.process.wait(60) == 2
+    assert re.fullmatch(why + r"[^\n]*[.]\n", server.text()), server.text()

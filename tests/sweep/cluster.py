@@ -76,15 +76,16 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None,
-            python: Path = Path(sys.executable)) -> Iterator[Cluster]:
+            python: Path = Path(sys.executable), options: tuple[str, ...] = ()) -> Iterator[Cluster]:
     """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`), for the block.
 
-    The nodes run in the environment of `python`.
+    The nodes run in the environment of `python`; `options` are the head's.
     """
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as folder:
         made = Cluster(Path(folder), cpus, python)
         try:
-            made.start("--head", f"--port={made.port}", "--include-dashboard=false", cpus=head_cpus)
+            made.start("--head", f"--port={made.port}", "--include-dashboard=false", *options,
+                       cpus=head_cpus)
             for _ in range(nodes - 1):
                 made.start(f"--address={made.address}")
             yield made
