@@ -237,5 +237,6 @@ class Ingress:
 def app(options: dict) -> serve.Application:
     """The `import_path` of docs/production/rayservice.yaml; its `args` are the options of `nbproof serve`."""
     chosen = Options(**{"host": "0.0.0.0", **options})
-    return serve.deployment(Ingress).options(
-        name="ingress", logging_config=QUIET, max_ongoing_requests=2 * chosen.concurrent).bind(_replicas(chosen), chosen)
+    ingress = serve.deployment(Ingress).options(name="ingress", logging_config=QUIET,
+                                                max_ongoing_requests=2 * chosen.concurrent)
+    return ingress.bind(_replicas(chosen), chosen)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -50,7 +51,10 @@ def deployed(tmp_path, python, nets):
         project = Served(made.folder, python)
         project.register(nets[7])
         config = YAML(typ="safe").load(content()["spec"]["serveConfigV2"])
-        config["http_options"] = {"host": "127.0.0.1", "port": 18733}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        config["http_options"] = {"host": "127.0.0.1", "port": port}
         config["applications"][0]["args"]["replicas"] = "1:2"
         config["applications"][0]["runtime_env"] = {"env_vars": {"PYTHONPATH": str(ROOT), "NBPROOF_TOKEN": TOKEN}}
         (tmp_path / "config.yaml").write_text(json.dumps(config))
@@ -58,7 +62,7 @@ def deployed(tmp_path, python, nets):
             process = subprocess.Popen([python.with_name("serve"), "run", tmp_path / "config.yaml"], stdout=said,
                                        stderr=said, cwd=tmp_path, env=dict(os.environ) | made.variables)
         server = Served.attached(process, tmp_path / "said")
-        server.address = "http://127.0.0.1:18733"
+        server.address = f"http://127.0.0.1:{port}"
         try:
             server.until(lambda: ready(server), 150)
             yield project, server
