@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -65,12 +66,15 @@ class Replica:
         self.loads, self.worker, self.loader = asyncio.Lock(), ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     async def hold(self, parcels: list[Parcel]) -> dict:
-        """Load what is not held yet; which models this replica holds now, and where it is."""
-        for parcel in parcels:
-            await self._model(parcel)
-        context = ray.get_runtime_context()
+        """Load what is not held yet: which models this replica holds now, and where it is."""
+        context, refused = ray.get_runtime_context(), {}
+        try:
+            for parcel in parcels:
+                await self._model(parcel)
+        except Refused as error:
+            refused = {"refused": str(error)}
         return {"replica": context.get_actor_id(), "node": context.get_node_id(),
-                "holds": [" ".join(key[:2]) for key in self.models]}
+                "holds": [" ".join(key[:2]) for key in self.models]} | refused
 
     async def ask(self, parcel: Parcel, inputs: dict[str, np.ndarray]) -> Answers:
         """The answers of the model of `parcel`, which is loaded and checked first if it is not held."""
@@ -98,18 +102,18 @@ class Far(Portable):
     def __init__(self, replicas, content: bytes, facts: Facts, threads: int = 1):
         super().__init__(content, facts, threads)
         self.parcel = Parcel(facts, self.digest, [ray.put(content)], threads)
-        told(replicas, [self.parcel])
+        for each in told(replicas, [self.parcel]):
+            if "refused" in each:
+                raise Refused(f"{each['refused'].rstrip('.')}, on the node {each['node']}.")
 
 
 def told(replicas, parcels: list[Parcel]) -> list[dict]:
-    """Have all replicas hold the models of `parcels`: what they say; Refused where one refuses a model."""
-    with contextlib.suppress(TimeoutError):
+    """Have all replicas hold the models of `parcels`: what they say of it; nothing where one of them is silent."""
+    try:
         said = replicas.broadcast("hold", parcels).results(timeout_s=PATIENCE, return_exceptions=True)
-        for each in said:
-            if isinstance(each, RayTaskError) and isinstance(each.cause, Refused):
-                raise Refused(str(each.cause))
-        return [each for each in said if isinstance(each, dict)]
-    return []
+    except TimeoutError:
+        return []
+    return [each for each in said if isinstance(each, dict)]  # the others are lost
 
 
 class Spread(Handler):
@@ -118,7 +122,7 @@ class Spread(Handler):
     def __init__(self, replicas, options: Options, log: log.Log, metrics: Metrics):
         store = Store(options.threads, functools.partial(Far, replicas))
         super().__init__(store, log, metrics, options.images)
-        self.replicas, self.silence, self.held = replicas, options.seconds / 5, []
+        self.replicas, self.seconds, self.held = replicas, options.seconds, []
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def about(self) -> dict:
@@ -137,7 +141,8 @@ class Spread(Handler):
         return await asyncio.gather(*(self._asked(serving.champion, part) for part in parts))
 
     def _says(self, shadow: Portable, part: dict[str, np.ndarray]) -> Answers:
-        return asyncio.run_coroutine_threadsafe(self._asked(shadow, part), self.loop).result()
+        answers = asyncio.wait_for(self._asked(shadow, part), self.seconds)
+        return asyncio.run_coroutine_threadsafe(answers, self.loop).result()
 
     async def _asked(self, model: Far, part: dict[str, np.ndarray]) -> Answers:
         """The answers of the replica that gives them first: where one is lost or silent, another is asked, too."""
@@ -145,7 +150,7 @@ class Spread(Handler):
         try:
             while True:
                 asked.add(asyncio.ensure_future(_answer(self.replicas.ask.remote(model.parcel, part))))
-                done, _ = await asyncio.wait(asked, timeout=self.silence if len(asked) < SEVERAL else None,
+                done, _ = await asyncio.wait(asked, timeout=self.seconds / 5 if len(asked) < SEVERAL else None,
                                              return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     if not _lost(each.exception()):
@@ -171,8 +176,10 @@ async def _answer(response) -> Answers:
 
 
 def _lost(error: BaseException | None) -> bool:
-    """Whether `error` is of the cluster, and not of the model."""
-    return isinstance(error, RayError | serve.exceptions.RayServeException) and not isinstance(error, RayTaskError)
+    """Whether `error` is of the replica or its node, and not of the model."""
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, Refused)  # of a node on which the model fails its check
+    return isinstance(error, RayError | serve.exceptions.RayServeException)
 
 
 def _replicas(options: Options) -> serve.Application:
@@ -190,6 +197,8 @@ def _replicas(options: Options) -> serve.Application:
 def deployment(options: Options, port: int) -> Iterator:
     """The replicas, on the cluster at RAY_ADDRESS for the block; what else is there stays as it is."""
     options.between()
+    if os.environ["RAY_ADDRESS"].startswith("ray://"):
+        raise Refused("RAY_ADDRESS must be HOST:PORT here, on a machine of the cluster: questions do not go by ray://.")
     name = f"{project.load().name}-{cluster.MACHINE}-{port}"
     logging.getLogger("ray").setLevel(logging.ERROR)
     with cluster.connected({"py_modules": [str(Path(nbproof.__file__).parent)], "excludes": ["__pycache__"]}):
@@ -213,7 +222,7 @@ def _wait(name: str, options: Options) -> None:
     ends = time.monotonic() + ROOM
     while (now := serve.status().applications[name]).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
-            raise Refused(f"The cluster cannot run the replicas: {' '.join(now.message.split())[:300]}.")
+            raise Refused(f"The cluster cannot run the replicas: {' '.join(now.message.split())[-300:]}.")
         if time.monotonic() > ends:
             raise Refused(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
                           f"processors each ({ROOM} s were waited for): name fewer (REPLICAS=1:4), or add nodes.")

@@ -190,6 +190,7 @@ def test_the_end_leaves_the_rest_of_the_cluster(server, nodes, python):
 @pytest.mark.parametrize(("variables", "why"), [
     ({"RAY_ADDRESS": "127.0.0.1:1"}, "Ray at 127.0.0.1:1 .* cannot be reached: "),
     ({"RAY_ADDRESS": "127.0.0.1:1", "REPLICAS": "4:2"}, "REPLICAS must be the least and the most, such as 2:4, found "),
+    ({"RAY_ADDRESS": "ray://127.0.0.1:1"}, "RAY_ADDRESS must be HOST:PORT here"),
     ({"REPLICAS": "2:4"}, "REPLICAS is for a cluster: set RAY_ADDRESS, too"),
 ])
 def test_what_cannot_be_is_said_in_a_sentence(served, nets, variables, why):
