@@ -175,8 +175,11 @@ class Handler:
         `keep` writes them to the log. `aloud` waits for the shadow, whose answers are then part of the reply; else it
         is asked afterwards, for the log alone.
         """
-        found = await self._answers(serving, parted(inputs))
-        answers = found[0] if len(found) == 1 else joined(found)
+        parts = [_Part(serving, part) for part in _parted(inputs)]
+        self._waiting += parts
+        self._next()
+        found = [await part.done for part in parts]
+        answers = found[0] if len(found) == 1 else _joined(found)
         ids = [uuid.uuid4().hex for _ in range(len(answers.outputs))]
         reply = Reply(serving, answers, ids, 1000 * (time.perf_counter() - began))
         if shadow_inputs is None:
@@ -193,13 +196,6 @@ class Handler:
                 self._shadowed += 1
                 self._behind.submit(self._ask_behind, reply, inputs, shadow_inputs)
         return reply
-
-    async def _answers(self, serving: Serving, parts: list[dict[str, np.ndarray]]) -> list[Answers]:
-        """What the champion says to each part of a question."""
-        mine = [_Part(serving, part) for part in parts]
-        self._waiting += mine
-        self._next()
-        return [await part.done for part in mine]
 
     def _next(self) -> None:
         """Have what waits answered; runs in the event loop.
@@ -254,7 +250,7 @@ class Handler:
     def _shadow(self, shadow: Portable, inputs: dict[str, np.ndarray]) -> Answers | None:
         """What the shadow says; None where it cannot answer this, which is its own affair."""
         try:
-            return joined([self._says(shadow, part) for part in parted(inputs)])
+            return _joined([self._says(shadow, part) for part in _parted(inputs)])
         except Exception:  # of the model's library
             trace()
             self.metrics.shadow_failed.inc()
@@ -301,24 +297,27 @@ def verdict(model: Portable, answers: Answers, row: int) -> tuple[str, float, fl
 
 
 def _run(batch: list[_Part]) -> Answers:
-    champion = batch[0].serving.champion
+    return batch[0].serving.champion.ask(together(batch))
+
+
+def together(batch: list[_Part]) -> dict[str, np.ndarray]:
+    """The inputs of all parts of a batch."""
     if len(batch) == 1:
-        return champion.ask(batch[0].inputs)
-    names = batch[0].inputs
-    return champion.ask({name: np.concatenate([part.inputs[name] for part in batch]) for name in names})
+        return batch[0].inputs
+    return {name: np.concatenate([part.inputs[name] for part in batch]) for name in batch[0].inputs}
 
 
 def _alike(one: _Part, other: _Part) -> bool:
     return all(one.inputs[name].shape[1:] == each.shape[1:] for name, each in other.inputs.items())
 
 
-def parted(inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def _parted(inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """A question in parts that are asked at once."""
     rows = len(next(iter(inputs.values())))
     return [{name: each[start : start + BATCH] for name, each in inputs.items()} for start in range(0, rows, BATCH)]
 
 
-def joined(parts: Iterable[Answers]) -> Answers:
+def _joined(parts: Iterable[Answers]) -> Answers:
     """The answers to the parts of a question as those to all of it."""
     columns = zip(*((part.outputs, part.features, part.strangeness) for part in parts))
     return Answers(*(None if column[0] is None else np.concatenate(column) for column in columns))

@@ -30,13 +30,14 @@ from nbproof.notebook.errors import Refused
 from nbproof.serve import log
 from nbproof.serve.app import Application
 from nbproof.serve.errors import Trouble
-from nbproof.serve.handler import Handler, Serving
+from nbproof.serve.handler import BATCH, Handler, together
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import Answers, Facts, Portable
 from nbproof.serve.options import Options
 from nbproof.serve.store import Store
 
 HELD = 4  # models in the memory of a replica: champion and shadow, and those before them
+EACH = 2  # questions to a replica at a time: it answers one, and has the next
 SEVERAL = 3  # replicas that may be asked the same at a time
 LOSSES = 10  # replicas that a question may lose
 PATIENCE = 5  # seconds for all replicas to take a model; who is later takes it with its first question
@@ -123,6 +124,7 @@ class Spread(Handler):
         store = Store(options.threads, functools.partial(Far, replicas))
         super().__init__(store, log, metrics, options.images)
         self.replicas, self.seconds, self.held = replicas, options.seconds, []
+        self.now, self.most = 0, EACH * options.between()[1]
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def about(self) -> dict:
@@ -136,13 +138,26 @@ class Spread(Handler):
             pair = (self.serving.champion, self.serving.shadow)
             self.held = told(self.replicas, [each.parcel for each in pair if each])
 
-    async def _answers(self, serving: Serving, parts: list[dict[str, np.ndarray]]) -> list[Answers]:
+    def _next(self) -> None:
+        """Ask at once what keeps all replicas busy; what comes meanwhile waits and is asked together."""
         self.loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(self._asked(serving.champion, part) for part in parts))
+        while self._waiting and self.now < self.most:
+            self.now += 1
+            batch = self._batch(BATCH)
+            task = self.loop.create_task(self._within(batch[0].serving.champion, together(batch)))
+            task.add_done_callback(functools.partial(self._came, batch))
+
+    def _came(self, batch: list, task: asyncio.Task) -> None:
+        self.now -= 1
+        self._delivered(batch, task)
 
     def _says(self, shadow: Portable, part: dict[str, np.ndarray]) -> Answers:
-        answers = asyncio.wait_for(self._asked(shadow, part), self.seconds)
-        return asyncio.run_coroutine_threadsafe(answers, self.loop).result()
+        return asyncio.run_coroutine_threadsafe(self._within(shadow, part), self.loop).result()
+
+    async def _within(self, model: Far, part: dict[str, np.ndarray]) -> Answers:
+        """TimeoutError where nobody waits for the answers any more."""
+        async with asyncio.timeout(self.seconds):
+            return await self._asked(model, part)
 
     async def _asked(self, model: Far, part: dict[str, np.ndarray]) -> Answers:
         """The answers of the replica that gives them first: where one is lost or silent, another is asked, too."""
@@ -187,7 +202,7 @@ def _replicas(options: Options) -> serve.Application:
     return serve.deployment(Replica).options(
         name="replica", logging_config=QUIET, max_ongoing_requests=16, ray_actor_options={"num_cpus": options.threads},
         autoscaling_config={"min_replicas": least, "initial_replicas": least, "max_replicas": most,
-                            "target_ongoing_requests": 2, "upscale_delay_s": 3, "downscale_delay_s": 30,
+                            "target_ongoing_requests": EACH, "upscale_delay_s": 3, "downscale_delay_s": 30,
                             "metrics_interval_s": 1, "look_back_period_s": 5},
         health_check_period_s=2, health_check_timeout_s=5, graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.5).bind()
@@ -213,7 +228,7 @@ def deployment(options: Options, port: int) -> Iterator:
         finally:
             serve.delete(name)
             if alone and not serve.status().applications:
-                with contextlib.redirect_stderr(io.StringIO()):  # Ray says that what is shut down no longer answers
+                with contextlib.redirect_stdout(io.StringIO()):  # Ray says that what is shut down no longer answers
                     serve.shutdown()
 
 
