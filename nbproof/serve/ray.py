@@ -218,8 +218,13 @@ def deployment(options: Options, port: int) -> Iterator:
     logging.getLogger("ray").setLevel(logging.ERROR)
     with cluster.connected({"py_modules": [str(Path(nbproof.__file__).parent)], "excludes": ["__pycache__"]}):
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-        alone = not serve.status().applications
-        serve.start(proxy_location="Disabled")
+        try:
+            with _quiet():
+                alone = not serve.status().applications
+                serve.start(proxy_location="Disabled")
+        except RayError as error:
+            raise Refused(f"The cluster cannot run Ray Serve ({_end_of(error)}): its nodes need what "
+                          "requirements-serve-ray.txt lists.") from None
         try:
             target = serve.RunTarget(_replicas(options), name, route_prefix=None)
             replicas, = serve.run_many([target], wait_for_applications_running=False)
@@ -228,8 +233,13 @@ def deployment(options: Options, port: int) -> Iterator:
         finally:
             serve.delete(name)
             if alone and not serve.status().applications:
-                with contextlib.redirect_stdout(io.StringIO()):  # Ray says that what is shut down no longer answers
+                with _quiet():
                     serve.shutdown()
+
+
+def _quiet():
+    """Without what Ray prints of a controller that does not answer: it is not there yet, or no longer."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _wait(name: str, options: Options) -> None:
@@ -237,11 +247,16 @@ def _wait(name: str, options: Options) -> None:
     ends = time.monotonic() + ROOM
     while (now := serve.status().applications[name]).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
-            raise Refused(f"The cluster cannot run the replicas: {' '.join(now.message.split())[-300:]}.")
+            raise Refused(f"The cluster cannot run the replicas: {_end_of(now.deployments['replica'].message)}.")
         if time.monotonic() > ends:
             raise Refused(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
                           f"processors each ({ROOM} s were waited for): name fewer (REPLICAS=1:4), or add nodes.")
         time.sleep(0.2)
+
+
+def _end_of(told: object) -> str:
+    """The last line of what Ray tells, which after a traceback is the reason."""
+    return str(told).strip().splitlines()[-1].strip().rstrip(".")[:300]
 
 
 @serve.ingress()
