@@ -44,7 +44,7 @@ endef
 export HELP
 
 PYTHON ?= python3
-NBPROOF = $(PYTHON) nbproof/environment.py
+NBPROOF = $(PYTHON) -I nbproof/environment.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)

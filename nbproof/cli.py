@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nbproof import isolation
 from nbproof.github.command import app as github
 from nbproof.notebook.errors import Refused, trace
 from nbproof.notebook.files import root, write_whole
@@ -29,6 +30,12 @@ app = typer.Typer(
 app.add_typer(github, name="github", hidden=True)
 RUN, EXPLORE, SWEEP, SHARE, CARE = "Run and review", "Explore and change", "Sweep", "Share", "Set up"
 SERVE = "Serve"
+
+
+def named(variable: str, about: str):
+    """An argument that must be given, here or by an environment variable (make's), whose name it has in messages."""
+    return typer.Argument(envvar=variable, metavar=variable, help=about)
+
 
 Port = Annotated[int, typer.Option(envvar="PORT", help="The port of this machine to listen at.")]
 Yes = Annotated[bool, typer.Option("--yes", envvar="YES", help="Write without asking.")]
@@ -63,10 +70,11 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
 
     tether.die_with_starter()
     tether.adopt_orphans()
-    from nbproof import execution
+    from nbproof import execution, guard
 
     try:
-        return execution.run(name, on_ray=engine == "ray")
+        with guard.guarded():
+            return execution.run(name, on_ray=engine == "ray")
     finally:
         for command in tether.end_children():
             print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
@@ -127,7 +135,7 @@ def adopt(
 
 @app.command(rich_help_panel=EXPLORE)
 def model(
-    name: Annotated[str, typer.Argument(envvar="NAME", help="The new model's name.")],
+    name: Annotated[str, named("NAME", "The new model's name.")],
     like: Annotated[str, typer.Option(envvar="LIKE", help="The model to start from (default: the last one).")] = "",
 ) -> int:
     """Make the notebook and the parameters of a new model from those of another one."""
@@ -138,7 +146,7 @@ def model(
 
 @app.command(rich_help_panel=SWEEP)
 def sweep(
-    model: Annotated[str, typer.Argument(envvar="MODEL", help="The model whose section of `sweep` is tried.")],
+    model: Annotated[str, named("MODEL", "The model whose section of `sweep` is tried.")],
     force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Begin anew.")] = False,
 ) -> int:
     """Try many values of a model's parameters, on this machine or on the Ray cluster at RAY_ADDRESS."""
@@ -216,7 +224,7 @@ def promote(
 
 @app.command(rich_help_panel=SHARE)
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(envvar="INPUT", help="Files: CSV, JSON, or what the project reads.")],
+    inputs: Annotated[list[Path], named("INPUT", "Files: CSV, JSON, or what the project reads.")],
 ) -> int:
     """Ask the registered champion."""
     from nbproof.predict import predict
@@ -256,7 +264,7 @@ def serve(
 
 
 @app.command("try", rich_help_panel=SERVE)
-def try_(name: Annotated[str, typer.Argument(envvar="MODEL", help="The model that the page asks.")]) -> int:
+def try_(name: Annotated[str, named("MODEL", "The model that the page asks.")]) -> int:
     """Write reports/try-NAME.html: one file that asks a model in the browser, without a server."""
     from nbproof.trypage import try_page
 
@@ -312,7 +320,7 @@ def ui(port: Port = 5000) -> int:
 
 
 @app.command(rich_help_panel=CARE)
-def new(folder: Annotated[Path, typer.Argument(envvar="DIR", help="A folder that is not there yet.")]) -> int:
+def new(folder: Annotated[Path, named("DIR", "A folder that is not there yet.")]) -> int:
     """Make a project of four small notebooks, for your own data."""
     from nbproof.new import new
 
@@ -329,6 +337,7 @@ def git(remove: Annotated[bool, typer.Option("--remove", help="Take it away agai
 
 def main() -> None:
     """Run the command; whatever a person can see to ends with one sentence and an exit code other than 0."""
+    isolation.isolate()
     try:
         app()
     except SystemExit as end:

@@ -24,13 +24,13 @@ def check(stage: Stage) -> None:
         lines = ", ".join(f"`- {path}`" for path in unlisted)
         raise Refused(f"dvc.yaml: the stage {stage.name} does not list all that {stage.notebook} needs: add {lines} to "
                       "its deps, so that an edit there runs it again.")
-    for key, section in _read(notebook).items():
+    for key, section in read_by(notebook).items():
         if not any(f"{key}.".startswith(f"{each}.") for each in stage.sections):
             raise Refused(f"dvc.yaml: the stage {stage.name} does not list the section {section}, which "
                           f"{stage.notebook} reads: add `- {section}` to its params.")
 
 
-def _read(notebook: Path) -> dict[str, str]:
+def read_by(notebook: Path) -> dict[str, str]:
     """What `notebook` reads of params.yaml, each with its section: its parameters, other sections as a whole."""
     declared = parameters.declared(notebook).values()
     code = [source.code(cell) for cell in source.read(notebook)["cells"] if cell["cell_type"] == "code"]

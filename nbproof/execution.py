@@ -1,15 +1,16 @@
 """One stage as DVC starts it: its dependencies are checked, its notebook is executed, and nothing changed meanwhile."""
 
+import mmap
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from nbproof import cluster, dependencies, stages, text_only
+from nbproof import cluster, dependencies, remote, stages, text_only
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
-from nbproof.stage import arithmetic, run_stage
+from nbproof.stage import arithmetic, leaks, run_stage
 
 
 def run(name: str, on_ray: bool = False) -> int:
@@ -20,9 +21,9 @@ def run(name: str, on_ray: bool = False) -> int:
         print(f"{stage.short}: only its text changed, so its results stay as they are, "
               f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
         return 0
-    remote = on_ray and stages.is_model(stage)
-    code = cluster.run_stage(stage) if remote else run_stage(root() / stage.notebook)
-    return code or _unchanged(stage, before)
+    elsewhere = on_ray and stages.is_model(stage)
+    code = cluster.run_stage(stage) if elsewhere else run_stage(root() / stage.notebook)
+    return code or _without_secrets(stage) or _unchanged(stage, before)
 
 
 def _prepared(name: str) -> tuple[stages.Stage, dict[str, object], bool]:
@@ -39,6 +40,28 @@ def _prepared(name: str) -> tuple[stages.Stage, dict[str, object], bool]:
 def _digests(stage: stages.Stage) -> dict[str, object]:
     with stages.opened(root()) as repo:
         return stages.digests(repo, stage.name)
+
+
+def _without_secrets(stage: stages.Stage) -> int:
+    """0 if no result holds the value of a secret that `nbproof secrets` knows; a file that does is removed."""
+    known = [name for name in remote.SECRETS if leaks.NAMES.search(name)]
+    secrets = {name: os.environ[name].encode() for name in known if len(os.environ.get(name, "")) >= leaks.SHORTEST}
+    paths = [root() / out.path for out in stage.outputs] if secrets else []
+    for file in (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
+        if found := [name for name, value in secrets.items() if _holds(file, value)]:
+            file.unlink()
+            print(f"{stage.short}: {stage.notebook} failed: {file.relative_to(root()).as_posix()} held the value of "
+                  f"{found[0]}, so it was not kept.", file=sys.stderr, flush=True)
+            return 1
+    return 0
+
+
+def _holds(file: Path, value: bytes) -> bool:
+    """Whether `value` is among the bytes of a file, which may be larger than the memory."""
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(value) >= 0
 
 
 def _unchanged(stage: stages.Stage, before: dict[str, object]) -> int:

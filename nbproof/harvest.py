@@ -59,6 +59,7 @@ def _keep(made: Path, cases: int) -> None:
     place, version = root() / KEPT, root() / VERSION
     old, before = place.with_name(f".{place.name}.{os.getpid()}"), version.read_bytes() if version.exists() else None
     with stages.opened(root()) as repo:
+        repo.scm_context.quiet = True  # DVC's advice on git; ours follows
         if place.exists():
             place.rename(old)
         try:

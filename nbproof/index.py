@@ -39,9 +39,9 @@ def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
 
 def champion(found: dict[str, Stage]) -> str:
     """The champion, and the numbers that only the comparison has, such as those of the test data; empty if none."""
-    path = root() / "metrics" / f"{project.load().compare}.json"
-    name = json.loads(path.read_text(encoding="utf-8")).get("champion") if path.exists() else None
-    own = [f"{key} {_shown(value)}" for key, value in _numbers(path).items() if key not in results(found)[0]]
+    contract = project.load()
+    name, numbers = contract.compared().get("champion"), _numbers(root() / "metrics" / f"{contract.compare}.json")
+    own = [f"{key} {_shown(value)}" for key, value in numbers.items() if key not in results(found)[0]]
     return f"The champion is {', '.join([name, *own])}." if name else ""
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nbproof.contents import kernel_name
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
@@ -14,8 +15,7 @@ from nbproof.stage import arithmetic
 
 SERVER = """\
 # Written by `nbproof lab`: notebooks are saved as source, so that looking at one changes nothing.
-from nbproof.stage.source import save_source_only
-c.ContentsManager.pre_save_hook = save_source_only
+c.ServerApp.contents_manager_class = "nbproof.contents.Contents"
 c.LanguageServerManager.autodetect = False  # none is installed; the search for them starts npm
 """
 SETTINGS = {
@@ -31,7 +31,7 @@ def files(prefix: Path, python: str) -> dict[Path, str]:
     """
     kernel = {
         "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": f"{root().name} (.venv)", "language": "python", "kernel_protocol_version": "5.5",
+        "display_name": kernel_name(), "language": "python", "kernel_protocol_version": "5.5",
         "env": arithmetic.SETTINGS,
         "metadata": {"debugger": True, "supported_encryption": ["curve"]},  # what ipykernel says of itself
     }

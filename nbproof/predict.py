@@ -117,9 +117,8 @@ def _champion():
     except (MlflowException, OSError, Unusable) as error:
         reason = f"MLflow at {store} does not give the champion: {without_credentials(str(error)).rstrip('.')}"
     folder = entry and is_here(entry)
-    compared = root() / "metrics" / f"{project.load().compare}.json"
-    if not folder and compared.exists():
-        folder = root() / "models" / json.loads(compared.read_text(encoding="utf-8")).get("champion", "none")
+    if not folder and (name := project.load().compared().get("champion")):
+        folder = root() / "models" / name
     if not folder or not folder.is_dir():
         raise Refused(f"{reason}; nbproof run (or nbproof promote) registers one.")
     print(f"{reason}. models/{folder.name} of this folder is asked instead.", file=sys.stderr)

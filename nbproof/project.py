@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import math
 import re
 import sys
@@ -68,6 +69,11 @@ class Project:
     pickle: bool = False
     page: str | None = None
     hooks: dict[str, str] = field(default_factory=dict)
+
+    def compared(self) -> dict:
+        """What the comparison found, such as the name of its champion; empty where there is none, or none yet."""
+        path = self.root / "metrics" / f"{self.compare}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def hook(self, name: str) -> Callable | None:
         """The function of the science that the contract names for `name`, if it names one."""

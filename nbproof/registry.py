@@ -112,7 +112,7 @@ def promote(model: str = "", challenger: bool = False, evidence: bool = False) -
     As a `challenger` the model is registered, and the champion stays. `evidence` asks that the hook `better` says so of
     the answers that it gave in the champion's shadow, and the labels that people gave.
     """
-    name = model or _compared().get("champion")
+    name = model or project.load().compared().get("champion")
     if not name:
         raise Refused("There is no comparison yet, so no champion: nbproof run makes it.")
     facts = _facts(name)
@@ -159,7 +159,7 @@ def _in_store(change: Callable[[], str]) -> int:
 def promote_once() -> None:
     """The last step of a run, and nothing where this very state was promoted before; it fails no run."""
     stamp = root() / STAMP
-    if not _compared() or stamp.exists() and stamp.read_text(encoding="utf-8") == _state():
+    if not project.load().compared() or stamp.exists() and stamp.read_text(encoding="utf-8") == _state():
         return
     try:
         promote()
@@ -189,12 +189,6 @@ def trained() -> dict[str, dict]:
     return found
 
 
-def _compared() -> dict:
-    """What the comparison found; empty where the project or this folder has none."""
-    path = root() / "metrics" / f"{project.load().compare}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 def _state() -> str:
     return f"{digest(root() / 'dvc.lock')} {hashlib.sha256(tracking.address().encode()).hexdigest()}"
 
@@ -211,8 +205,9 @@ def _facts(name: str) -> dict[str, str]:
     metrics = json.loads((root() / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
     if key not in metrics:
         raise Refused(f"metrics/{name}.json has no {key}, the metric that {project.CONTRACT} names.")
-    compared = _compared() if _compared().get("champion") == name else {}
-    numbers = {each: value for each, value in compared.items() if isinstance(value, int | float)}
+    compared = project.load().compared()
+    own = compared if compared.get("champion") == name else {}
+    numbers = {each: value for each, value in own.items() if isinstance(value, int | float)}
     inputs = [f"{dep['path']} {dep['md5']}\n" for dep in known[name]["deps"] if dep["path"].startswith("data/")]
     facts = {
         "model": name, "model_digest": digest(folder), "data": data_in_use().rpartition(": ")[2],

@@ -21,6 +21,7 @@ from nbproof import committed, dependencies, git, index, live, project, stages, 
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.parameters import section
 from nbproof.registry import promote_once
 from nbproof.stage import parameters, source
 from nbproof.stages import Stage
@@ -108,10 +109,20 @@ def check_all(found: dict[str, Stage]) -> None:
     for stage in found.values():
         if stage.notebook:
             dependencies.check(stage)
+            _check_sections(stage.notebook)
     judge = project.load().compare
     if judge and judge not in {stage.short for stage in found.values()}:
         raise Refused(f"project.yaml: compare is {judge}, and dvc.yaml has no such stage.")
     space.check_all(found)
+
+
+def _check_sections(notebook: str) -> None:
+    """Refused where params.yaml lacks a section that a notebook reads, also one of which it declares no parameter."""
+    try:
+        for name in dependencies.read_by(root() / notebook).values():
+            section(name)
+    except KeyError as error:
+        raise Refused(f"{error.args[0]}, which {notebook} reads.") from None
 
 
 def with_downstream(names: set[str], found: dict[str, Stage]) -> set[str]:

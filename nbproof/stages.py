@@ -73,10 +73,21 @@ def opened(root: Path) -> Iterator[Repo]:
         raise Refused("DVC needs a git repository, and this folder is in none (a ZIP download, say): git init makes "
                       "one, then run again.") from None
     except DvcException as error:
-        raise Unreadable(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        raise Unreadable(f"DVC cannot read the pipeline: {said}.{_way_out(root, said)}") from None
     except (OSError, sqlite3.Error) as error:
         raise Refused(f"DVC cannot keep its notes ({error}): make room on the disk or look at the folder's rights, "
                       "then run again.") from None
+
+
+def _way_out(root: Path, error: str) -> str:
+    """What to do where DVC cannot read dvc.lock: after a merge, or with a part of it lost."""
+    if "dvc.lock" not in error:
+        return ""
+    if "\n<<<<<<< " in "\n" + (root / "dvc.lock").read_text(encoding="utf-8", errors="replace"):
+        return (" It has the marks of a merge conflict: git checkout --ours dvc.lock (or --theirs) takes one side "
+                "whole, then nbproof run brings it up to date.")
+    return " git checkout dvc.lock brings the committed one back; without a dvc.lock, nbproof run makes it anew."
 
 
 def read(repo: Repo) -> dict[str, Stage]:

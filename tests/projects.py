@@ -231,7 +231,7 @@ WRITES = "from nbproof.notebook import write\n_ = write('models/x.txt', f'result
 
 
 def cells(folder: Path, *own: str) -> None:
-    """Give the notebook `x` the cells `own`, after those that read its parameter `n`; the first one is cell 4."""
+    """Give the notebook `x` the cells `own`, after those that read its parameter `n`; the first one is cell 3."""
     reads = "from nbproof.notebook import section\n\nP = section('models.x')"
     notebook(folder / "notebooks" / "x.ipynb", reads, "@n: int = P.n  # [0, 9] a number", *own)
 

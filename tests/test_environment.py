@@ -232,11 +232,12 @@ def test_it_is_no_jinja_of_its_own():
 @pytest.mark.parametrize("makefile", ["Makefile", "nbproof/template/Makefile"])
 def test_make_alone_lists_every_target_and_variables_reach_no_shell(makefile, tmp_path):
     (tmp_path / "Makefile").write_bytes((ROOT / makefile).read_bytes())
-    (tmp_path / "show").write_text('#!/bin/sh\nshift\necho "$@ | $BASE | $ARGS"\n')
+    (tmp_path / "show").write_text('#!/bin/sh\nshift 2\necho "$@ | $BASE | $ARGS"\n')
     (tmp_path / "show").chmod(0o755)
     content = (tmp_path / "Makefile").read_text()
     targets = {*re.search(r"^COMMANDS = (.*)$", content, re.M)[1].split(), *re.findall(r"^([a-z-]+):", content, re.M)}
     listed = subprocess.check_output(["make"], cwd=tmp_path, text=True)
+    assert subprocess.check_output(["make", "help"], cwd=tmp_path, text=True) == listed
     assert not [each for each in targets - {"help", "locked"} if not re.search(rf"\b{each}\b", listed)]
     alone = {key: each for key, each in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     nasty = ["BASE=HEAD; touch x", "ARGS='`touch x`' $$(touch x)", "NAME=$$(touch x)", "MODEL=a;touch x"]

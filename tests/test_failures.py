@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +13,13 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from projects import WRITES, cells, command, nbproof
+from bs4 import BeautifulSoup
+from projects import WRITES, cells, command, commit, nbproof, results
 from typer.testing import CliRunner
 
 from nbproof import cli, remote, run, stage, stages
 from nbproof.notebook.errors import Refused
-from nbproof.stage import leaks
+from nbproof.stage import leaks, outputs
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets are POSIX's")
 LATER = "print('later')"
@@ -50,6 +52,12 @@ def executed_stage(folder: Path, monkeypatch, **environment: str) -> int:
     (["1 / 0", LATER], "skip-execution", "ZeroDivisionError: division by zero"),
     (["1 +", LATER], "", "SyntaxError: "),
     (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
+    (["input('name?')", LATER], "", "StdinNotImplementedError: "),
+    (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on closed file"),
+    pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "", "CellTimeoutError: ", marks=posix),
+    pytest.param(["import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
+                  "kept = [bytearray(2**26) for _ in range(999)]", LATER], "", "MemoryError:",
+                 marks=pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")),
 ])
 def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, capsys, own, tagged, error):
     cells(single, *own)
@@ -57,13 +65,16 @@ def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, c
         tag(single, tagged)
     assert executed_stage(inside(single), monkeypatch, CELL_TIMEOUT="4") == 1
     last = capsys.readouterr().err.rstrip().splitlines()[-1]
-    assert last.startswith("x: notebooks/x.ipynb failed at cell 4 (") and error in last and len(last) < 1200
+    assert last.startswith("x: notebooks/x.ipynb failed at cell 3 (") and error in last and len(last) < 1200
     executed = nbformat.read(single / "reports" / "x.ipynb", as_version=4)
-    assert executed.metadata["failure"]["cell"] == 4 and executed.cells[3].source == own[0]
+    assert executed.metadata["failure"]["cell"] == 3 and executed.cells[3].source == own[0]
     assert "error" in [output.output_type for output in executed.cells[3].outputs]
     assert all(cell.execution_count is None and not cell.outputs for cell in executed.cells[4:])
-    page = (single / "reports" / "x.html").read_text(encoding="utf-8")
-    assert ">cell 4</a>." in page and "later\n" not in page
+    page = BeautifulSoup((single / "reports" / "x.html").read_text(encoding="utf-8"), "html.parser")
+    link = page.select_one(".failed a")
+    assert link.get_text() == "cell 3" and len(page.find_all(id=link["href"][1:])) == 1
+    assert "later\n" not in page.get_text()
+    assert wait_for(lambda: [each.pid for each in family(single)] == [os.getpid()], 5), "nothing lives on"
 
 
 def test_what_a_notebook_says_does_nothing_to_the_terminal(single, inside, monkeypatch, capsys):
@@ -84,12 +95,23 @@ def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, cap
     cells(single, WRITES, own)
     secret = 'zqx"ter\\2'
     assert executed_stage(inside(single), monkeypatch, MLFLOW_TRACKING_PASSWORD=secret) == 1
-    assert capsys.readouterr().err == ("x: notebooks/x.ipynb failed at cell 5: its output shows the value of "
+    assert capsys.readouterr().err == ("x: notebooks/x.ipynb failed at cell 4: its output shows the value of "
                                        "MLFLOW_TRACKING_PASSWORD, so it is not kept\n")
-    assert ">cell 5</a>." in (single / "reports" / "x.html").read_text()
+    assert ">cell 4</a>." in (single / "reports" / "x.html").read_text()
     assert not [path for path in (single / "reports").iterdir() if "zqx" in path.read_text()]
     assert {name for name in remote.SECRETS if leaks.NAMES.search(name)} == {
         name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
+
+
+def test_a_secret_in_a_result_is_not_kept(single):
+    word = 'the {os.environ["DVC_READ_PASSWORD"]} of a person'
+    cells(single, "import os\n" + WRITES.replace("result {n}", word))
+    done = nbproof(single, "run", DVC_READ_PASSWORD="zqx\"ter", AWS_SECRET_ACCESS_KEY="result")
+    assert done.returncode == 1 and done.stdout.endswith(
+        "Failed: x.\nx: notebooks/x.ipynb failed: models/x.txt held the value of DVC_READ_PASSWORD, so it was not "
+        "kept.\n"), done.stdout
+    kept = [path for path in single.rglob("*") if path.is_file() and b"zqx" in path.read_bytes()]
+    assert not (single / "models" / "x.txt").exists() and not kept
 
 
 def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys):
@@ -98,9 +120,9 @@ def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys)
     assert executed_stage(inside(single), monkeypatch) == 0
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "x: warning: cell 5: 3.0 MB of text left out of notebook and page (one output may have 1 MB). What the cell "
+        "x: warning: cell 4: 3.0 MB of text left out of notebook and page (one output may have 1 MB). What the cell "
         "computed is whole.",
-        "x: warning: cell 6: 9.0 MB of text/html left out of notebook and page (one output may have 8 MB). What the "
+        "x: warning: cell 5: 9.0 MB of text/html left out of notebook and page (one output may have 8 MB). What the "
         "cell computed is whole."]
     executed = nbformat.read(single / "reports" / "x.ipynb", as_version=4)
     (text,), (shown,) = executed.cells[4].outputs, executed.cells[5].outputs
@@ -113,12 +135,66 @@ def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys)
 @pytest.mark.parametrize("shows, what", [
     ("object()", "an address in memory ('<object at 0x"),
     ("import pathlib; print(pathlib.Path.cwd())", "a folder of this"),
-    ("import datetime; print(datetime.datetime.now())", "the time of the clock ('20"), ("print('0x12345678')", "")])
+    ("import datetime; print(datetime.datetime.now())", "the time of the clock ('20"), ("print('0x12345678')", ""),
+    ("print('3/3 [00:00<00:00, 11407.90it/s]')", "the rate of a progress bar ('[00:00<"),
+    ("print('0/3 [00:00<?, ?it/s]', [1, 2][:1])", "")])
 def test_what_differs_from_run_to_run_is_said(single, inside, monkeypatch, capsys, shows, what):
     cells(single, WRITES, shows)
     assert executed_stage(inside(single), monkeypatch) == 0
     said = capsys.readouterr().err
-    assert said.startswith(f"x: warning: cell 5 shows {what}") if what else not said
+    assert said.startswith(f"x: warning: cell 4 shows {what}") if what else not said
+
+
+def shows(*outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook of one cell with these outputs."""
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=list(outputs))])
+
+
+def display(**data) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("display_data", data={kind.replace("_", "/"): value for kind, value in data.items()})
+
+
+def test_many_outputs_are_cut_until_all_are_small_enough(monkeypatch):
+    """Never does a note make one longer: of a short text nothing is left out for its own sake."""
+    monkeypatch.setattr(outputs, "WHOLE", 60_000)
+    short, middle, long = "s" * 90, "m" * 3_900, "l" * 12_000
+    notebook = shows(*(display(text_plain=text) for text in [short, *[middle] * 16, long]))
+    assert outputs.shorten(notebook) == [
+        "cell 1: 15.8 kB in 3 outputs left out of notebook and page (all outputs together may have 0.06 MB). What the "
+        "cell computed is whole."]
+    texts = [each.data["text/plain"] for each in notebook.cells[0].outputs]
+    assert texts[0] == short and texts[-1].startswith("lll") and texts[-1].endswith("lll") and len(texts[-1]) < 4_100
+    assert texts.count(middle) == 14 and sum(map(len, texts)) <= 60_000
+    assert texts[1] == "[3.9 kB of text left out here: all outputs together may have 0.06 MB.]"
+    monkeypatch.setattr(outputs, "WHOLE", 10)
+    outputs.shorten(notebook)
+    again = [each.data["text/plain"] for each in notebook.cells[0].outputs]
+    assert again[1] == texts[1] and all(len(new) <= len(old) for new, old in zip(again, texts))
+
+
+def test_what_is_no_text_is_left_out_whole(monkeypatch):
+    """A figure of Plotly is JSON."""
+    monkeypatch.setattr(outputs, "LARGEST", 1_000)
+    figure = {"application/vnd.plotly.v1+json": {"data": list(range(999))}}
+    notebook = shows(display(**figure), display(text_html="<p>"))
+    (said,) = outputs.shorten(notebook)
+    assert said.startswith("cell 1: 4.9 kB of application/vnd.plotly.v1+json left out of notebook and page (one ")
+    assert list(notebook.cells[0].outputs[0].data) == ["text/plain"]
+    assert notebook.cells[0].outputs[1].data == {"text/html": "<p>"}
+
+
+def test_widgets_have_numbers_instead_of_random_ids():
+    views = [display(**{outputs.WIDGET: {"model_id": each, "version_major": 2}}) for each in ("f0", "a7", "f0")]
+    notebook = shows(*views)
+    outputs.number_widgets(notebook)
+    assert [each.data[outputs.WIDGET]["model_id"] for each in notebook.cells[0].outputs] == ["1", "2", "1"]
+
+
+def test_half_a_letter_costs_itself_and_no_traceback(single):
+    cells(single, WRITES, "print('before', chr(0xd800), 'after')", "raise ValueError(chr(0xd800) + 'why')")
+    done = nbproof(single, "stage", "x")
+    assert done.returncode == 1 and "Traceback" not in done.stdout and done.stdout.endswith("ValueError: ?why\n")
+    assert "before ? after" in (single / "reports" / "x.ipynb").read_text(encoding="utf-8")
 
 
 @posix
@@ -133,7 +209,7 @@ def test_a_long_path_of_temporary_files(single, tmp_path):
 
 def test_dvc_and_run_tell_the_failure(single):
     cells(single, "print('before')\n1 / 0")
-    failure = "x: notebooks/x.ipynb failed at cell 4 (print('before')): ZeroDivisionError: division by zero"
+    failure = "x: notebooks/x.ipynb failed at cell 3 (print('before')): ZeroDivisionError: division by zero"
     repro = command(single, "dvc", "repro")
     assert repro.returncode != 0 and failure in repro.stdout, repro.stdout
     run = nbproof(single, "run")
@@ -185,11 +261,33 @@ def test_words_that_are_refused(single, words, said):
     assert done.returncode == 2 and done.stdout == said
 
 
-@pytest.mark.parametrize("words", ["run", "verify"])
-def test_a_lock_file_with_a_merge_conflict_is_named(single, words):
-    (single / "dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> other\n")
-    done = nbproof(single, words)
-    assert done.returncode == 2 and done.stdout.count("\n") == 1 and "dvc.lock" in done.stdout, done.stdout
+LOCK = "schema: '2.0'\nstages:\n  train@x:\n    cmd: {}\n"
+
+
+def test_a_lock_file_with_a_merge_conflict_is_named(single):
+    """And the way out that is told is one."""
+    for words, cmd in ((), "first"), (("checkout", "-qb", "other"), "second"), (("checkout", "-q", "-"), "third"):
+        if words:
+            subprocess.run(["git", *words], cwd=single, check=True)
+        (single / "dvc.lock").write_text(LOCK.format(cmd))
+        commit(single)
+    assert command(single, "git", "-c", "user.name=T", "-c", "user.email=t@example.org", "merge", "other").returncode
+    for words in ("run", "verify"):
+        done = nbproof(single, words)
+        assert done.returncode == 2 and done.stdout.count("\n") == 1 and "dvc.lock" in done.stdout, done.stdout
+    assert "git checkout --ours dvc.lock (or --theirs)" in done.stdout
+    subprocess.run(["git", "checkout", "-q", "--ours", "dvc.lock"], cwd=single, check=True)
+    assert "x: dvc.lock does not record its results" in nbproof(single, "verify").stdout
+
+
+@pytest.mark.parametrize("text, said", [
+    ("schema: '2.0'\n", "train@x: dvc.lock does not record its results (make run makes them)"),
+    ("", "git checkout dvc.lock"), ("[]", "git checkout dvc.lock"), ("stages: {x: 3}", "git checkout dvc.lock"),
+])
+def test_a_lock_file_that_lost_a_part_is_one_sentence(single, inside, text, said):
+    (inside(single) / "dvc.lock").write_text(text)
+    done = CliRunner().invoke(cli.app, ["verify"])
+    assert said in f"{done.output}{done.exception}" and isinstance(done.exception, SystemExit | Refused), done.exception
 
 
 def test_checkout_brings_the_last_good_result_back(single):
@@ -293,6 +391,23 @@ def test_what_a_cell_left_behind_ends_with_the_stage(single, how):
     assert wait_for(lambda: not family(single), 5), family(single)
 
 
+STILL = "\nimport time\ntime.sleep(100)"
+
+
+@posix
+@pytest.mark.parametrize("how, words", [("forked", ["nbproof", "stage", "x"]), ("detached", ["nbproof", "run"])])
+def test_what_a_cell_started_ends_after_a_kill_too(single, how, words):
+    """Of the stage itself, and of the run above it."""
+    cells(single, WRITES, LEFT_BEHIND[how] + STILL)
+    process = started(single, *words)
+    process.kill()
+    process.communicate(timeout=30)
+    assert wait_for(lambda: not family(single), 10), [each.cmdline() for each in family(single)]
+    beat = (single / "beat").read_text()
+    time.sleep(0.5)
+    assert (single / "beat").read_text() == beat
+
+
 SLOW = """\
 import time, os
 from pathlib import Path
@@ -334,7 +449,7 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
         os.kill(victim, number)
     said = process.communicate(timeout=30)[0]
     assert process.returncode != 0 and "Traceback" not in said, said
-    assert killed != "kernel" or "x: notebooks/x.ipynb failed at cell 4 (import time, os): DeadKernelError" in said
+    assert killed != "kernel" or "x: notebooks/x.ipynb failed at cell 3 (import time, os): DeadKernelError" in said
     assert wait_for(lambda: not family(single), 10), [each.cmdline() for each in family(single)]
     beat = (single / "beat").read_text()
     time.sleep(0.5)
@@ -344,6 +459,27 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1", again.stdout
+
+
+@posix
+def test_a_run_that_is_killed_at_some_moment_is_completed_by_the_next(single):
+    """With the lock and the bytes of a run that was left alone."""
+    began = time.monotonic()
+    assert nbproof(single, "run").returncode == 0
+    seconds, lock, made = time.monotonic() - began, (single / "dvc.lock").read_bytes(), results(single)
+    for name in ("models", "reports", ".dvc/cache"):
+        shutil.rmtree(single / name)
+    (single / "dvc.lock").unlink()
+    for share in (0.3, 0.6, 0.9):
+        process = subprocess.Popen([sys.executable, "-m", "nbproof", "run"], cwd=single, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(share * seconds)
+        process.kill()
+        process.wait()
+        assert wait_for(lambda: not family(single), 15), [each.cmdline() for each in family(single)]
+    again = nbproof(single, "run")
+    assert again.returncode == 0 and "Traceback" not in again.stdout, again.stdout
+    assert (single / "dvc.lock").read_bytes() == lock and results(single) == made
 
 
 @posix

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 from projects import cells, command, nbproof
+from typer.testing import CliRunner
+
+from nbproof import cli
 
 pty = pytest.importorskip("pty", reason="a terminal of its own needs a POSIX system")
 
@@ -47,7 +50,7 @@ def test_a_table_lives_on_a_terminal_and_lines_elsewhere(single):
     assert ["stage", "cell", "step", "error", "elapsed", "left"] in rows
     assert ["x", "waits"] in rows or any(row[:2] == ["x", "runs"] for row in rows)
     last = [row for row in rows if row[:2] == ["x", "done"]][-1]
-    assert last[2:9] == ["5", "of", "5", "round", "2", "of", "2"] and last[9] == "0.125", last
+    assert last[2:9] == ["4", "of", "4", "round", "2", "of", "2"] and last[9] == "0.125", last
     assert "1 of 1 stages" in said and "The result: reports/index.html" in said and "\x1e" not in said
     plain = nbproof(single, "run", "--force").stdout
     assert "x: round 2/2  error 0.125" in plain and "\x1e" not in plain and "\x1b" not in plain
@@ -81,6 +84,22 @@ def test_debug_shows_where_a_sentence_comes_from(tmp_path):
     assert plain.stdout.count("\n") == 1 and plain.stdout in whole.stdout and "Traceback" in whole.stdout
 
 
-def test_completion_is_there(tmp_path):
-    done = command(tmp_path, "nbproof", _NBPROOF_COMPLETE="complete_bash", COMP_WORDS="nbproof pre", COMP_CWORD="1")
-    assert done.stdout.split() == ["predict"]
+@pytest.mark.parametrize("shell, words", [
+    ("bash", {"COMP_WORDS": "nbproof pre", "COMP_CWORD": "1"}),
+    ("zsh", {"_TYPER_COMPLETE_ARGS": "nbproof pre"}),
+    ("fish", {"_TYPER_COMPLETE_ARGS": "nbproof pre", "_TYPER_COMPLETE_FISH_ACTION": "get-args"})])
+def test_completion_is_there(tmp_path, shell, words):
+    done = command(tmp_path, "nbproof", _NBPROOF_COMPLETE=f"complete_{shell}", **words)
+    assert "predict" in done.stdout and "promote" not in done.stdout, done.stdout
+
+
+def test_help_lists_what_a_person_calls_and_no_more():
+    listed = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(cli.app, ["--help"]).output)
+    assert {"run", "lab", "serve"} <= {*listed} and not {"stage", "github"} & {*listed}
+
+
+@pytest.mark.parametrize("words, variable", [
+    (["model"], "NAME"), (["sweep"], "MODEL"), (["predict"], "INPUT"), (["try"], "MODEL"), (["new"], "DIR")])
+def test_what_is_missing_has_the_name_that_make_gives_it(words, variable):
+    done = CliRunner().invoke(cli.app, words, env={variable: ""})
+    assert done.exit_code == 2 and f"Missing argument '{variable}'" in done.output, done.output

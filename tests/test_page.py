@@ -292,6 +292,24 @@ def test_in_a_browser(browser, tmp_path, scheme):
 
 
 @pytest.mark.xdist_group("page in a browser")
+@pytest.mark.parametrize("width", [1200, 1199, 390])
+def test_contents_stand_beside_the_text_where_there_is_room(browser, tmp_path, width):
+    """And one switch opens all code, without a script."""
+    text = render(notebook(*GOOD.cells, new_code_cell("a = 1\n" * 11)))
+    tab, _, _ = opened(browser, tmp_path / "page.html", text, viewport={"width": width, "height": 800})
+    contents, main = (tab.locator(each).bounding_box() for each in ("nav.contents", "main"))
+    assert (contents["x"] + contents["width"] <= main["x"]) is (width >= 1200)
+    assert tab.locator("nav.contents a").first.is_visible() is (width >= 1200), "folded above the text"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    code = tab.locator("details.code .input_area")
+    assert not code.is_visible()
+    tab.check("#all-code")
+    shown = code.is_visible()
+    tab.close()
+    assert shown
+
+
+@pytest.mark.xdist_group("page in a browser")
 def test_a_hostile_page_in_a_browser(browser, tmp_path):
     """Not even an attempt: the page's policy would report one to the console."""
     path = tmp_path / "page.html"

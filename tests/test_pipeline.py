@@ -200,6 +200,12 @@ def show_picture(place: Path) -> None:
     notebook(place / "notebooks" / "compare.ipynb", "#!![a map](map.png)")
 
 
+def read_a_section_that_is_not_there(place: Path) -> None:
+    """Without declared parameters, as a comparison may."""
+    notebook(place / "notebooks" / "compare.ipynb", "P = section('judge')\nprint(P.level)")
+    edit_yaml(place / "dvc.yaml", lambda content: content["stages"]["compare"].update(params=["judge"]))
+
+
 NEAR = {"cmd": "nbproof stage", "deps": ["notebooks/near.ipynb"], "outs": ["data/x"]}
 BEFORE_A_RUN = [
     (lambda place: edit_params(place, lambda content: content["models"]["near"].update(step=0)),
@@ -228,6 +234,12 @@ BEFORE_A_RUN = [
     (lambda place: edit_params(place, lambda content: content.update(sweep={"ghost": {}})),
      "params.yaml: sweep.ghost is there, but dvc.yaml has no stage ghost that runs a notebook; it has data, near, far, "
      "compare. Correct the name, or remove its section."),
+    (lambda place: edit_params(place, lambda content: content.pop("data")),
+     "params.yaml has no section data, which notebooks/data.ipynb reads."),
+    (lambda place: notebook(place / "notebooks" / "compare.ipynb", "P = section('judge')\nprint(P.level)"),
+     "dvc.yaml: the stage compare does not list the section judge, which notebooks/compare.ipynb reads: "
+     "add `- judge` to its params."),
+    (read_a_section_that_is_not_there, "params.yaml has no section judge, which notebooks/compare.ipynb reads."),
     (lambda place: (place / "notebooks" / "far.ipynb").unlink(),
      "notebooks/far.ipynb is not there, and dvc.yaml names it: put it there, or take its stage out. Did "
      "you mean near.ipynb?"),
@@ -338,8 +350,13 @@ def test_no_command_writes_outside_of_what_git_ignores(finished, inside):
     (finished / "notebooks" / "table.csv").write_text("case\n1\n")
     commit(finished)
     inside(finished / "notebooks")
-    for words in (["verify"], ["report"], ["promote", "near"], ["predict", "table.csv"], ["sync"], ["remote"],
-                  ["adopt", "--yes"], ["secrets"], ["git"], ["git", "--remove"]):
+    called = (["verify"], ["report"], ["promote", "near"], ["predict", "table.csv"], ["sync"], ["remote"],
+              ["adopt", "--yes"], ["secrets"], ["git"], ["git", "--remove"], ["rollback"], ["forget"], ["try", "near"],
+              ["drift"], ["harvest", "--yes"], ["push"], ["pull"])
+    elsewhere = {"run", "stage", "nbval", "lab", "ui", "model", "new", "serve", "sweep"}  # in tests of their own
+    known = {each.name or each.callback.__name__ for each in cli.app.registered_commands}
+    assert known == elsewhere | {words[0] for words in called}
+    for words in called:
         done = CliRunner().invoke(cli.app, words)
         assert done.exception is None or isinstance(done.exception, SystemExit | Refused), done.exception
         assert command(finished, "git", "status", "--porcelain").stdout == "", words

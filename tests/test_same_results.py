@@ -8,7 +8,7 @@ import sys
 import pytest
 from projects import WRITES, cells, commit, edit_params, nbproof, results, stages_run
 
-from nbproof import lab
+from nbproof import isolation, lab
 from nbproof.stage import arithmetic
 from nbproof.stage.source import strip_file
 
@@ -97,15 +97,26 @@ def test_a_kernel_has_the_settings_and_nothing_of_a_persons_own(single):
     cells(single, WRITES, f"import os, json; print(json.dumps({{n: os.environ.get(n) for n in {names}}}))")
     (single / "mine").mkdir()
     (single / "mine" / "sitecustomize.py").write_text("print('mine')\n")
+    for module in ("numpy", "yaml", "mlflow"):
+        (single / "mine" / f"{module}.py").write_text("raise ImportError('of a person')\n")
     mine = {"MKL_CBWR": "AVX512", "OMP_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "5", "MPLBACKEND": "svg",
-            "PYTHONPATH": str(single / "mine")}
+            "PYTHONPATH": str(single / "mine"), "PYTHONWARNINGS": "error"}
     done = nbproof(single, "run", **mine)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0 and done.stdout.count("mine") == 1, done.stdout  # by the Python that it began with
     executed = json.loads((single / "reports" / "x.ipynb").read_text())
     found = json.loads(executed["cells"][-1]["outputs"][0]["text"][0])
     assert found["MKL_CBWR"] == arithmetic.SETTINGS["MKL_CBWR"] and found["OMP_NUM_THREADS"] == "1"
     assert found["MKL_DEBUG_CPU_TYPE"] is None and str(single / "mine") not in (found["PYTHONPATH"] or "")
     assert executed["metadata"]["arithmetic"] == arithmetic.machine()
+
+
+def test_a_clean_environment_is_left_alone():
+    clean = {"PATH": "/bin", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "NBPROOF_X": "1"}
+    assert isolation.cleaned(clean) == clean
+    home = str(isolation.HOME)
+    mine = clean | {"PYTHONPATH": f"/of/a/person{os.pathsep}{home}", "PYTHONHASHSEED": "7", "PYTHONWARNINGS": "error"}
+    assert isolation.cleaned(mine) == clean | {"PYTHONPATH": home}
+    assert isolation.cleaned(mine | {"PYTHONPATH": "/of/a/person"}) == clean
 
 
 def test_a_cell_that_changes_the_arithmetic_fails_the_stage(single):

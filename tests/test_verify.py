@@ -111,6 +111,19 @@ def test_a_flipped_byte_of_the_same_size_and_time(place, capsys, name, words):
     assert verified(capsys)[0] == 0
 
 
+@pytest.mark.parametrize("words", [
+    [["dvc", "checkout"], ["git", "checkout", "metrics/far.json"]], [["nbproof", "run"]]], ids=["checkout", "run"])
+def test_what_is_missing_comes_back_as_verify_advises(place, capsys, words):
+    before = results(place)
+    for name in ("models/near.csv", "reports/far.html", "metrics/far.json"):
+        (place / name).unlink()
+    shutil.rmtree(place / "data" / "table")
+    code, said = verified(capsys)
+    assert code == 1 and len(said) == 4 and all("missing" in line for line in said)
+    done = [command(place, *each) for each in words]
+    assert results(place) == before and verified(capsys)[0] == 0, [each.stdout for each in done]
+
+
 def test_a_run_reads_no_cached_file_twice_and_verify_reads_all(place, capsys):
     """A run trusts size and time, as DVC does; verify does not, and its advice holds."""
     assert healed(place) == []

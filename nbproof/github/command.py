@@ -22,6 +22,7 @@ from nbproof.notebook.files import root
 app = typer.Typer(help="Setting up GitHub (setup), and the steps of the workflows.", no_args_is_help=True)
 UNREVIEWED = ["--no-register"]  # what nobody reviewed has no say in a registry; `retrain` runs main from nothing
 SLOTS = 20  # for pages: .github/actions/pages has a step for each
+MODEL, TRIED = re.compile(r"models/[^/]+\.onnx"), 3  # models with a page to try, at most: each has megabytes
 TESTS = "test ("  # how the names of the tests' jobs begin
 TESTS_SAY = {"passed": "passed", "failed": "**failed**", "cancelled": "cancelled", "unknown": "unknown",
              None: "not ended yet"}
@@ -85,6 +86,26 @@ def run(force: Annotated[bool, typer.Option("--force", help="Run every stage aga
             print(line, end="", flush=True)
             log.write(line)
     raise typer.Exit(process.returncode)
+
+
+@app.command("try")
+def try_(base: Base = "", event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "") -> None:
+    """Write the pages that ask a model in the browser: of the models that changed, on a push of the champion, too."""
+    from nbproof import project, trypage
+    from nbproof.github import results
+
+    contract = project.load()
+    if not contract.page:
+        print(f"{project.CONTRACT} names no page (serve: page): there is nothing to try.")
+        return
+    now, before = results.here(), results.at(base)
+    names = [Path(path).stem for path in now if MODEL.fullmatch(path) and now[path] != before.get(path)]
+    if event == "push" and (champion := contract.compared().get("champion")) and champion not in names:
+        names.insert(0, champion)
+    for name in names[:TRIED]:
+        trypage.try_page(name)
+    if not names:
+        print("No model changed: there is nothing to try.")
 
 
 @app.command()

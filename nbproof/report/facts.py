@@ -18,6 +18,7 @@ from nbproof.notebook.errors import Refused
 from nbproof.report import outputs, revision
 from nbproof.report.plots import Plot, rows
 from nbproof.report.revision import Sides
+from nbproof.stage.source import counted
 from nbproof.stages import Stage
 
 
@@ -149,7 +150,7 @@ def _explain(result: Result, sides: Sides, changed: list, told: bool) -> None:
 
 
 def _failure(executed: nbformat.NotebookNode) -> dict:
-    noted, cells = executed.metadata.get("failure"), executed.cells
+    noted, cells = executed.metadata.get("failure"), counted(executed.cells)
     if not isinstance(noted, dict) or type(noted.get("cell")) is not int or not 1 <= noted["cell"] <= len(cells):
         return {}
     cell = cells[noted["cell"] - 1]

@@ -7,6 +7,7 @@ import re
 import nbformat
 
 from nbproof.report.text import line, plain
+from nbproof.stage.source import counted
 
 CHARACTERS, LINES = 200_000, 400  # of an output that are read, of a cell that are compared
 HEADING = re.compile(r" {0,3}#{1,6}\s+(.+?)\s*#*\s*")
@@ -42,7 +43,7 @@ def _joined(text: object) -> str:
 def seen(executed: nbformat.NotebookNode) -> list[tuple[str, str]]:
     """Each line of the outputs, and the place of its cell: number (from 1) and nearest heading above."""
     heading, found = "", []
-    for number, cell in enumerate(executed.cells, start=1):
+    for number, cell in enumerate(counted(executed.cells), start=1):
         if cell.cell_type == "markdown":
             headings = [match[1] for each in cell.source.splitlines() if (match := HEADING.fullmatch(each[:200]))]
             heading = f", {line(headings[-1], 60)}" if headings else heading

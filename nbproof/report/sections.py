@@ -12,6 +12,7 @@ from nbproof.report.text import change, code, count, decimal, fence, fold, is_nu
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
 UNFOLDED = 3  # charts that are shown without a click
+TRY = "try-"  # begins the names of pages that ask a model
 STATUSES = ("ran", "unchanged", "failed", "not run", "removed")
 
 
@@ -145,12 +146,14 @@ def _direction(facts: Facts, key: str, before: object, now: object) -> str:
 
 
 def side_by_side(facts: Facts, links: dict) -> list[Part]:
-    """Where the page before and after is, if a notebook has both sides, and where main's pages are."""
+    """Where the page before and after is, if a notebook has both sides; main's pages; the pages that ask a model."""
     of_main = link("pages of the default branch", links.get("main"))
+    asked = [link(name.removeprefix(TRY), links[name]) for name in sorted(links) if name.startswith(TRY)]
+    tried = [Part(f"Ask the model in your browser: {', '.join(asked)}.")] if asked else []
     if any(each.pair for each in facts.results):
         page = link("before and after, side by side", links.get("changes")) or code("reports/changes.html")
-        return [Part(f"Source, outputs and figures: {page}{f'; {of_main}' if of_main else ''}.")]
-    return [Part(f"To compare with: {of_main}.")] if of_main else []
+        return [Part(f"Source, outputs and figures: {page}{f'; {of_main}' if of_main else ''}."), *tried]
+    return [*([Part(f"To compare with: {of_main}.")] if of_main else []), *tried]
 
 
 def stages(facts: Facts, links: dict) -> Part:

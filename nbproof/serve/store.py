@@ -58,8 +58,7 @@ class Store:
 
     def here(self) -> Portable | None:
         """The champion of this folder: the model that metrics/COMPARE.json names, from the DVC outputs."""
-        compared = root() / "metrics" / f"{project.load().compare}.json"
-        name = json.loads(compared.read_text(encoding="utf-8")).get("champion", "") if compared.exists() else ""
+        name = project.load().compared().get("champion", "")
         file = root() / "models" / f"{name}.onnx"
         if not name or not file.exists():
             return None

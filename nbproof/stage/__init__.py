@@ -31,6 +31,7 @@ def run_stage(notebook: Path, execute: Callable | None = None) -> int:
     threading.Thread(target=importlib.import_module, args=["nbproof.stage.page"]).start()  # while the kernel starts
     executed, failure = execute(notebook, values, timeout, root())
     failure = leaks.take_out(executed) or failure
+    outputs.number_widgets(executed)
     for warning in (*outputs.shorten(executed), *outputs.varying(executed)[:1]):
         print(f"{name}: warning: {warning}", file=sys.stderr, flush=True)
     said = f"{name}: {parameters.shown(notebook)} failed at {failure}"

@@ -24,7 +24,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 
 from nbproof.notebook.errors import Refused
 from nbproof.stage import arithmetic
-from nbproof.stage.source import KERNEL, strip
+from nbproof.stage.source import KERNEL, counted, strip
 
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell timeout ends; both
 # match the same. It is private, and there is no public way to change it.
@@ -35,7 +35,7 @@ ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and comman
 
 @dataclass(frozen=True)
 class Failure:
-    """The cell that did not run to its end (counted from 1, Markdown included), its first line, and why."""
+    """The cell that did not run to its end (counted from 1 as in the source, Markdown too), its first line, why."""
 
     cell: int
     line: str
@@ -69,7 +69,7 @@ class EveryCellClient(PapermillNotebookClient):
         self.on_cell_executed = self._look_for_exit
         for index, cell in enumerate(self.nb.cells):
             self.reached = index
-            self.tell({"cell": index + 1, "cells": len(self.nb.cells)})
+            self.tell({"cell": len(counted(self.nb.cells[: index + 1])), "cells": len(counted(self.nb.cells))})
             self.execute_cell(cell, index)
             if self.asked_to_exit:  # the kernel ends a moment later, in whatever cell it is by then
                 raise KernelExit("the cell asked the kernel to exit; a stage runs every cell")
@@ -230,7 +230,8 @@ def _mark(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Fa
         if later.cell_type == "code":
             later.outputs, later.execution_count = [], None
     written = cell.source.strip().splitlines()
-    failure = Failure(reached + 1, _line(written[0])[:60] if written else "empty", name, reason)
+    line, number = _line(written[0])[:60] if written else "empty", len(counted(notebook.cells[: reached + 1]))
+    failure = Failure(number, line, name, reason)
     notebook.metadata.failure = {"cell": failure.cell, "error": name, "reason": reason}
     return failure
 

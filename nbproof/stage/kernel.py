@@ -1,6 +1,7 @@
 """The kernel's process: ipykernel, which ends with the stage that started it. Imports are few."""
 
 import atexit
+import json
 import os
 
 from nbproof.stage.tether import die_with_parent, follow_parent
@@ -12,6 +13,7 @@ if hasattr(os, "register_at_fork"):
 atexit.register(os._exit, 0)
 
 from ipykernel import compiler, kernelapp  # noqa: E402
+from jupyter_client.jsonutil import json_default  # noqa: E402
 
 from nbproof.notebook.progress import say  # noqa: E402
 from nbproof.stage import arithmetic  # noqa: E402
@@ -31,5 +33,17 @@ def tell(_=None) -> None:
 
 app = kernelapp.IPKernelApp.instance()
 app.initialize()
+packed = app.session.pack
+
+
+def pack(message: object) -> bytes:
+    """A message as bytes. Half of a letter (a lone surrogate) is in no encoding, and costs itself, not all the text."""
+    try:
+        return packed(message)
+    except UnicodeError:
+        return json.dumps(message, default=json_default, ensure_ascii=False).encode(errors="replace")
+
+
+app.session.pack = pack
 app.shell.events.register("post_run_cell", tell)
 app.start()

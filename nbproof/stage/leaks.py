@@ -6,6 +6,8 @@ import re
 
 import nbformat
 
+from nbproof.stage import source
+
 NAMES = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY|KEY_ID)$")
 SHORTEST = 6  # characters of a value that nothing else has by chance
 
@@ -18,7 +20,7 @@ def take_out(notebook: nbformat.NotebookNode) -> str:
     secrets = {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in os.environ.items()
                if NAMES.search(name) and len(value) >= SHORTEST}
     found = []
-    for number, cell in enumerate(notebook.cells, start=1):
+    for number, cell in enumerate(source.counted(notebook.cells), start=1):
         said = json.dumps(cell.get("outputs"), ensure_ascii=False)
         if names := [name for name, value in secrets.items() if value in said]:
             found.append((number, names[0]))

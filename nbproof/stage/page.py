@@ -14,7 +14,7 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from nbproof.stage import layout, parameters
+from nbproof.stage import layout, parameters, source
 
 LONG = 10  # lines of code that a page shows without being asked
 # What a page may hold beside the sanitiser's own list of HTML.
@@ -226,6 +226,6 @@ def _banner(notebook: nbformat.NotebookNode) -> str:
     if not failure:
         return ""
     what = html.escape(f"{failure['error']}: {failure['reason']}")
-    cell = notebook.cells[failure["cell"] - 1]
+    cell = source.counted(notebook.cells)[failure["cell"] - 1]
     return (f'<div class="failed" role="alert"><strong>Failed at <a href="#cell-id={html.escape(cell.id)}">cell '
             f'{failure["cell"]}</a>.</strong> {what}<br>The cells after it were not run.</div>\n')

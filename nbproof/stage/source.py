@@ -48,6 +48,11 @@ def code(cell: dict) -> str:
     return "".join(cell["source"])
 
 
+def counted(cells: list[dict]) -> list[dict]:
+    """The cells as a reader of the source counts them: without the one that papermill adds for the values."""
+    return [cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+
+
 def strip(notebook: dict) -> dict:
     """Take outputs, counts and what is NOTED out of `notebook` (a node or plain JSON), in place."""
     notebook["metadata"] = _source_of(notebook["metadata"]) | {"kernelspec": dict(KERNEL)}

@@ -13,6 +13,7 @@ from mnist.evaluation import Calibration, Evaluation, confusion
 GREY = "#4d545c"
 COLOURS = ["#2f6fc4", "#c45f1c", "#2b7d54", "#9c4a8e", "#8a6d10", "#2f7f8f", "#b93f43", "#6f5bd0"]
 FEW = 20
+DARK = 0.755  # of INK: from here on white stands out from it, below black; at least 4.5 to 1
 INK = LinearSegmentedColormap.from_list("ink", ["#f1f2f4", "#1f4f96"])
 
 set_matplotlib_formats("retina")
@@ -78,7 +79,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     shades = (counts + 1).log()
     axis.imshow(shades, cmap=INK)
     for row, column in counts.nonzero().tolist():
-        colour = "white" if shades[row, column] > 0.65 * shades.max() else "black"
+        colour = "white" if shades[row, column] > DARK * shades.max() else "black"
         axis.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=9, color=colour)
     axis.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="true")
     axis.spines[:].set_visible(False)

@@ -26,6 +26,8 @@ MUTATIONS = [  # where, what, by what, and the case that must fail
     (REPORT, "REMOTE_PASSWORD:", "REMOTE_PASS:", "the_remote_is_read"),
     (REPORT, "github.event_name == 'push'\n        run: python3 nbproof/environment.py github keep",
      "github.event_name == 'pushed'\n        run: python3 nbproof/environment.py github keep", "main_keeps"),
+    (REPORT, "if: steps.run.outcome == 'success'\n        run: python3 nbproof/environment.py github try",
+     "if: steps.runs.outcome == 'success'\n        run: python3 nbproof/environment.py github try", "to_be_tried"),
     (REPORT, "arch }}-${{ github.sha }}", "arch }}-${{ github.event.sha }}", "main_keeps"),
     (PAGES, "id: page01\n      if: steps.pages.", "id: pages01\n      if: steps.pages.", "nothing_changed"),
     (PAGES, "if: steps.pages.outputs.count >= 1\n", "if: steps.page.outputs.count >= 1\n", "nothing_changed"),
@@ -75,6 +77,7 @@ CASES = {
     "main_keeps": main_keeps, "a_command_that_fails": a_command_that_fails,
     "to_another_branch": cases.test_to_another_branch_than_main,
     "nothing_changed": cases.test_nothing_changed, "the_remote_is_read": cases.test_the_remote_is_read,
+    "to_be_tried": cases.test_a_model_that_changed_can_be_asked_in_the_browser,
     "no_report": cases.test_a_set_up_that_fails_takes_the_place_of_the_old_comment,
     "published": cases.test_what_is_published_and_by_whom,
 }

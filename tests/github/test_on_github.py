@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from projects import command, edit_params
+from portable_models import portable
+from projects import command, edit_params, edit_yaml
 from world import DEPENDABOT, PERSON, World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -81,6 +82,26 @@ def test_from_a_branch(world):
     assert sorted(pages(world, again)) == [
         "changes-RUN-1.html", "changes-RUN-2.html", "near-RUN-1.html", "near-RUN-2.html", "report", "results"]
     is_golden(world, "branch")
+
+
+def test_a_model_that_changed_can_be_asked_in_the_browser(world):
+    """The project has a page and a portable model in this branch; the comment links to both in one file."""
+    def change(folder):
+        edit_yaml(folder / "dvc.yaml", lambda content: content["stages"]["far"].update(
+            cmd="mkdir -p metrics models && cp far.json metrics/far.json && cp far.onnx models/far.onnx",
+            deps=["far.json", "far.onnx"], outs=["models/far.onnx"]))
+        portable(folder / "far.onnx", 7)
+        for name in ("ask.html", "ask.js", "ask.local.js"):
+            (folder / name).write_text("<title>Ask</title><body></body>" if name == "ask.html" else "")
+        with (folder / "project.yaml").open("a") as contract:
+            contract.write("serve: {page: ask.html}\n")
+
+    sha = world.push("topic", change)
+    run = reviewed(world, world.pull_request(sha), sha)
+    assert run.jobs == {"pipeline": "success"}, run.text
+    assert pages(world, run).get("try-far-RUN-1.html") == "file", run.text
+    link = "[far](<https://github.com/owner/name/actions/runs/N/artifacts/N>)"
+    assert f"Ask the model in your browser: {link}." in world.comment
 
 
 def test_from_a_fork_on_an_s3_remote_without_credentials(world):

@@ -273,5 +273,5 @@ def test_an_exploration_is_adopted_into_each_section(here, capsys):
         edit.adopt(explore({**values, "lr": 3.0}), True)
     with pytest.raises(Refused, match="has the parameters lr; its notebook now has"):
         edit.adopt(explore({"lr": 0.1}), True)
-    with pytest.raises(Refused, match="does not give run 'nothing'"):
+    with pytest.raises(Refused, match=rf"does not give run 'nothing'.* The newest here: .*{second} \(svm\)"):
         edit.adopt("nothing", True)

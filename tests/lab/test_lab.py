@@ -120,6 +120,17 @@ def test_run_all_and_save_gives_the_same_and_changes_nothing(name, project, lab,
     assert project.git("status", "--porcelain") == ""
 
 
+def test_a_notebook_that_is_only_looked_at_is_not_changed(project, lab, page):
+    """Not by what JupyterLab notes of its kernel; so closing it asks nothing. And the server has nothing to warn of."""
+    page.goto(f"{lab}/lab/tree/notebooks/compare.ipynb?token=t&reset")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
+    page.wait_for_function("jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status == 'idle'")
+    page.wait_for_timeout(3000)
+    assert page.evaluate("jupyterapp.shell.currentWidget.context.model.dirty") is False
+    assert project.git("status", "--porcelain") == ""
+    assert "UserWarning" not in (project.root.parent / "lab.log").read_text()
+
+
 def test_nothing_is_stale_after_all_were_run_and_saved(project):
     assert "up to date" in project.dvc("status")
 

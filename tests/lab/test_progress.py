@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from nbproof.notebook import progress
+from nbproof.notebook.errors import require
 
 ROW = {"train_loss": 0.5, "validation_loss": 0.4, "accuracy": 0.9}
 CHARTS = {"loss": ["train_loss", "validation_loss"], "accuracy": ["accuracy"]}
@@ -93,6 +94,18 @@ def test_a_terminal_gets_lines(monkeypatch, capsys):
     progress.say(remedy={"parameter": "data.source", "value": "small"})
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3 and "epoch 1/2  train_loss 0.5" in said[0] and said[2] == "Something to know."
+
+
+def test_a_floor_fails_a_stage_and_warns_in_an_exploration(monkeypatch, capsys):
+    monkeypatch.delenv("NBPROOF_OUTPUT", raising=False)
+    require(True, "fine")
+    assert capsys.readouterr().out == ""
+    require(False, "accuracy 0.5 is below 0.9")
+    assert "Markdown" in capsys.readouterr().out  # as IPython displays it outside of a notebook
+    monkeypatch.setenv("NBPROOF_OUTPUT", "anywhere")
+    require(True, "fine")
+    with pytest.raises(AssertionError, match="accuracy 0.5 is below 0.9"):
+        require(False, "accuracy 0.5 is below 0.9")
 
 
 def test_the_interface_loads_no_large_library():

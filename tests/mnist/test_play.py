@@ -1,8 +1,11 @@
 """What becomes of a drawn stroke before a model sees it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from projects import ROOT
 from torch import nn
 
 from mnist import ask, play
@@ -55,3 +58,11 @@ def test_each_model_is_asked():
     said = play.probabilities({"one": net, "two": net}, image)
     assert list(said) == ["one", "two"] and all(each.sum().item() == pytest.approx(1) for each in said.values())
     assert play.as_bars(said).count('class="probabilities"') == 2
+
+
+def test_the_board_is_on_the_screen_without_scrolling():
+    """The lines above it and its own size, on a screen of which JupyterLab leaves 600 pixels."""
+    cells = json.loads((ROOT / "notebooks" / "play.ipynb").read_text(encoding="utf-8"))["cells"]
+    place = next(place for place, cell in enumerate(cells) if "play.board(" in "".join(cell["source"]))
+    lines = sum(len(cell["source"]) + 2 for cell in cells[: place + 1])
+    assert lines * 20 + play.SIDE <= 600, lines

@@ -13,7 +13,7 @@ from small import edit
 from nbproof import project, registry
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import digest
+from nbproof.notebook.files import digest, root
 from nbproof.predict import predict
 
 
@@ -114,6 +114,17 @@ def test_what_the_store_has_lost_comes_from_this_folder_again(here, said):
     assert "Answered by the champion, version 2: near." in ask(said, 1.9)
     assert "far is the registered champion now (version 1" in said(registry.promote, "far")
     assert "Answered by the champion, version 1: far." in ask(said, 1.5)
+
+
+def test_a_moved_project_promotes_and_asks_in_its_new_place(here, said, tmp_path, monkeypatch):
+    assert "near is the registered champion now" in said(registry.promote)
+    moved = here.rename(tmp_path / "moved to")
+    monkeypatch.chdir(moved)
+    root.cache_clear()
+    assert "Answered by the champion, version 1: near." in ask(said, 1.9)
+    assert "far is the registered champion now (version 2" in said(registry.promote, "far")
+    assert "Answered by the champion, version 2: far." in ask(said, 1.5)
+    assert not here.exists(), "nothing is written where it was"
 
 
 def test_without_a_registry_tags_of_runs_say_it(mlflow3, here, said, monkeypatch):

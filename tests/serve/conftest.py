@@ -1,7 +1,8 @@
 """A project to serve with two models, and servers that end with their test."""
 
 import pytest
-from serving import Served, portable
+from portable_models import portable
+from serving import Served
 
 
 @pytest.fixture

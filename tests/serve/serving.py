@@ -1,6 +1,5 @@
 """A project to serve, without training: tiny ONNX models that are made here, registered in a store of its own."""
 
-import base64
 import functools
 import http.client
 import json
@@ -18,8 +17,6 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from nbproof import environment
 from nbproof.notebook.files import digest
@@ -36,50 +33,12 @@ MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\nsignature: {in
            "metadata: {mean: 0.13, deviation: 0.31, ink: bright, ink_side: 20}\n")
 
 
-def portable(path: Path, says: int, *, limit: float = 5.0, right: bool = True, checked: bool = True) -> Path:
-    """An ONNX model at `path` that says the digit `says`, sure to 90 %, of anything; strangeness is the mean's size.
-
-    Where `right` is false its stored answers are those of another model.
-    """
-    wanted = np.full(10, 0.1 / 9, np.float32)
-    wanted[says] = 0.9
-    nodes = [
-        helper.make_node("Flatten", ["images"], ["flat"]),
-        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=0),
-        helper.make_node("Abs", ["mean"], ["strangeness"]),
-        helper.make_node("MatMul", ["flat", "nothing"], ["zero"]),
-        helper.make_node("Add", ["zero", "logits"], ["sum"]),
-        helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
-        helper.make_node("MatMul", ["flat", "look"], ["features"]),
-    ]
-    weights = {"nothing": np.zeros((784, 10), np.float32), "logits": np.log(wanted),
-               "look": np.random.default_rng(0).normal(size=(784, 4)).astype(np.float32)}
-    shapes = {"probabilities": [None, 10], "features": [None, 4], "strangeness": [None]}
-    graph = helper.make_graph(
-        nodes, "small", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 28, 28])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    held = {"labels": json.dumps([str(digit) for digit in range(10)]), "limit": str(limit)}
-    if checked:
-        answers = np.tile(wanted if right else np.roll(wanted, 1), (8, 1))
-        held |= {"check_inputs": _text(np.zeros((8, 1, 28, 28))), "check_probabilities": _text(answers)}
-    helper.set_model_props(model, held)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
-
-
-def _text(values: np.ndarray) -> str:
-    return base64.b64encode(values.astype("<f4").tobytes()).decode()
-
-
 class Served:
     """A project in `root`, with a store; `start` serves it."""
 
     def __init__(self, root: Path, python: Path | None = None):
         self.root, self.client, self.runs, self.servers = root, None, {}, []
-        self.python = python or environment_of_servers() / environment.PYTHON
+        self.python = python
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
         page = root / "notebooks" / "mnist" / "draw.html"
@@ -136,7 +95,7 @@ class Served:
         return server
 
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
-        self.servers.append(Server(self, words, variables))
+        self.servers.append(Server(self, words, variables, self.python))
         if ready:
             self.servers[-1].listens()
         return self.servers[-1]
@@ -145,11 +104,12 @@ class Served:
 class Server:
     """A real server as a process."""
 
-    def __init__(self, served: Served, words: tuple, variables: dict):
+    def __init__(self, served: Served, words: tuple, variables: dict, python: Path | None = None):
+        python = python or environment_of_servers() / environment.PYTHON
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
-                [served.python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file,
+                [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file,
                 stderr=file, env=served.variables | variables)
         self.address = ""
 

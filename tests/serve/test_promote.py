@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from serving import MLMODEL, ZERO, portable
+from portable_models import portable
+from serving import MLMODEL, ZERO
 
 LOCK = """\
 schema: '2.0'

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from serving import ZERO, Served, environment_of_servers, portable
+from portable_models import portable
+from serving import ZERO, Served, environment_of_servers
 
 from nbproof import environment
 

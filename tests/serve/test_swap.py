@@ -7,7 +7,8 @@ import re
 import shutil
 import time
 
-from serving import ZERO, Load, Server, portable
+from portable_models import portable
+from serving import ZERO, Load, Server
 
 
 def test_the_alias_moves_under_load(served, nets):

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect, sync_playwright
-from serving import MLMODEL, ROOT, Served, portable
+from portable_models import portable
+from serving import MLMODEL, ROOT, Served
 
 
 @pytest.fixture(scope="module")

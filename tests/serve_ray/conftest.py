@@ -9,7 +9,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("serve", "sweep")]
 from cluster import Cluster, cluster  # noqa: E402
-from serving import ROOT, Served, portable  # noqa: E402
+from portable_models import portable  # noqa: E402
+from serving import ROOT, Served  # noqa: E402
 
 from nbproof import environment  # noqa: E402
 

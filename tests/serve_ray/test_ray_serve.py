@@ -12,7 +12,8 @@ import time
 import numpy as np
 import psutil
 import pytest
-from serving import ZERO, Load, Served, portable
+from portable_models import portable
+from serving import ZERO, Load, Served
 
 SOME = np.random.default_rng(5).normal(size=(200, 1, 28, 28)).round(3).tolist()
 

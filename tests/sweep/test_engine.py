@@ -46,7 +46,7 @@ def test_the_same_bytes_come_back_from_nodes_and_a_failure_too(ran):
         assert results(ran) == before
         ran.write(cells=[*CELLS[:2], "raise RuntimeError('on purpose')", *CELLS[3:]])
         said = ran.nbproof("stage", "fit", code=1, ENGINE="ray", **machines.variables)
-        assert "fit: notebooks/fit.ipynb failed at cell 4" in said and "RuntimeError: on purpose" in said
+        assert "fit: notebooks/fit.ipynb failed at cell 3" in said and "RuntimeError: on purpose" in said
         assert "on purpose" in (ran.root / "reports/fit.html").read_text(encoding="utf-8")
 
 
