@@ -143,6 +143,9 @@ def test_a_killed_node_costs_no_request_and_no_label(server, nodes, project):
     people.start()
     with Load(server, 8) as load:
         time.sleep(2)
+        for each in family(nodes, 1):  # so that questions are on their way there
+            each.suspend()
+        time.sleep(1)
         killed = load.count
         nodes.kill(1)
         time.sleep(6)
@@ -175,7 +178,7 @@ def test_replicas_come_with_the_load_and_go(server):
 
 
 def applications(nodes, python) -> list[str]:
-    """What Ray Serve has on the cluster; None where it does not run."""
+    """What Ray Serve has on the cluster."""
     code = ("import json, ray; from ray import serve; ray.init(log_to_driver=False, logging_level='ERROR')\n"
             "print(json.dumps(sorted(serve.status().applications)))")
     done = subprocess.run([python, "-c", code], env=nodes.variables, capture_output=True, text=True, check=True)
@@ -184,8 +187,9 @@ def applications(nodes, python) -> list[str]:
 
 def test_the_end_leaves_the_rest_of_the_cluster(server, nodes, python):
     assert len(applications(nodes, python)) == 1
-    assert server.stop(signal.SIGTERM) in (0, -15, 15, 143)
-    assert applications(nodes, python) == [] and "Traceback" not in server.text()
+    before = len(server.text())
+    server.stop(signal.SIGTERM)
+    assert applications(nodes, python) == [] and server.text()[before:] == ""
 
 
 @pytest.mark.parametrize(("variables", "why"), [
