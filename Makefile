@@ -7,7 +7,7 @@ Results
   verify       hash every result again and name what is damaged
   report       what this branch changed in the results, as Markdown BASE=main OUT=report.md
   test         lint and test                                        ARGS='-k page'
-  test-foreign, test-github, test-lab, test-remote, test-serve, test-sweep    the slow tests  ARGS=...
+  test-foreign, test-github, test-lab, test-remote, test-serve, test-serve-ray, test-sweep    the slow tests  ARGS=...
   test-processors                                   the same bytes on emulated ones
 
 Notebooks
@@ -29,6 +29,7 @@ Servers and models
   drift        what the server was asked, beside the data; exit code 3 is an alarm
   harvest      labelled inputs of the server's log into the data    YES=1
   serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
+               ... with the models on a Ray cluster                 RAY_ADDRESS=HOST:PORT REPLICAS=2:4
   rollback     let the champion before this one answer again
   try          one page that asks a model in the browser            MODEL=cnn
   forget       empty the server's log
@@ -49,19 +50,20 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
 COMMANDS = run verify report lab ui model adopt sweep git push pull sync secrets promote predict serve rollback try forget drift harvest setup new
 
-.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
+.PHONY: help remote test test-foreign test-github test-lab test-remote test-serve test-serve-ray test-sweep test-processors pins locked bench bench-serve bench-sweep pictures $(COMMANDS)
 help: ; @echo "$$HELP"
 $(COMMANDS): ; @$(NBPROOF) $@
 remote: ; @$(NBPROOF) remote $(if $(filter undefined,$(origin URL)),,$(if $(URL),,--unset))
 test:
 	@ARGS= $(NBPROOF) tool --tests -- ruff check .
 	@$(TESTS) tests --ignore=tests/foreign --ignore=tests/lab --ignore=tests/processors --ignore=tests/remote \
-	  --ignore=tests/serve --ignore=tests/sweep --ignore=tests/github/test_mutations.py
+	  --ignore=tests/serve --ignore=tests/serve_ray --ignore=tests/sweep --ignore=tests/github/test_mutations.py
 test-foreign: ; @$(TESTS) tests/foreign -n 3 --dist loadgroup
 test-github: ; @$(TESTS) tests/github -n 0
 test-lab: ; @$(TESTS) tests/lab
 test-remote: ; @$(TESTS) tests/remote
 test-serve: ; @$(TESTS) tests/serve -n 0
+test-serve-ray: ; @$(TESTS) tests/serve_ray -n 0
 test-processors: ; @$(TESTS) tests/processors -n 0
 test-sweep: ; @$(TESTS) tests/sweep -n 0
 bench: ; @$(NBPROOF) tool -- python benchmarks/bench.py
@@ -77,6 +79,7 @@ locked: # in one go, in the environment as it was
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
 	cat requirements-sweep.txt >> .venv/pins
 	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
+	$(LOCK) -c .venv/pins -c requirements-serve.txt requirements-serve-ray.in -o requirements-serve-ray.txt
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
 	$(LOCK) -c .venv/pins pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
 	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt

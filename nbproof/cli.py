@@ -245,16 +245,22 @@ def serve(
     concurrent: Annotated[int, typer.Option(envvar="CONCURRENT", help="Requests at the same time.")] = 64,
     log_size: Annotated[float, typer.Option(envvar="LOG_SIZE", help="MB that the log may hold.")] = 256,
     threads: Annotated[int, typer.Option(envvar="THREADS", help="Processor threads of the model.")] = 1,
+    replicas: Annotated[str, typer.Option(envvar="REPLICAS", help="With RAY_ADDRESS: the least and the most processes "
+                                          "of the cluster that answer. Default: 2:4", show_default=False)] = "",
 ) -> int:
-    """Serve the champion, with a page, an interface for programs and a log; it follows the registry."""
+    """Serve the champion, with a page, an interface for programs and a log; it follows the registry.
+
+    Where the variable RAY_ADDRESS is set, Ray Serve asks the models on that cluster.
+    """
     from nbproof import environment
 
-    if Path(sys.prefix).name != environment.SERVING:  # it needs little, and has its own small environment
+    fits = {environment.place(root(), environment.serving()).name, environment.SERVING_RAY}  # which holds both
+    if Path(sys.prefix).name not in fits:
         return environment.serve(root(), sys.argv[1:])
-    from nbproof.serve.command import Options
     from nbproof.serve.command import serve as start
+    from nbproof.serve.options import Options
 
-    return start(Options(host, port, images, body, rate, seconds, concurrent, log_size, threads))
+    return start(Options(host, port, images, body, rate, seconds, concurrent, log_size, threads, replicas))
 
 
 @app.command("try", rich_help_panel=SERVE)

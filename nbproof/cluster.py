@@ -35,14 +35,18 @@ class Lost(Exception):
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
-    """Ray for the length of the block: the cluster at RAY_ADDRESS, or one of this machine's own that ends with it."""
+def connected(code: dict | None = None) -> Iterator[None]:
+    """Ray for the length of the block: the cluster at RAY_ADDRESS, or one of this machine's own that ends with it.
+
+    `code` is what the workers get, in the words of Ray's `runtime_env`; the project, if nothing is said.
+    """
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "", "RAY_gcs_rpc_server_connect_timeout_s": "20",
     }
     address = os.environ.get("RAY_ADDRESS", "")
     where = f"Ray at {address} (RAY_ADDRESS; RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is its token)"
+    code = code or {"working_dir": str(root()), "excludes": LEFT_HERE}
     with contextlib.ExitStack() as stack:
         if not address:  # its ports are for this process and its children alone
             where, options = "Ray on this machine", {"num_cpus": os.cpu_count(), "include_dashboard": False}
@@ -65,7 +69,7 @@ def connected() -> Iterator[None]:
         for left in (0,) if address else (2, 1, 0):
             try:
                 ray.init(address=address or "local", **options, log_to_driver=False, logging_level="ERROR",
-                         configure_logging=False, runtime_env={"working_dir": str(root()), "excludes": LEFT_HERE})
+                         configure_logging=False, runtime_env=code)
                 break
             except Exception as error:  # Ray raises bare Exception, too, where a node does not come up in time
                 ray.shutdown()

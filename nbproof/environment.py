@@ -1,10 +1,11 @@
 """`python3 environment.py COMMAND ...` makes the project's own Python, .venv, and runs `nbproof COMMAND ...` there.
 
-    setup [--tests] [--sweep] [--serve]         only make it
+    setup [--tests] [--sweep] [--serve [--ray]]   only make it
     tool [--tests] [--sweep] -- PROGRAM ...     run a program of it, with the words of the variable ARGS
 
 .venv holds exactly what requirements.txt locks; some commands add requirements-sweep.txt or requirements-dev.txt.
-`serve` has a small environment of its own, .venv-serve, which holds what requirements-serve.txt locks.
+`serve` has a small environment of its own, .venv-serve, which holds what requirements-serve.txt locks; with RAY_ADDRESS
+it has .venv-serve-ray, which holds requirements-serve-ray.txt, too.
 Projects made from the template have a copy of this file: it needs the standard library only. An old Python must be able
 to read it, to tell its user that it is too old: keep to the syntax of 3.8.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
 REVIEW = "requirements-review.txt"  # instead of all of them, where nothing is trained: the variable NBPROOF_REVIEW
 SERVE, SERVING = "requirements-serve.txt", ".venv-serve"
+SERVE_RAY, SERVING_RAY = "requirements-serve-ray.txt", ".venv-serve-ray"  # where one machine ends: RAY_ADDRESS
 WINDOWS = os.name == "nt"
 BIN, PYTHON = ("Scripts", "Scripts/python.exe") if WINDOWS else ("bin", "bin/python")
 LATER = "its own words stand above. Run the same command again when the package registry can be reached."
@@ -42,12 +44,24 @@ def locks(root: Path, words: list) -> list:
     if os.environ.get("NBPROOF_REVIEW") and (root / REVIEW).exists():
         return [REVIEW]
     options = words[: words.index("--")] if "--" in words else words
-    if words[:1] == ["serve"] or words[:2] == ["setup", "--serve"]:
-        return [SERVE]
+    if words[:1] == ["serve"]:
+        return serving()
+    if words[:2] == ["setup", "--serve"]:
+        return [SERVE, SERVE_RAY] if "--ray" in words else [SERVE]
     options = options if words[:1] in (["setup"], ["tool"]) else []
     sweep = "--sweep" in options or os.environ.get("ENGINE") == "ray"
     wanted = [RUN, *([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
     return [name for name in wanted if (root / name).exists()]
+
+
+def serving() -> list:
+    """The requirements files that `serve` needs: those of Ray Serve, too, where the variable RAY_ADDRESS is set."""
+    return [SERVE, SERVE_RAY] if os.environ.get("RAY_ADDRESS") else [SERVE]
+
+
+def place(root: Path, names: list) -> Path:
+    """Where the environment is that is filled from `names`."""
+    return root / (SERVING_RAY if SERVE_RAY in names else SERVING if SERVE in names else ".venv")
 
 
 def set_up(root: Path, names: list) -> Path:
@@ -58,7 +72,7 @@ def set_up(root: Path, names: list) -> Path:
     for name in names:
         if not (root / name).exists():
             sys.exit(f"{name} is not here, and this command needs it: git checkout (or make update) brings it.")
-    venv, wanted = root / (SERVING if names == [SERVE] else ".venv"), _digests(root, names).items()
+    venv, wanted = place(root, names), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
         with (root / names[0]).open("a") as file:
             os.set_inheritable(file.fileno(), True)  # uv keeps the lock if this process is killed before it
@@ -77,7 +91,7 @@ def add(root: Path, name: str) -> None:
 
 def serve(root: Path, words: list) -> int:
     """Run `nbproof WORDS` in the small environment of servers, which is filled where it is not; its exit code."""
-    venv = set_up(root, [SERVE])
+    venv = set_up(root, serving())
     here = str(Path(__file__).resolve().parents[1])  # where this nbproof is, which that environment does not have
     variables = {**with_tools(venv), "PYTHONPATH": here if (Path(here) / SERVE).exists() else ""}
     command = [str(venv / PYTHON), "-m", "nbproof", *words]
@@ -130,7 +144,7 @@ def _fill(venv: Path, names: list) -> None:
     uv = [_uv(venv), "pip", "sync", "--quiet", "--python", str(venv / PYTHON), *names]
     _step(uv, "uv could not install the packages, " + LATER, cwd=str(venv.parent), env=_as_pip())
     (venv / "held").write_text(note, encoding="utf-8")
-    if venv.name == SERVING:
+    if venv.name in (SERVING, SERVING_RAY):
         print(f"{venv.name} holds {_size(venv) / 1e6:.0f} MB", flush=True)
 
 

@@ -18,7 +18,7 @@ from nbproof import environment
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = Path(sys.base_prefix) / "bin" / "python3"
 LAYERS = ["requirements-results.txt", "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt",
-          "requirements-serve.txt"]
+          "requirements-serve.txt", "requirements-serve-ray.txt"]
 UV = """\
 #!/bin/sh
 echo "$UV_DEFAULT_INDEX $@" >> "$LOG"
@@ -98,6 +98,7 @@ def test_a_changed_lock_is_synced_and_what_other_commands_need_stays(folder):
     (["tool", "--tests", "--", "pytest", "--sweep"], "", ["requirements.txt", "requirements-dev.txt"]),
     (["serve", "--port", "0"], "", ["requirements-serve.txt"]),
     (["setup", "--serve"], "ray", ["requirements-serve.txt"]),
+    (["setup", "--serve", "--ray"], "", ["requirements-serve.txt", "requirements-serve-ray.txt"]),
 ])
 def test_a_command_needs_what_it_needs(folder, monkeypatch, words, engine, expected):
     monkeypatch.setenv("ENGINE", engine)
@@ -125,6 +126,16 @@ def test_servers_have_an_environment_of_their_own(folder):
     assert "Making .venv-serve" in said and re.search(r"^[.]venv-serve holds \d+ MB$", said, re.M)
     assert folder.calls[-1].endswith(".venv-serve/bin/python requirements-serve.txt")
     assert not (folder.root / ".venv").exists() and folder.call("setup", "--serve") == ""
+    (folder.root / "requirements-serve-ray.txt").write_text("# ray\n")
+    said = folder.call("setup", "--serve", "--ray")  # a second one, so that the first stays small
+    assert "Making .venv-serve-ray" in said
+    assert folder.calls[-1].endswith(".venv-serve-ray/bin/python requirements-serve-ray.txt requirements-serve.txt")
+
+
+def test_a_server_on_a_cluster_needs_ray(folder, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert environment.locks(folder.root, ["serve"]) == ["requirements-serve.txt", "requirements-serve-ray.txt"]
+    assert environment.locks(folder.root, ["setup", "--serve"]) == ["requirements-serve.txt"]
 
 
 def test_two_first_commands_wait_for_each_other(folder):

@@ -189,7 +189,7 @@ class Application:
             "shadow": serving.shadow and _facts(serving.shadow), "since": handler.since,
             "arithmetic": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider, {platform.machine()}",
             "registry": handler.note or "ok", "refused": handler.refused, "keeps_inputs": handler.keep_inputs,
-            "labels": serving.champion.labels,
+            "labels": serving.champion.labels, **handler.about(),
         })
 
     async def metrics(self) -> Response:

@@ -96,6 +96,10 @@ class Handler:
         if self.log:
             self.log.close()
 
+    def about(self) -> dict:
+        """What else there is to say of where the answers come from."""
+        return {}
+
     def look(self) -> None:
         """See what the aliases name, and swap what has moved. Whatever goes wrong, what answers stays."""
         try:
@@ -171,14 +175,13 @@ class Handler:
         `keep` writes them to the log. `aloud` waits for the shadow, whose answers are then part of the reply; else it
         is asked afterwards, for the log alone.
         """
-        rows = len(next(iter(inputs.values())))
-        parts = [_Part(serving, {name: each[start : start + BATCH] for name, each in inputs.items()})
-                 for start in range(0, rows, BATCH)]
+        parts = [_Part(serving, part) for part in _parted(inputs)]
         self._waiting += parts
         self._next()
         found = [await part.done for part in parts]
         answers = found[0] if len(found) == 1 else _joined(found)
-        reply = Reply(serving, answers, [uuid.uuid4().hex for _ in range(rows)], 1000 * (time.perf_counter() - began))
+        ids = [uuid.uuid4().hex for _ in range(len(answers.outputs))]
+        reply = Reply(serving, answers, ids, 1000 * (time.perf_counter() - began))
         if shadow_inputs is None:
             shadow_inputs = inputs
         if serving.shadow and aloud:
@@ -247,13 +250,14 @@ class Handler:
     def _shadow(self, shadow: Portable, inputs: dict[str, np.ndarray]) -> Answers | None:
         """What the shadow says; None where it cannot answer this, which is its own affair."""
         try:
-            rows = len(next(iter(inputs.values())))
-            return _joined([shadow.ask({name: each[start : start + BATCH] for name, each in inputs.items()})
-                            for start in range(0, rows, BATCH)])
+            return _joined([self._says(shadow, part) for part in _parted(inputs)])
         except Exception:  # of the model's library
             trace()
             self.metrics.shadow_failed.inc()
             return None
+
+    def _says(self, shadow: Portable, part: dict[str, np.ndarray]) -> Answers:
+        return shadow.ask(part)
 
     def _ask_behind(self, reply: Reply, inputs: dict, shadow_inputs: dict) -> None:
         try:
@@ -293,17 +297,27 @@ def verdict(model: Portable, answers: Answers, row: int) -> tuple[str, float, fl
 
 
 def _run(batch: list[_Part]) -> Answers:
-    champion = batch[0].serving.champion
+    return batch[0].serving.champion.ask(together(batch))
+
+
+def together(batch: list[_Part]) -> dict[str, np.ndarray]:
+    """The inputs of all parts of a batch."""
     if len(batch) == 1:
-        return champion.ask(batch[0].inputs)
-    names = batch[0].inputs
-    return champion.ask({name: np.concatenate([part.inputs[name] for part in batch]) for name in names})
+        return batch[0].inputs
+    return {name: np.concatenate([part.inputs[name] for part in batch]) for name in batch[0].inputs}
 
 
 def _alike(one: _Part, other: _Part) -> bool:
     return all(one.inputs[name].shape[1:] == each.shape[1:] for name, each in other.inputs.items())
 
 
+def _parted(inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """A question in parts that are asked at once."""
+    rows = len(next(iter(inputs.values())))
+    return [{name: each[start : start + BATCH] for name, each in inputs.items()} for start in range(0, rows, BATCH)]
+
+
 def _joined(parts: Iterable[Answers]) -> Answers:
+    """The answers to the parts of a question as those to all of it."""
     columns = zip(*((part.outputs, part.features, part.strangeness) for part in parts))
     return Answers(*(None if column[0] is None else np.concatenate(column) for column in columns))

@@ -20,6 +20,8 @@ class Metrics:
         self.shadow_missed = Counter("nbproof_shadow_missed", "Questions that the shadow had no time for", registry=own)
         self.shadow_failed = Counter("nbproof_shadow_failed", "Questions that the shadow could not answer",
                                      registry=own)
+        self.again = Counter("nbproof_asked_again", "Times that a replica was lost or silent, and another asked",
+                             registry=own)
         self.swaps = Counter("nbproof_swaps", "Times that a model was swapped", registry=own)
         self.refused = Counter("nbproof_refused", "Models that were refused", ["alias"], registry=own)
         self.registry = Gauge("nbproof_registry_up", "Whether the registry answers and names a champion", registry=own)

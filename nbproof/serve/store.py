@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
@@ -32,10 +33,13 @@ class Unreachable(Exception):
 
 
 class Store:
-    """The registry of the project. `find` is cheap and is called every second, `load` brings a model into memory."""
+    """The registry of the project. `find` is cheap and is called every second, `load` brings a model into memory.
 
-    def __init__(self, threads: int = 1):
-        self.threads, self.name, self.address = threads, project.load().name, address()
+    `made` makes the model of the content of its file, its facts and the number of threads.
+    """
+
+    def __init__(self, threads: int = 1, made: Callable[..., Portable] = Portable):
+        self.threads, self.made, self.name, self.address = threads, made, project.load().name, address()
         self.local = self.address.startswith("sqlite:")
         self.every = 1.0 if self.local else 3.0  # seconds between two looks
 
@@ -49,8 +53,8 @@ class Store:
         if content is None:
             content = self._of_this_folder(facts)
         described = self._read(facts, "model/MLmodel") or b""
-        return Portable(content, Facts(facts.version, facts.name, facts.tags, metadata(described), facts.source),
-                        self.threads)
+        return self.made(content, Facts(facts.version, facts.name, facts.tags, metadata(described), facts.source),
+                         self.threads)
 
     def here(self) -> Portable | None:
         """The champion of this folder: the model that metrics/COMPARE.json names, from the DVC outputs."""
@@ -58,7 +62,7 @@ class Store:
         file = root() / "models" / f"{name}.onnx"
         if not name or not file.exists():
             return None
-        return Portable(file.read_bytes(), described(name, "files"), self.threads)
+        return self.made(file.read_bytes(), described(name, "files"), self.threads)
 
     def _of_this_folder(self, facts: Facts) -> bytes:
         """The ONNX file of this folder, where it has the very model that was registered without one."""

@@ -1,6 +1,7 @@
 """A project to serve, without training: tiny ONNX models that are made here, registered in a store of its own."""
 
 import functools
+import http.client
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -34,8 +36,9 @@ MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\nsignature: {in
 class Served:
     """A project in `root`, with a store; `start` serves it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, python: Path | None = None):
         self.root, self.client, self.runs, self.servers = root, None, {}, []
+        self.python = python
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
         page = root / "notebooks" / "mnist" / "draw.html"
@@ -92,7 +95,7 @@ class Served:
         return server
 
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
-        self.servers.append(Server(self, words, variables))
+        self.servers.append(Server(self, words, variables, self.python))
         if ready:
             self.servers[-1].listens()
         return self.servers[-1]
@@ -101,13 +104,13 @@ class Served:
 class Server:
     """A real server as a process."""
 
-    def __init__(self, served: Served, words: tuple, variables: dict):
+    def __init__(self, served: Served, words: tuple, variables: dict, python: Path | None = None):
+        python = python or environment_of_servers() / environment.PYTHON
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
-        python = environment_of_servers() / environment.PYTHON
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
-                [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file, stderr=file,
-                env=served.variables | variables)
+                [python, "-m", "nbproof", "serve", "--port", "0", *words], cwd=served.root, stdout=file,
+                stderr=file, env=served.variables | variables)
         self.address = ""
 
     def listens(self) -> None:
@@ -154,6 +157,45 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=30)
+
+
+class Load:
+    """Clients that ask without a pause, and remember every answer."""
+
+    def __init__(self, server: "Server", clients: int = 4):
+        self.server, self.seen, self.wrong, self.slowest, self.ends = server, set(), [], 0.0, threading.Event()
+        self.count = 0
+        self.threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection(self.server.address.removeprefix("http://"), timeout=30)
+        body = json.dumps({"inputs": ZERO})
+        while not self.ends.is_set():
+            began = time.monotonic()
+            try:
+                connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                said = json.loads(answer.read())
+                if answer.status != 200:
+                    self.wrong.append(said)
+                else:
+                    answer = said["answers"][0]
+                    self.seen.add((said["version"], answer, round(said["predictions"][0][int(answer)], 3)))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.wrong.append(repr(error))
+                connection.close()
+            self.count += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
 
 
 @functools.cache

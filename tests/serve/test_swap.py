@@ -1,55 +1,14 @@
 """Models that are swapped while requests come in: no request fails, and what is not right is not served."""
 
-import http.client
 import json
 import os
 import pickle
 import re
 import shutil
-import threading
 import time
 
 from portable_models import portable
-from serving import ZERO, Server
-
-
-class Load:
-    """Clients that ask without a pause, and remember every answer."""
-
-    def __init__(self, server: Server, clients: int = 4):
-        self.server, self.seen, self.wrong, self.slowest, self.ends = server, set(), [], 0.0, threading.Event()
-        self.count = 0
-        self.threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ends.set()
-        for thread in self.threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection(self.server.address.removeprefix("http://"), timeout=30)
-        body = json.dumps({"inputs": ZERO})
-        while not self.ends.is_set():
-            began = time.monotonic()
-            try:
-                connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                said = json.loads(answer.read())
-                if answer.status != 200:
-                    self.wrong.append(said)
-                else:
-                    answer = said["answers"][0]
-                    self.seen.add((said["version"], answer, round(said["predictions"][0][int(answer)], 3)))
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self.wrong.append(repr(error))
-                connection.close()
-            self.count += 1
-            self.slowest = max(self.slowest, time.monotonic() - began)
+from serving import ZERO, Load, Server
 
 
 def test_the_alias_moves_under_load(served, nets):

@@ -18,8 +18,8 @@ import psutil
 class Cluster:
     """A head on 127.0.0.2 and nodes on 127.0.0.3 and up; `variables` is what a driver needs to use it."""
 
-    def __init__(self, folder: Path, cpus: int):
-        self.folder, self.cpus = folder, cpus
+    def __init__(self, folder: Path, cpus: int, python: Path):
+        self.folder, self.cpus, self.python = folder, cpus, python
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -35,9 +35,9 @@ class Cluster:
 
     def start(self, *options: str, cpus: int | None = None) -> subprocess.Popen:
         number = len(self.processes) + 2
-        ray = Path(sys.executable).with_name("ray")
         command = [
-            str(ray), "start", "--block", f"--node-ip-address=127.0.0.{number}", "--disable-usage-stats",
+            str(self.python.with_name("ray")), "start", "--block", f"--node-ip-address=127.0.0.{number}",
+            "--disable-usage-stats",
             f"--num-cpus={self.cpus if cpus is None else cpus}", "--object-store-memory=300000000",
             f"--temp-dir={self.folder / f'n{number}'}", *options,  # as a machine has its own disk
         ]
@@ -75,12 +75,17 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None) -> Iterator[Cluster]:
-    """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`), for the block."""
+def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None,
+            python: Path = Path(sys.executable), options: tuple[str, ...] = ()) -> Iterator[Cluster]:
+    """`nodes` nodes, the head among them, of `cpus` processors each (the head of `head_cpus`), for the block.
+
+    The nodes run in the environment of `python`; `options` are the head's.
+    """
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as folder:
-        made = Cluster(Path(folder), cpus)
+        made = Cluster(Path(folder), cpus, python)
         try:
-            made.start("--head", f"--port={made.port}", "--include-dashboard=false", cpus=head_cpus)
+            made.start("--head", f"--port={made.port}", "--include-dashboard=false", *options,
+                       cpus=head_cpus)
             for _ in range(nodes - 1):
                 made.start(f"--address={made.address}")
             yield made
