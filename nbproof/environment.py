@@ -74,7 +74,7 @@ def set_up(root: Path, names: list) -> Path:
             sys.exit(f"{name} is not here, and this command needs it: git checkout (or make update) brings it.")
     venv, wanted = place(root, names), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
-        with (root / names[0]).open("a") as file:
+        with (root / (SERVE if SERVE in names else RUN)).open("a") as file:  # one lock for each environment
             os.set_inheritable(file.fileno(), True)  # uv keeps the lock if this process is killed before it
             _lock(file)
             if not wanted <= (_held(venv) or {}).items():
@@ -186,6 +186,9 @@ def main(words: list) -> int:
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and name it "
                  "(make PYTHON=python3.12 run).")
     root = next(folder for folder in Path(__file__).resolve().parents if (folder / RUN).exists())
+    if words[:1] == ["run"] and not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        sys.exit("DVC needs a git repository, and this folder is in none (a ZIP download, say): git init makes one, "
+                 "then run again.")  # before gigabytes are installed
     venv = set_up(root, locks(root, words))
     if words[:1] == ["setup"]:
         return 0

@@ -146,6 +146,21 @@ def test_two_first_commands_wait_for_each_other(folder):
     first.stdout.close()
 
 
+def test_what_reviews_waits_for_what_runs(folder):
+    """NBPROOF_REVIEW fills the same .venv from another lock."""
+    (folder.root / "requirements-review.txt").write_text("# review\n")
+    first = folder.start("setup", SECONDS_OF_UV="2")
+    folder.wait_for_uv()
+    assert "Waiting for another set-up in this folder." in folder.call("setup", NBPROOF_REVIEW="1")
+    assert first.wait(30) == 0
+    first.stdout.close()
+
+
+def test_a_download_without_a_repository_installs_nothing(folder):
+    assert "git init makes one, then run again.\n" in folder.call("run", code=1)
+    assert not (folder.root / ".venv").exists() and folder.calls == []
+
+
 def test_a_set_up_that_was_killed_starts_over_when_its_uv_has_ended(folder):
     killed = folder.start("setup", SECONDS_OF_UV="2")
     folder.wait_for_uv()
