@@ -15,6 +15,8 @@ def isolate() -> None:
     if kept == dict(os.environ):
         return
     command = [sys.executable, *sys.orig_argv[1:]]
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # exec would drop what a sitecustomize has printed
+        stream.flush()
     if os.name == "nt":  # which has no exec that the console waits for
         sys.exit(subprocess.run(command, env=kept).returncode)
     os.execve(command[0], command, kept)

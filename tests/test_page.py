@@ -3,11 +3,11 @@
 import base64
 import io
 import re
-import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from browser import chromium
 from bs4 import BeautifulSoup, Comment
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -251,14 +251,10 @@ def test_a_failure_stands_on_top():
 
 @pytest.fixture(scope="module")
 def browser():
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        pytest.skip("no Chromium on the PATH: the pages were not opened in a browser")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        started = chromium(playwright)
         yield started
         started.close()
 

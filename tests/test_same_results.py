@@ -100,7 +100,7 @@ def test_a_kernel_has_the_settings_and_nothing_of_a_persons_own(single):
     for module in ("numpy", "yaml", "mlflow"):
         (single / "mine" / f"{module}.py").write_text("raise ImportError('of a person')\n")
     mine = {"MKL_CBWR": "AVX512", "OMP_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "5", "MPLBACKEND": "svg",
-            "PYTHONPATH": str(single / "mine"), "PYTHONWARNINGS": "error"}
+            "PYTHONPATH": str(single / "mine"), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": ""}
     done = nbproof(single, "run", **mine)
     assert done.returncode == 0 and done.stdout.count("mine") == 1, done.stdout  # by the Python that it began with
     executed = json.loads((single / "reports" / "x.ipynb").read_text())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,10 +10,9 @@ import time
 
 import nbformat
 import pytest
+from browser import chromium
 
 sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 NOTEBOOKS, WITHIN = ["data", "logistic", "tree", "compare"], 120  # seconds
 CELLS = "jupyterapp.shell.currentWidget.content.model.toJSON().cells"
@@ -50,8 +48,7 @@ def lab(project):
 @pytest.fixture(scope="module")
 def browser():
     with sync.sync_playwright() as play:
-        switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        started = play.chromium.launch(executable_path=CHROMIUM, args=switches)
+        started = chromium(play)
         yield started
         started.close()
 

@@ -8,6 +8,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from browser import chromium
 from playwright.sync_api import expect, sync_playwright
 from projects import commit, copy_of_project, edit_params, nbproof, stages_run
 from serving import Server
@@ -42,7 +43,7 @@ def page(project):
     variables = {name: os.environ[name] for name in kept if name in os.environ}
     server = Server(SimpleNamespace(root=project, variables=variables), ("--images",), {})
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = chromium(playwright)
         try:
             server.listens()
             page = browser.new_page()

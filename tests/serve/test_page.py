@@ -4,6 +4,7 @@ import re
 import sqlite3
 
 import pytest
+from browser import chromium
 from playwright.sync_api import expect, sync_playwright
 
 LOW_CONTRAST = """() => {
@@ -23,7 +24,7 @@ SEVEN = [(90, 70), (130, 68), (190, 72), (170, 120), (140, 180), (120, 230)]
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        started = chromium(playwright)
         yield started
         started.close()
 

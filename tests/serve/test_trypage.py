@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from browser import chromium
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect, sync_playwright
 from portable_models import portable
@@ -30,7 +31,7 @@ def page(tmp_path_factory):
     assert done.returncode == 0 and re.search(r"try-net.html: \d\.\d MB", done.stdout), done.stderr
     shutil.copytree(project.root / "scratch" / "onnxruntime-web", kept, dirs_exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = chromium(playwright)
         opened, said = browser.new_page(), []
         opened.on("console", lambda message: said.append(message.text))
         opened.on("pageerror", lambda error: said.append(str(error)))

@@ -1,0 +1,17 @@
+"""The browser of the tests: a Chromium of this machine, else Playwright's own; without one, a skip says so."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium(playwright):
+    """A started Chromium."""
+    place = next(filter(None, map(shutil.which, NAMES)), None)
+    if not place and not Path(playwright.chromium.executable_path).exists():
+        pytest.skip("there is no Chromium on this machine: install it, or run playwright install chromium")
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    return playwright.chromium.launch(executable_path=place, args=switches)
