@@ -189,8 +189,9 @@ def _page(wanted: space.Sweep, folder: Path) -> None:
     values = {"name": wanted.name, "trials": (folder / "trials.csv").relative_to(root()).as_posix(),
               "metric": wanted.metric.key, "goal": wanted.metric.goal, "tried": ",".join(wanted.space)}
     executed, failure = execute(notebook, values, 600, folder)
-    for cell in executed.cells:  # they stand in no params.yaml, so the page has no table of them
-        cell.metadata.tags = [tag for tag in cell.metadata.get("tags", []) if "parameters" not in tag]
+    for cell in [each for each in executed.cells if each.metadata.get("tags")]:
+        if cell.metadata.pop("tags") == ["parameters"]:  # the page shows the values alone: no params.yaml has them,
+            executed.cells.remove(cell)  # so it can make no table of them
     write_reports(f"sweep-{wanted.name}", executed, folder)
     if failure:
         print(f"The page of the sweep failed at {failure}", file=sys.stderr)

@@ -119,3 +119,17 @@ def test_the_figures_take_trials_that_failed_and_values_that_are_lists_or_null(h
     assert "took 9 s, and none" in plots.worth(trials)
     for figure in (plots.effects(trials), plots.parallel(trials), plots.cost(trials)):
         assert figure.axes
+
+
+def test_the_page_shows_the_values_that_it_was_given(here):
+    """The notebook of the page has no section of params.yaml, as all others have."""
+    found = [{"trial": f"{number:05d}", "state": "done", "value": value, "steps_done": 1, "steps_planned": 1,
+              "seconds": 1.0, "run_id": "r", "tried": dict.fromkeys(read().space, 0.1 * 10**number)}
+             for number, value in enumerate([3.0, 1.0])]
+    folder = root() / "scratch" / "sweeps" / "fit-1"
+    folder.mkdir(parents=True)
+    (folder / "trials.csv").write_text(drive._table(found, "loss"))
+    drive._page(read(), folder)
+    page = (root() / "reports" / "sweep-fit.html").read_text(encoding="utf-8")
+    assert "scratch/sweeps/fit-1/trials.csv" in page and "Failed at" not in page
+    assert "What did the sweep find?" in page and "sweeps/NAME" not in page
