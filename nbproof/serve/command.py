@@ -11,7 +11,6 @@ import uvicorn
 
 from nbproof import project
 from nbproof.notebook.errors import Refused
-from nbproof.serve import log
 from nbproof.serve.app import Application
 from nbproof.serve.handler import Handler
 from nbproof.serve.metrics import Metrics
@@ -53,13 +52,9 @@ def _handler(options: Options, port: int) -> Iterator[Handler]:
         from nbproof.serve import ray
 
         with ray.deployment(options, port) as replicas:
-            yield ray.Spread(replicas, options, _log(options, metrics), metrics)
+            yield ray.Spread(replicas, options, options.kept(metrics), metrics)
     else:
-        yield Handler(Store(options.threads), _log(options, metrics), metrics, options.images)
-
-
-def _log(options: Options, metrics: Metrics) -> log.Log:
-    return log.Log(log.place(), options.log_size, metrics.log_lost.inc)
+        yield Handler(Store(options.threads), options.kept(metrics), metrics, options.images)
 
 
 def _socket(host: str, port: int) -> socket.socket:

@@ -5,7 +5,9 @@ import re
 from dataclasses import dataclass
 
 from nbproof.notebook.errors import Refused
+from nbproof.serve import log
 from nbproof.serve.limits import Limits
+from nbproof.serve.metrics import Metrics
 
 TOKEN = "NBPROOF_TOKEN"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -41,6 +43,10 @@ class Options:
                 raise Refused(f"{name.upper()} must be more than 0, found {getattr(self, name)}.")
         rate = self.rate if self.rate >= 0 else (0 if local else 50)
         return Limits(int(self.body * 1e6), rate, self.seconds, self.concurrent, token, local)
+
+    def kept(self, metrics: Metrics) -> log.Log:
+        """The log, as large as it may be; `metrics` count what it loses."""
+        return log.Log(log.place(), self.log_size, metrics.log_lost.inc)
 
     def between(self) -> tuple[int, int]:
         """The least and the most replicas on a cluster."""

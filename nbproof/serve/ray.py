@@ -265,7 +265,7 @@ class Ingress:
 
     async def __init__(self, replicas, options: Options):
         limits, metrics = options.limits(), Metrics()
-        self.handler = Spread(replicas, options, log.Log(log.place(), options.log_size, metrics.log_lost.inc), metrics)
+        self.handler = Spread(replicas, options, options.kept(metrics), metrics)
         await asyncio.to_thread(self.handler.start)
         self.limits = limits
 
