@@ -6,6 +6,7 @@ a file (SQLite's WAL and its locks). The file is bounded: the oldest answers wit
 """
 
 import contextlib
+import os
 import queue
 import sqlite3
 import sys
@@ -115,6 +116,8 @@ class Log:
         self.thread.join(timeout=2 * PATIENCE)
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where both want one core, answers come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         ends = False
         while not ends:
             taken = [self.waiting.get()]

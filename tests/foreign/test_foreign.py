@@ -243,7 +243,7 @@ def test_a_person_promotes_and_asks(step):
         writer = csv.DictWriter(file, [name for name in rows[0] if name != walk.target], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    head, *answers, by = said(folder, "predict", str(ask)).splitlines()
+    by, head, *answers = said(folder, "predict", str(ask)).splitlines()  # who answers goes to stderr, at once
     assert len(answers) == 3 and all(re.fullmatch(walk.answer, each) for each in answers), answers
     assert head == "row,prediction" and f": {walk.promoted}." in by
     refused = said(folder, "predict", walk.test, code=2)
