@@ -49,7 +49,7 @@ def load(name: str) -> nn.Module:
 @torch.no_grad()
 def say(model: nn.Module, images: torch.Tensor) -> Said:
     """What `model` says of normalised images."""
-    return Said(*(torch.cat(parts) for parts in zip(*(model(each) for each in images.split(500)))))
+    return Said(*(torch.cat(parts) for parts in zip(*(model(each) for each in images.split(250)))))
 
 
 def normalised(ink: dict[str, torch.Tensor], dataset: Dataset) -> dict[str, torch.Tensor]:

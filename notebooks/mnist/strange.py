@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from mnist import augment, unlike
 from mnist.data import Dataset
+from mnist.dense import Dense
 
 ANSWERED = 0.96  # share of the validation images that get an answer
 MOST, HIDDEN, STEPS, BATCH, LR = 6000, 64, 600, 256, 0.003
@@ -27,7 +28,7 @@ class Strangeness(nn.Module):
         evened = self.evened(digits)
         self.register_buffer("mean", evened.mean(0))
         self.register_buffer("deviation", evened.std(0) + 0.05)  # a feature that is always the same says little
-        self.votes = nn.Sequential(nn.Linear(digits.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+        self.votes = nn.Sequential(Dense(digits.shape[1], HIDDEN), nn.ReLU(), Dense(HIDDEN, 1))
 
     @staticmethod
     def evened(features: torch.Tensor) -> torch.Tensor:
@@ -37,8 +38,12 @@ class Strangeness(nn.Module):
         """
         return features * (features.abs() + 1e-6).rsqrt()
 
+    def measured(self, features: torch.Tensor) -> torch.Tensor:
+        """The features [N, F] as the votes see them: evened, in units of their deviation among digits."""
+        return (self.evened(features) - self.mean) / self.deviation
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.votes((self.evened(features) - self.mean) / self.deviation)[:, 0]
+        return self.votes(self.measured(features))[:, 0]
 
 
 class Watched(nn.Module):
@@ -103,14 +108,14 @@ def features(model: nn.Module, ink: torch.Tensor, dataset: Dataset) -> torch.Ten
     """What the last layer of `model` votes on, [N, F] on the CPU, for images given as ink."""
     net, device = below(model).eval(), dataset.train.images.device
     normalised = (ink - dataset.mean) / dataset.deviation
-    return torch.cat([net(images.to(device)).float().cpu() for images in normalised.split(1000)])
+    return torch.cat([net(images.to(device)).float().cpu() for images in normalised.split(250)])
 
 
 @torch.no_grad()
 def scores(model: nn.Module, strangeness: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """How strange each of the normalised images is."""
     net = below(model).eval()
-    return torch.cat([strangeness(net(each).float().cpu()) for each in images.split(1000)])
+    return torch.cat([strangeness(net(each).float().cpu()) for each in images.split(250)])
 
 
 def limit(digits: torch.Tensor, answered: float = ANSWERED) -> float:
@@ -128,13 +133,13 @@ def _taught(strangeness: Strangeness, digits: torch.Tensor, odd: torch.Tensor) -
 
     The fused AdamW takes no root by MKL; see `evened`.
     """
-    seen = torch.cat([digits, odd])
+    seen = strangeness.measured(torch.cat([digits, odd]))
     is_odd = torch.cat([torch.zeros(len(digits)), torch.ones(len(odd))])
     optimizer = torch.optim.AdamW(strangeness.parameters(), lr=LR, weight_decay=0.05, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS)
     for _ in range(STEPS):
         chosen = torch.randint(len(seen), (BATCH,))
-        loss = F.binary_cross_entropy_with_logits(strangeness(seen[chosen]), is_odd[chosen])
+        loss = F.binary_cross_entropy_with_logits(strangeness.votes(seen[chosen])[:, 0], is_odd[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """One training loop for every net: reproducible, on whole tensors, with a one-cycle schedule and averaged weights."""
 
 import copy
+import math
 import os
 from collections.abc import Callable
 
@@ -27,7 +28,8 @@ def prepare(seed: int, threads: int, device: str) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports a compiler for it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # no operation here reads what it did not write
     torch.backends.cudnn.benchmark = False
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -35,7 +37,7 @@ def prepare(seed: int, threads: int, device: str) -> torch.device:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, split: Split, batch: int = 1000) -> Evaluation:
+def evaluate(net: nn.Module, split: Split, batch: int = 250) -> Evaluation:
     """The answers of `net` for every image of `split`; a module with an evaluation mode is put into it."""
     if not isinstance(net, torch.fx.GraphModule):  # an exported program is in evaluation mode already
         net.eval()
@@ -55,9 +57,41 @@ def _optimizer(net: nn.Module, lr: float, weight_decay: float, steps: int) -> tu
     return optimizer, OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=climb)
 
 
+class Lessons:
+    """Which images each epoch sees: all of them, or the part `share`, in whole batches.
+
+    With a `share` below 1, the first epoch and the last two see all images. In each of the others, those with a loss
+    above the mean when they were last seen are there, and as many of the easier ones as there is room for, drawn anew.
+    (After InfoBatch, Z. Qin et al., arXiv:2303.04947, which also weights the easier ones up, so that the expected
+    gradient stays the same; here they count as they come, which left a lower loss on the validation images.)
+    """
+
+    def __init__(self, images: int, epochs: int, batch: int, share: float, device: torch.device):
+        self.batch = min(batch, images)
+        self.losses = torch.full((images,), math.nan, device=device)  # of each image, when it was last seen
+        few = max(1, round(share * images) // self.batch)
+        whole = (1, epochs - 1, epochs)  # the epochs that see all
+        self.steps = [images // self.batch if epoch in whole else few for epoch in range(1, epochs + 1)]
+
+    def of(self, epoch: int, generator: torch.Generator) -> torch.Tensor:
+        """The images of an epoch (from 1) in the order in which it sees them."""
+        order = torch.randperm(len(self.losses), generator=generator)
+        count = self.steps[epoch - 1] * self.batch
+        if self.steps[epoch - 1] == self.steps[0]:
+            return order[:count]
+        is_easy = (self.losses <= self.losses.nanmean()).cpu()[order]  # one that was not seen yet is not
+        chosen = torch.cat([order[~is_easy], order[is_easy]])[:count]
+        return chosen[torch.randperm(count, generator=generator)]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss, each image when it was last seen."""
+        return self.losses.nanmean().item()
+
+
 def fit(
     net: nn.Module, train: Split, validation: Split, *, epochs: int, batch: int, lr: float, seed: int,
-    weight_decay: float = 0.0, draw: Draw | None = None,
+    weight_decay: float = 0.0, draw: Draw | None = None, share: float = 1.0,
     on_epoch: Callable[[int, dict], None] = lambda epoch, metrics: None,
 ) -> list[dict]:
     """Train `net` in place; one row an epoch: epoch, train_loss, validation_loss, validation_accuracy.
@@ -65,22 +99,23 @@ def fit(
     AdamW on mini-batches under a one-cycle learning rate with peak `lr` (L. Smith, N. Topin, Super-Convergence,
     arXiv:1708.07120). What is evaluated, and left in `net`, is an exponential average of the weights, which is better
     than the newest ones while the rate is high (B. Polyak, A. Juditsky, Acceleration of stochastic approximation by
-    averaging, 1992). `draw` (see augment) makes the batches, by default from the images as they are;
-    `on_epoch(epoch, metrics)` is called after every epoch.
+    averaging, 1992). `draw` (see augment) makes the batches, by default from the images as they are; `share` is the
+    part of the images that an epoch sees (see Lessons); `on_epoch(epoch, metrics)` is called after every epoch.
     """
     draw = draw or unmoved(train.images)
     net.to(train.images.device, memory_format=torch.channels_last)  # the faster layout for convolutions, on CPUs too
     averaged = AveragedModel(net, multi_avg_fn=_average, use_buffers=True)
-    steps = max(1, len(train) // batch)
-    optimizer, schedule = _optimizer(net, lr, weight_decay, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
+    lessons = Lessons(len(train), epochs, batch, share, train.images.device)
+    optimizer, schedule = _optimizer(net, lr, weight_decay, sum(lessons.steps))
     history = []
-    with progress.follow(epochs, steps, unit="epoch", charts=CHARTS, logarithmic={LOSS}) as follower:
+    with progress.follow(epochs, max(lessons.steps), unit="epoch", charts=CHARTS, logarithmic={LOSS}) as follower:
         for epoch in range(1, epochs + 1):
-            total = _epoch(net, train, draw, generator, batch, optimizer, schedule, averaged, follower.part)
+            order = lessons.of(epoch, generator)
+            _epoch(net, train, draw, generator, lessons, order, optimizer, schedule, averaged, follower.part)
             judged = evaluate(averaged.module, validation)
             metrics = {
-                "train_loss": total / steps, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy,
+                "train_loss": lessons.loss, "validation_loss": judged.loss, "validation_accuracy": judged.accuracy,
             }
             history.append({"epoch": epoch, **metrics})
             on_epoch(epoch, metrics)
@@ -90,22 +125,19 @@ def fit(
     return history
 
 
-def _epoch(net, train: Split, draw: Draw, generator, batch: int, optimizer, schedule, averaged, on_step) -> float:
-    """One pass over the training images, in whole batches drawn by `generator`; the sum of the batches' losses."""
+def _epoch(net, train: Split, draw: Draw, generator, lessons, order, optimizer, schedule, averaged, on_step) -> None:
+    """One pass over the training images of `order`, batch by batch; `lessons` notes the loss of each."""
     net.train()
-    total = torch.zeros((), device=train.images.device)
-    order = torch.randperm(len(train), generator=generator).to(train.images.device)
-    for chosen in order[: max(1, len(train) // batch) * batch].split(batch):
+    for chosen in order.to(train.images.device).split(lessons.batch):
         images = draw(chosen, generator).contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(net(images), train.labels[chosen])
+        losses = F.cross_entropy(net(images), train.labels[chosen], reduction="none")
         optimizer.zero_grad()
-        loss.backward()
+        losses.mean().backward()
         optimizer.step()
         schedule.step()
         averaged.update_parameters(net)
-        total += loss.detach()
+        lessons.losses[chosen] = losses.detach()
         on_step()
-    return total.item()
 
 
 def fresh(net: nn.Module, seed: int) -> nn.Module:
