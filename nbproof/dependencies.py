@@ -1,7 +1,9 @@
 """What a notebook needs of this project, found in its source: local modules, directly imported or not, and pictures."""
 
 import ast
+import importlib.machinery
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,12 @@ from nbproof.stage import parameters, source
 from nbproof.stages import Stage
 
 PICTURE = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=["']([^"']+)""")
+# While they are imported they ask whether they are in a notebook, or start a thread: no process can fork them early.
+NEVER_EARLY = {"IPython", "ipykernel", "ipywidgets", "matplotlib_inline", "onnxruntime", "tqdm"}
+# They import MLflow once they are used. MLflow asks whether it is in a notebook; what takes longest below it does not.
+TRACKING = {"nbproof.notebook:tracking", "nbproof.notebook.tracking", "nbproof.notebook:models",
+            "nbproof.notebook.models"}
+BELOW_MLFLOW = ("pandas", "fastapi", "pydantic", "requests")
 PACKAGE = Path(nbproof.__file__).resolve().parent
 
 
@@ -81,13 +89,17 @@ def _imports(code: str) -> Iterator[tuple[int, str]]:
 def _follow(imports: Iterator[tuple[int, str]], folder: Path, found: set[Path]) -> None:
     """Add the local modules of `imports` to `found`, and what they import; `folder` is the importing file's."""
     for level, name in imports:
-        places = [folder.joinpath(*[".."] * (level - 1)).resolve()] if level else [folder, root() / "notebooks", root()]
-        for place in places:
+        for place in _places(folder, level):
             if files := _module(place, name):
                 for file in files - found:
                     found.add(file)
                     _follow(_imports(file.read_text(encoding="utf-8")), file.parent, found)
                 break
+
+
+def _places(folder: Path, level: int) -> list[Path]:
+    """Where a module may be that a file in `folder` imports, with `level` dots before its name."""
+    return [folder.joinpath(*[".."] * (level - 1)).resolve()] if level else [folder, root() / "notebooks", root()]
 
 
 def _module(place: Path, name: str) -> set[Path]:
@@ -113,3 +125,53 @@ def _pictures(markdown: str, notebook: Path) -> Iterator[Path]:
             raise Refused(f"{shown} shows {name} as a picture, and that is a folder: name a file.")
         if path.is_file() and path.is_relative_to(root()):
             yield path
+
+
+def libraries(notebooks: list[Path]) -> list[str]:
+    """The installed modules that each of `notebooks` imports at its top level or that of a local module.
+
+    Each as `module`, or as `module:name` where a name is taken from it, which may be a module.
+    """
+    found = [_libraries(each) for each in notebooks]
+    common = [each for each in found[0] if all(each in others for others in found[1:])] if found else []
+    return [each for each in common if each.partition(":")[0].partition(".")[0] not in NEVER_EARLY]
+
+
+def _libraries(notebook: Path) -> dict[str, None]:
+    """What one notebook imports at its start, in this order, and what tracking needs where it imports that."""
+    found: dict[str, None] = {}
+    cells = [source.code(cell) for cell in source.read(notebook)["cells"] if cell["cell_type"] == "code"]
+    _collect("\n".join(map(_python, cells)), notebook.parent, found, set())
+    if TRACKING & found.keys():
+        found |= dict.fromkeys(BELOW_MLFLOW)
+    return {each: None for each in found if _is_installed(each.partition(":")[0].partition(".")[0])}
+
+
+def _collect(code: str, folder: Path, found: dict[str, None], seen: set[Path]) -> None:
+    """Add the imports at the top level of `code`, and those of the local modules among them."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:  # the kernel says so, when it comes to this cell
+        return
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            level, names = 0, [each.name for each in node.names]
+            local = names
+        elif isinstance(node, ast.ImportFrom):
+            level, names = node.level, [node.module or "", *(f"{node.module}:{each.name}" for each in node.names)]
+            local = [f"{node.module or ''}.{each.name}".lstrip(".") for each in node.names]
+        else:
+            continue
+        files = {file for name in local for place in _places(folder, level) for file in _module(place, name)}
+        if not level and (not files or names[0].startswith("nbproof.")):
+            parts = names[0].split(".")
+            found |= dict.fromkeys([".".join(parts[:end]) for end in range(1, len(parts))] + names)
+        for file in sorted(files - seen):
+            seen.add(file)
+            _collect(file.read_text(encoding="utf-8"), file.parent, found, seen)
+
+
+def _is_installed(package: str) -> bool:
+    """Whether `package` is of neither this project nor Python itself, and there."""
+    return package not in {*sys.stdlib_module_names, "nbproof"} and bool(
+        importlib.machinery.PathFinder.find_spec(package))

@@ -1,6 +1,7 @@
 """The whole pipeline: every stage that DVC calls changed, independent ones at the same time."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
@@ -17,13 +18,13 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from nbproof import committed, dependencies, git, index, live, project, stages, sync
+from nbproof import committed, dependencies, git, index, live, project, stages, sync, warm
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.parameters import section
 from nbproof.registry import promote_once
-from nbproof.stage import parameters, source
+from nbproof.stage import arithmetic, parameters, source
 from nbproof.stages import Stage
 from nbproof.sweep import space
 from nbproof.verify import heal_cache, heal_lock, heal_run_cache, is_right
@@ -194,8 +195,9 @@ def order_lock(names: list[str]) -> None:
 def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) -> dict[str, str]:
     """Run the stages `names`, each once what it needs is there; what failed, with the last words of each."""
     waiting, failed = [name for name in found if name in names], {}
-    with live.screen(found, names) as screen, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        commands = Commands(found, force, screen)
+    with (_warm([found[name] for name in waiting], force) as kernels, live.screen(found, names) as screen,
+          concurrent.futures.ThreadPoolExecutor(jobs) as pool):
+        commands = Commands(found, force, screen, kernels)
         running: dict[concurrent.futures.Future, str] = {}
         try:
             while waiting or running:
@@ -218,10 +220,25 @@ def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) ->
     return failed
 
 
-class Commands:
-    """The `dvc repro` processes of one run, shown on `screen`. `force` repeats every stage without DVC's run-cache."""
+def _warm(stages: list[Stage], force: bool) -> contextlib.AbstractContextManager[dict[str, str]]:
+    """The process that kernels of `stages` are forked from, as long as this lasts; gives variables for the stages.
 
-    def __init__(self, found: dict[str, Stage], force: bool, screen):
+    Without `force` it may be that no kernel is needed, as where only text has changed, so it waits for the first.
+    """
+    notebooks = [root() / stage.notebook for stage in stages if stage.notebook]
+    if not notebooks or os.environ.get("ENGINE") == "ray":  # there kernels are elsewhere
+        return contextlib.nullcontext({})
+    tools = with_tools()
+    environment = arithmetic.environment(root(), os.devnull) | {name: tools[name] for name in ("PATH", "VIRTUAL_ENV")}
+    return warm.process(dependencies.libraries(notebooks), environment, at_once=force)
+
+
+class Commands:
+    """The `dvc repro` processes of one run, shown on `screen`. `force` repeats every stage without DVC's run-cache;
+    `kernels` are variables that tell stages where their kernels come from."""
+
+    def __init__(self, found: dict[str, Stage], force: bool, screen, kernels: dict[str, str]):
+        self.kernels = kernels
         self.screen, self.found = screen, found
         self.options = ["--force", "--no-run-cache"] if force else []
         self.guard, self.ended, self.processes = threading.Lock(), False, set()
@@ -230,7 +247,7 @@ class Commands:
         """`dvc repro` of one stage; its exit code and, if it failed, its last words. What it says is shown at once."""
         # Siblings wait for each other's short lock; without the flag one that commits makes the others fail at the end.
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *self.options, name]
-        environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"} | self.kernels
         environment |= {"NBPROOF_FORCE": "1"} if self.options else {}
         if self.screen.events:
             environment["NBPROOF_LIVE"] = "1"

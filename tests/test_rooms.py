@@ -56,3 +56,10 @@ def test_what_notebooks_import_is_light(tmp_path):
 
 def test_what_help_imports_is_light(tmp_path):
     assert modules_of(tmp_path, "import nbproof.cli") & HEAVY == set()
+
+
+@pytest.mark.parametrize("module, spared", [
+    ("kernel", HEAVY | {"jsonschema"}), ("execute", {"boto3", "botocore", "pyarrow", "mlflow", "torch"})])
+def test_what_a_stage_and_its_kernel_import_is_little(tmp_path, module, spared):
+    """Before the kernel's own ipykernel; and papermill's ways to the cloud are none of a stage's."""
+    assert modules_of(tmp_path, f"import nbproof.stage.{module}") & spared == set()

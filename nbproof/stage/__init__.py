@@ -14,13 +14,14 @@ from pathlib import Path
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root, write_whole
-from nbproof.stage import leaks, outputs, parameters, source
 
 
 def run_stage(notebook: Path, execute: Callable | None = None) -> int:
     """Execute `notebook` with its values from params.yaml into reports/NAME.ipynb and .html; 0 if every cell ran.
 
     `execute` does what execute.execute does, elsewhere."""
+    from nbproof.stage import leaks, outputs, parameters, source  # here, so that they take no time of a kernel's
+
     name, started = notebook.stem, time.monotonic()
     timeout = cell_timeout()
     values = parameters.values_of(notebook)

@@ -7,6 +7,8 @@ stand in the environment before the first import.
 import os
 import platform
 import sys
+import sysconfig
+from pathlib import Path
 
 NAME = "linux-x86_64-avx2"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -21,12 +23,25 @@ X86 = {
 SETTINGS = ONE_THREAD | (X86 if platform.machine().lower() in ("x86_64", "amd64") else {})
 # What a person has set for these libraries, for Python and for matplotlib does not reach a kernel.
 NOT_PASSED_ON = ("PYTHON", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "NPY_", "OMP_", "KMP_", "GOMP_",
-                 "NUMEXPR_", "MPL", "MATPLOTLIB", "GLIBC_TUNABLES", "NBPROOF_DEBUG", "NBPROOF_LIVE")
+                 "NUMEXPR_", "MPL", "MATPLOTLIB", "GLIBC_TUNABLES", "NBPROOF_DEBUG", "NBPROOF_LIVE",
+                 "NBPROOF_WARM")
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
     """`environment` with the settings, and without what a person has set for the same libraries."""
     return {name: value for name, value in environment.items() if not name.startswith(NOT_PASSED_ON)} | SETTINGS
+
+
+def environment(output_root: Path, events: Path) -> dict[str, str]:
+    """The environment variables of a stage's kernel."""
+    ours = {"NBPROOF_OUTPUT": str(output_root), "NBPROOF_EVENTS": str(events), "PYTHONHASHSEED": "0",
+            "PYTHONNOUSERSITE": "1"}
+    package, rc = Path(__file__).parents[2], Path(sysconfig.get_path("purelib"), "matplotlib/mpl-data/matplotlibrc")
+    if package != Path(sysconfig.get_path("purelib")):  # a source tree, or the copy of one that Ray sent here
+        ours["PYTHONPATH"] = str(package)
+    if rc.exists():  # before the file in the user's own folder
+        ours["MATPLOTLIBRC"] = str(rc)
+    return clean(dict(os.environ)) | ours
 
 
 def machine() -> str:

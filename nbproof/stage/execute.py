@@ -1,5 +1,6 @@
 """Executes a notebook by papermill and says truthfully how far it came."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -7,24 +8,40 @@ import os
 import re
 import shlex
 import sys
-import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import nbclient.client
 import nbformat
-import papermill
 from jupyter_client import AsyncKernelManager
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from nbclient.exceptions import CellExecutionError
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 
 from nbproof.notebook.errors import Refused
-from nbproof.stage import arithmetic
+from nbproof.stage import arithmetic, forked
 from nbproof.stage.source import KERNEL, counted, strip
+
+
+@contextlib.contextmanager
+def without(*modules: str) -> Iterator[None]:
+    """Imports inside the block find none of `modules`, which take long and do nothing here."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+with without("papermill.s3", "pyarrow"):  # for notebooks in the cloud, of which papermill imports half a second
+    import papermill
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
 
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell timeout ends; both
 # match the same. It is private, and there is no public way to change it.
@@ -53,7 +70,19 @@ class NotebookKernel(AsyncKernelManager):
         history = "--HistoryManager.hist_file=:memory:"
         quiet = "--log-level=CRITICAL"  # what went wrong is said once, by us
         emulator = shlex.split(os.environ.get("NBPROOF_EMULATOR", ""))  # of another processor, in tests
-        return [*emulator, sys.executable, "-m", "nbproof.stage.kernel", "-f", self.connection_file, history, quiet]
+        return [*emulator, sys.executable, "-m", forked.MODULE, "-f", self.connection_file, history, quiet]
+
+
+class Provisioner(LocalProvisioner):
+    """Jupyter's own way to start a kernel, which asks the run's warm process for it first."""
+
+    async def launch_kernel(self, cmd, **kwargs):
+        folder = kwargs.get("cwd") or str(Path.cwd())
+        kernel = forked.fork(cmd, folder, kwargs["env"])
+        if kernel is None:
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process, self.pid, self.cwd = kernel, kernel.pid, folder
+        return self.connection_info
 
 
 class KernelExit(RuntimeError):
@@ -105,6 +134,11 @@ class StageEngine(NBClientEngine):
 
 
 papermill_engines.register("stage", StageEngine)
+# An entry point that is not installed: a source tree has none, and JupyterLab's kernels are none of its business.
+provisioner = EntryPoint("nbproof", f"{__name__}:Provisioner", KernelProvisionerFactory.GROUP_NAME)
+kernel_provisioners = KernelProvisionerFactory.instance()
+kernel_provisioners.provisioners[provisioner.name] = provisioner
+kernel_provisioners.default_provisioner_name = provisioner.name
 
 
 def execute(
@@ -140,7 +174,7 @@ def execute(
             papermill.execute_notebook(
                 str(notebook), None, parameters=values, engine_name="stage", kernel_name=KERNEL["name"],
                 progress_bar=False, cwd=str(notebook.parent), record=record,
-                environment=environment(output_root, events), cell_timeout=cell_timeout,
+                environment=arithmetic.environment(output_root, events), cell_timeout=cell_timeout,
             )
         except Exception as error:  # of the cell, the kernel or the machine: each becomes the stage's failure
             if "client" not in record:
@@ -158,18 +192,6 @@ def execute(
     executed = cleaned(record["notebook"])
     executed.metadata.arithmetic = computed.get("arithmetic", "")
     return executed, failure
-
-
-def environment(output_root: Path, events: Path) -> dict[str, str]:
-    """The environment variables of a stage's kernel."""
-    ours = {"NBPROOF_OUTPUT": str(output_root), "NBPROOF_EVENTS": str(events), "PYTHONHASHSEED": "0",
-            "PYTHONNOUSERSITE": "1"}
-    package, rc = Path(__file__).parents[2], Path(sysconfig.get_path("purelib"), "matplotlib/mpl-data/matplotlibrc")
-    if package != Path(sysconfig.get_path("purelib")):  # a source tree, or the copy of one that Ray sent here
-        ours["PYTHONPATH"] = str(package)
-    if rc.exists():  # before the file in the user's own folder
-        ours["MATPLOTLIBRC"] = str(rc)
-    return arithmetic.clean(dict(os.environ)) | ours
 
 
 def print_event(name: str, event: dict) -> None:

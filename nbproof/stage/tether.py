@@ -9,6 +9,7 @@ import time
 
 from nbproof.notebook.errors import Refused
 
+KEEPERS = []  # processes (psutil) that are not below this one, and hold kernels of it: forked.py
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd.exe", "powershell.exe", "pwsh"}
 
 
@@ -47,11 +48,11 @@ def adopt_orphans() -> None:
 
 
 def end_children() -> list[str]:
-    """End every process below this one; the commands of those that were still at work."""
+    """End every process below this one, or below a keeper; the commands of those that were still at work."""
     import psutil
 
     ended = []
-    for child in psutil.Process().children(recursive=True):
+    for child in [child for each in (psutil.Process(), *KEEPERS) for child in _below(each)]:
         try:
             if child.status() != psutil.STATUS_ZOMBIE:
                 ended.append(" ".join(child.cmdline())[:80])
@@ -59,6 +60,15 @@ def end_children() -> list[str]:
         except psutil.NoSuchProcess:
             continue
     return ended
+
+
+def _below(process) -> list:
+    import psutil
+
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:  # a keeper that was killed; its kernel went with it
+        return []
 
 
 def die_with(processes: list) -> None:

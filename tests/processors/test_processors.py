@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from projects import commit, copy_of_project, edit_params, nbproof, results, stages_run
+from projects import command, commit, copy_of_project, edit_params, results, stages_run
 
 from nbproof.stage import arithmetic
 
@@ -44,7 +44,8 @@ def copy(folder: Path) -> Path:
 
 def ran(folder: Path, **environment: str) -> dict[str, bytes]:
     """The results of one run of everything in the copy at `folder`."""
-    done = nbproof(copy(folder), "run", "--jobs", "2", **environment)
+    # The command, which stages have, too: not the copy's own package, of which no kernel would be forked for them.
+    done = command(copy(folder), "nbproof", "run", "--jobs", "2", **environment)
     assert done.returncode == 0 and len(stages_run(done.stdout)) == 6, done.stdout
     return results(folder)
 
