@@ -55,8 +55,9 @@ def executed_stage(folder: Path, monkeypatch, **environment: str) -> int:
     (["input('name?')", LATER], "", "StdinNotImplementedError: "),
     (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on closed file"),
     pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "", "CellTimeoutError: ", marks=posix),
-    pytest.param(["import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
-                  "kept = [bytearray(2**26) for _ in range(999)]", LATER], "", "MemoryError:",
+    # in one piece: filled bit by bit, two gigabytes take a busy machine longer than the cell has
+    pytest.param(["import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))\n"
+                  "kept = bytearray(2**35)", LATER], "", "MemoryError:",
                  marks=pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")),
 ])
 def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, capsys, own, tagged, error):
