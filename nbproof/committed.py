@@ -4,9 +4,7 @@ import json
 import shutil
 import subprocess
 
-from ruamel.yaml import YAML
-
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.project import load
 from nbproof.stage import arithmetic
 from nbproof.stages import Stage
@@ -89,7 +87,7 @@ def _text(path: str, commit: str = "") -> str:
 
 
 def _lock(commit: str = "") -> dict:
-    return (YAML(typ="safe").load(_text("dvc.lock", commit)) or {}).get("stages") or {}
+    return (from_yaml(_text("dvc.lock", commit)) or {}).get("stages") or {}
 
 
 def _sums(lock: dict, name: str, kind: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a notebook needs of this project, found in its source: local modules, directly imported or not, and pictures."""
 
 import ast
+import functools
 import importlib.machinery
 import re
 import sys
@@ -71,22 +72,24 @@ def _python(code: str) -> str:
     return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in code.splitlines())
 
 
-def _imports(code: str) -> Iterator[tuple[int, str]]:
+@functools.cache  # notebooks share most of what they import
+def _imports(code: str) -> tuple[tuple[int, str], ...]:
     """The modules that `code` imports: the number of leading dots, and the name. `from a import b` may mean a.b."""
     try:
         tree = ast.parse(code)
     except SyntaxError:  # the kernel says so, when it comes to this cell
-        return
+        return ()
+    found = {}  # in their order, each once
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((0, each.name) for each in node.names)
+            found |= dict.fromkeys((0, each.name) for each in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            yield node.level, module
-            yield from ((node.level, f"{module}.{each.name}".lstrip(".")) for each in node.names)
+            names = [f"{node.module or ''}.{each.name}".lstrip(".") for each in node.names]
+            found |= dict.fromkeys((node.level, name) for name in [node.module or "", *names])
+    return tuple(found)
 
 
-def _follow(imports: Iterator[tuple[int, str]], folder: Path, found: set[Path]) -> None:
+def _follow(imports: tuple[tuple[int, str], ...], folder: Path, found: set[Path]) -> None:
     """Add the local modules of `imports` to `found`, and what they import; `folder` is the importing file's."""
     for level, name in imports:
         for place in _places(folder, level):

@@ -21,7 +21,7 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 from nbproof import project, stages
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.files import from_yaml, root, write_whole
 from nbproof.notebook.parameters import read, section
 from nbproof.stage import parameters, source
 
@@ -30,7 +30,7 @@ def with_values(text: str, values: dict) -> str:
     """params.yaml's `text` with new `values` by key (`models.cnn.lr`); what is equal stays as it is written."""
     for key, value in values.items():
         name, node = _found(text, key)
-        before = reduce(getitem, key.split("."), YAML(typ="safe").load(text))
+        before = reduce(getitem, key.split("."), from_yaml(text))
         if before == value and isinstance(before, bool) == isinstance(value, bool):
             continue
         end, written = _end(name, node), io.StringIO()
@@ -51,7 +51,7 @@ def with_copy(text: str, section: str, pattern: str, name: str) -> str:
     key, node = _found(text, f"{section}.{pattern}")
     start, line_end = key.start_mark, text.find("\n", _end(key, node))
     copied = f"{name}{text[key.end_mark.index : line_end]}\n{' ' * start.column}"
-    value = reduce(getitem, [*section.split("."), pattern], YAML(typ="safe").load(text))
+    value = reduce(getitem, [*section.split("."), pattern], from_yaml(text))
     return _verified(text, text[: start.index] + copied + text[start.index :], f"{section}.{name}", value)
 
 
@@ -76,11 +76,11 @@ def _end(key: Node, node: Node) -> int:
 
 def _verified(before: str, after: str, key: str, value: object) -> str:
     """`after`, where it says what `before` says but for `value` at `key`; Refused otherwise."""
-    yaml, (*parents, name) = YAML(typ="safe"), key.split(".")
-    expected = yaml.load(before)
+    *parents, name = key.split(".")
+    expected = from_yaml(before)
     reduce(getitem, parents, expected)[name] = value
     with contextlib.suppress(YAMLError):
-        if yaml.load(after) == expected:
+        if from_yaml(after) == expected:
             return after
     raise Refused(f"params.yaml: {key} could not be written beside what stands there; write it by hand.")
 
@@ -125,7 +125,7 @@ def new_model(name: str, pattern: str = "") -> int:
 
 def _copyable(known: Iterable[stages.Stage]) -> dict[str, tuple[Path, str]]:
     """Notebook and section of each model that a foreach over the section makes (`GROUP@NAME` with SECTION.NAME)."""
-    written, found = YAML(typ="safe").load((root() / "dvc.yaml").read_text(encoding="utf-8"))["stages"], {}
+    written, found = from_yaml((root() / "dvc.yaml").read_text(encoding="utf-8"))["stages"], {}
     for stage in known:
         group, _, key = stage.name.partition("@")
         section = str(written[group].get("foreach"))[2:-1]  # of ${models}

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from dvc.stage import PipelineStage
+
 from nbproof import cluster, dependencies, remote, stages, text_only
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
@@ -16,30 +18,26 @@ from nbproof.stage import arithmetic, leaks, run_stage
 def run(name: str, on_ray: bool = False) -> int:
     """Execute the notebook of the stage `name`; 0 if every cell ran and no dependency changed."""
     started = time.monotonic()
-    stage, before, is_taken_over = stages.patiently(lambda: _prepared(name))
+    stage, of_dvc, before, is_taken_over = stages.patiently(lambda: _prepared(name))
     if is_taken_over:
         print(f"{stage.short}: only its text changed, so its results stay as they are, "
               f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
         return 0
     elsewhere = on_ray and stages.is_model(stage)
     code = cluster.run_stage(stage) if elsewhere else run_stage(root() / stage.notebook)
-    return code or _without_secrets(stage) or _unchanged(stage, before)
+    return code or _without_secrets(stage) or _unchanged(stage, before, stages.digests(of_dvc))
 
 
-def _prepared(name: str) -> tuple[stages.Stage, dict[str, object], bool]:
-    """The stage, the digests of its dependencies, and whether its earlier results are right and in place."""
+def _prepared(name: str) -> tuple[stages.Stage, PipelineStage, dict[str, object], bool]:
+    """The stage, DVC's object of it, its dependencies' digests, and whether its earlier results are taken over."""
     with stages.opened(root()) as repo:
         found = stages.read(repo)
         stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
         if stage is None or stage.notebook is None:
             raise Refused(f"dvc.yaml has no stage {name!r} that runs a notebook.")
         dependencies.check(stage)
-        return stage, stages.digests(repo, stage.name), text_only.take_over(repo, stage)
-
-
-def _digests(stage: stages.Stage) -> dict[str, object]:
-    with stages.opened(root()) as repo:
-        return stages.digests(repo, stage.name)
+        of_dvc = stages.dvc_stage(repo, stage.name)
+        return stage, of_dvc, stages.digests(of_dvc), text_only.take_over(repo, stage)
 
 
 def _without_secrets(stage: stages.Stage) -> int:
@@ -64,10 +62,9 @@ def _holds(file: Path, value: bytes) -> bool:
         return content.find(value) >= 0
 
 
-def _unchanged(stage: stages.Stage, before: dict[str, object]) -> int:
+def _unchanged(stage: stages.Stage, before: dict[str, object], after: dict[str, object]) -> int:
     """0 if the stage's dependencies are as they were `before` it ran: DVC hashes them after the command."""
-    after = stages.patiently(lambda: _digests(stage))
-    changed = sorted(path for path in before if before[path] != after.get(path))
+    changed = sorted(path for path in before if before[path] != after[path])
     if not changed:
         return 0
     print(f"{stage.short}: {stage.notebook} failed: {', '.join(changed)} changed while the stage ran, so its results "

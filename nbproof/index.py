@@ -14,8 +14,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bs4 import BeautifulSoup
-
 from nbproof import project
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root, write_whole
@@ -104,6 +102,8 @@ def _tries(names: list[str]) -> str:
 
 def _card(name: str, old: bool) -> str:
     """A page with its first picture, its title and its status."""
+    from bs4 import BeautifulSoup  # a tenth of a second, and most runs change nothing
+
     shown = BeautifulSoup((root() / "reports" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
     status, kind = ("not run: this is an earlier state", "bad") if old else ("every cell ran", "good")
     if failed := shown.select_one(".failed strong"):

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import CONTRACT, root
+from nbproof.notebook.files import CONTRACT, from_yaml, root
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 HOOK = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -98,7 +97,7 @@ def load() -> Project:
 def read(folder: Path) -> Project:
     """The contract at `folder`; Refused names the key, what is expected and what was found."""
     try:
-        given = YAML(typ="safe").load((folder / CONTRACT).read_text(encoding="utf-8"))
+        given = from_yaml((folder / CONTRACT).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise Refused(f"{CONTRACT} cannot be read: {' '.join(str(error).split())[:200]}.") from None
     possible = {"compare", "data", "pins", "tolerance", "pickle", "serve", "hooks"}

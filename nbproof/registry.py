@@ -18,12 +18,10 @@ from functools import partial, reduce
 from operator import getitem
 from pathlib import Path, PurePosixPath
 
-from ruamel.yaml import YAML
-
 from nbproof import project
 from nbproof.notebook import parameters, served, tracking
 from nbproof.notebook.errors import Refused, trace
-from nbproof.notebook.files import digest, root, write_whole
+from nbproof.notebook.files import digest, from_yaml, root, write_whole
 
 STAMP = ".dvc/tmp/promoted"  # what was promoted, so that a run that changes nothing asks no server
 NO_REGISTRY = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "NOT_FOUND")
@@ -180,7 +178,7 @@ def data_in_use() -> str:
 def trained() -> dict[str, dict]:
     """What dvc.lock says of each stage that writes models/NAME and metrics/NAME.json, by NAME."""
     lock = root() / "dvc.lock"
-    stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
+    stages = from_yaml(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
     found = {}
     for stage in stages.values():
         paths = {each["path"] for each in stage.get("outs", ())}
@@ -199,7 +197,7 @@ def _facts(name: str) -> dict[str, str]:
     if name not in known:
         raise Refused(f"There is no trained model {name!r}; there are {', '.join(sorted(known)) or 'none'}.")
     described = folder / "MLmodel"
-    if not described.exists() or not YAML(typ="safe").load(described.read_text(encoding="utf-8")).get("signature"):
+    if not described.exists() or not from_yaml(described.read_text(encoding="utf-8")).get("signature"):
         raise Refused(f"models/{name} is not an MLflow model with a signature; only such a model can be registered "
                       "(nbproof pull brings what is missing here).")
     metrics = json.loads((root() / "metrics" / f"{name}.json").read_text(encoding="utf-8"))

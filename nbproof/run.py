@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from nbproof import committed, dependencies, git, index, live, project, stages, sync, warm
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.files import from_yaml, root, write_whole
 from nbproof.notebook.parameters import section
 from nbproof.registry import promote_once
 from nbproof.stage import arithmetic, parameters, source
@@ -56,7 +56,8 @@ def _run(jobs: int, force: bool, taken: dict[str, str] | None, register: bool) -
     started = time.monotonic()
     heal_lock()
     committed.announce()
-    with stages.opened(root()) as repo:
+    with stages.opened(root()) as repo, lock_repo(repo):  # one lock: DVC reads its files again after each
+        repo.index.check_graph()  # no circle, no output twice
         found = stages.read(repo)
         check_all(found)
         git.restore({Path(out.path).with_name(".gitignore") for stage in found.values() for out in stage.outputs})
@@ -179,7 +180,7 @@ def _recorded(lock: Path) -> dict:
     """The stages that dvc.lock records."""
     if not lock.exists():
         return {}
-    return (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    return (from_yaml(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
 
 
 def order_lock(names: list[str]) -> None:

@@ -11,10 +11,9 @@ from dvc.lock import make_lock
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import hash_file
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.stages import opened
 
 
@@ -110,7 +109,7 @@ def heal_run_cache(repo: Repo, names: set[str]) -> list[str]:
     said, seen = [], set()
     for entry in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
         try:
-            earlier = YAML(typ="safe").load(entry.read_text(encoding="utf-8"))["outs"]
+            earlier = from_yaml(entry.read_text(encoding="utf-8"))["outs"]
         except (KeyError, TypeError, UnicodeDecodeError, YAMLError):  # DVC would not get past it either
             entry.unlink()
             said.append("DVC's note of an earlier run was damaged and is removed.")

@@ -17,15 +17,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from nbproof.stage import forked, tether
+from nbproof.stage import forked, sockets, tether
 
-PATHS = ("/tmp", 75)  # a socket's path has at most 104 characters, on some systems
 # pyarrow, which pandas imports, starts a thread for its memory; without it the memory is given back a little later.
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # What differs between two processes of one run, and no library reads while it is imported.
@@ -44,8 +42,7 @@ def process(libraries: list[str], environment: dict[str, str], at_once: bool = T
     if sys.platform != "linux":
         yield {}
         return
-    place = PATHS[0] if len(tempfile.gettempdir()) > PATHS[1] else None
-    with tempfile.TemporaryDirectory(prefix="warm-", dir=place) as folder, socket.socket(socket.AF_UNIX) as server:
+    with sockets.folder("warm-") as folder, socket.socket(socket.AF_UNIX) as server:
         server.bind(str(Path(folder) / "socket"))
         server.listen(64)
         warm = _Warm(server, folder, libraries, environment | NO_THREAD)

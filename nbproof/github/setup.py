@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import typer
-from ruamel.yaml import YAML
 
 from nbproof import remote
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 
 CHECKS = ("pipeline", "test (ubuntu-latest)")  # the jobs that a merge must wait for
 RULES = "nbproof: required checks"
@@ -146,7 +145,7 @@ def _ask_values(gh: Gh, yes: bool) -> None:
         print("Variables and secrets are asked for on a terminal; gh variable set and gh secret set take them, too.")
         return
     servers = root() / "remote.yaml"
-    named = YAML(typ="safe").load(servers.read_text(encoding="utf-8")) if servers.exists() else {}
+    named = from_yaml(servers.read_text(encoding="utf-8")) if servers.exists() else {}
     known = {"DVC_REMOTE_URL": _dvc_url(), "MLFLOW_TRACKING_URI": (named or {}).get("tracking", "")}
     for name, meaning in remote.VARIABLES.items():
         if value := typer.prompt(f"{name} ({meaning})", default=known.get(name, ""), show_default=True):

@@ -1,5 +1,6 @@
 """Where a project is, where its notebooks read and write, and files that are whole or not there."""
 
+import copy
 import functools
 import hashlib
 import os
@@ -36,8 +37,7 @@ def source(name: str) -> Path:
 
 def _changed_since(name: str) -> str:
     """The first parameter of the stage that made the file or folder `name` which params.yaml has changed since."""
-    now, lock = (_content(path, path.stat().st_mtime_ns) if path.exists() else {}
-                 for path in (root() / "params.yaml", root() / "dvc.lock"))
+    now, lock = map(_content, (root() / "params.yaml", root() / "dvc.lock"))
     for stage in (lock.get("stages") or {}).values():
         if any(name == each["path"] or name.startswith(f"{each['path']}/") for each in stage.get("outs", ())):
             for key, value in stage.get("params", {}).get("params.yaml", {}).items():
@@ -47,15 +47,26 @@ def _changed_since(name: str) -> str:
     return ""
 
 
-@functools.cache
-def _content(path: Path, _: int) -> dict:
-    """What a YAML file of that age holds; a long dvc.lock takes a third of a second to read."""
-    from ruamel.yaml import YAML, YAMLError  # a tenth of a second, so only when it is needed
+def _content(path: Path) -> dict:
+    """What a YAML file holds that may be missing."""
+    from ruamel.yaml import YAMLError
 
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+        return from_yaml(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
     except YAMLError:  # a merge may be at work; whatever runs stages says so
         return {}
+
+
+def from_yaml(text: str) -> object:
+    """What a YAML text says, as DVC reads it (1.2: `1e-3` is a number); ruamel.yaml's YAMLError where it is none."""
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(8)  # a long dvc.lock takes a third of a second, params.yaml a twentieth, and both are read often
+def _parsed(text: str) -> object:
+    from ruamel.yaml import YAML  # a tenth of a second, so only when it is needed
+
+    return YAML(typ="safe").load(text)
 
 
 def output(name: str) -> Path:
@@ -83,10 +94,8 @@ def write(name: str, content: bytes | str) -> Path:
 
 def _is_recorded(name: str, path: Path) -> bool:
     """Whether dvc.lock has the output `name` with the bytes of `path`."""
-    from ruamel.yaml import YAML  # a tenth of a second, so only when it is needed
-
     lock = root() / "dvc.lock"
-    stages = (YAML(typ="safe").load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.exists() else {}
+    stages = (from_yaml(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.exists() else {}
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     outs = [out for each in stages.values() for out in each.get("outs", [])]
     return any(out["path"] == name and out.get("md5") == md5 for out in outs)

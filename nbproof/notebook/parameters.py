@@ -4,17 +4,17 @@ import ast
 from types import SimpleNamespace
 
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.notebook.progress import in_jupyter
 
 
 def read() -> dict:
     """params.yaml as a mapping; Refused if it is not one."""
-    from ruamel.yaml import YAML, YAMLError  # a tenth of a second, so only when it is needed
+    from ruamel.yaml import YAMLError  # a tenth of a second, so only when it is needed
 
     path = root() / "params.yaml"
     try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        values = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refused("params.yaml is not there: take it from git again (git checkout params.yaml).") from None
     except RecursionError:

@@ -60,12 +60,12 @@ def hushed() -> Iterator[None]:
 
 
 class Follower:
-    """Some work in `steps` steps of `parts` parts each, drawn in the notebook if `live`, else told step by step."""
+    """Some work in steps, each of so many `parts`, drawn in the notebook if `live`, else told step by step."""
 
     def __init__(
-        self, steps: int, parts: int, unit: str, charts: dict[str, list[str]], logarithmic: set[str], live: bool,
+        self, parts: list[int], unit: str, charts: dict[str, list[str]], logarithmic: set[str], live: bool,
     ):
-        self.steps, self.parts, self.unit, self.charts, self.logarithmic = steps, parts, unit, charts, logarithmic
+        self.steps, self.parts, self.unit, self.charts, self.logarithmic = len(parts), parts, unit, charts, logarithmic
         self.history, self.done, self.started, self.display = [], 0, time.monotonic(), None
         if live:
             from IPython.display import display
@@ -82,7 +82,7 @@ class Follower:
     def step(self, metrics: dict[str, float]) -> None:
         """One step is done, with these numbers."""
         self.history.append({name: float(value) for name, value in metrics.items()})
-        self.done = len(self.history) * self.parts
+        self.done = sum(self.parts[: len(self.history)])
         if self.display:
             self._draw()
         elif not _hushed:
@@ -94,8 +94,8 @@ class Follower:
         self.drawn = time.monotonic()
 
     def _picture(self) -> dict[str, str]:
-        whole, seconds = self.steps * self.parts, time.monotonic() - self.started
-        words = f"{self.unit} {min(self.steps, self.done // self.parts + 1)} of {self.steps}"
+        whole, seconds = sum(self.parts), time.monotonic() - self.started
+        words = f"{self.unit} {min(self.steps, len(self.history) + 1)} of {self.steps}"
         if self.done:
             words += f", {seconds:.0f} s of about {seconds * whole / self.done:.0f} s"
         charts = self.charts or {name: [name] for row in self.history[-1:] for name in row}
@@ -109,17 +109,19 @@ class Follower:
 
 @contextlib.contextmanager
 def follow(
-    steps: int, parts: int = 1, unit: str = "epoch",
+    steps: int, parts: int | list[int] = 1, unit: str = "epoch",
     charts: dict[str, list[str]] | None = None, logarithmic: set[str] = frozenset(),
 ) -> Iterator[Follower]:
     """Follow work of `steps` steps: call `part()` after each of a step's `parts`, `step(metrics)` after each step.
 
+    `parts` is the same for all steps, or a list with one number for each.
     `charts` maps a title to the metrics drawn below it (left out: one chart for each metric); `logarithmic` holds
     the titles with a logarithmic axis. Work that an error ends leaves its picture on the screen.
     """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     live = hasattr(shell, "kernel") and not os.environ.get("NBPROOF_EVENTS") and not _hushed
-    follower = Follower(steps, parts, unit, charts or {}, logarithmic, live)
+    each = parts if isinstance(parts, list) else [parts] * steps
+    follower = Follower(each, unit, charts or {}, logarithmic, live)
     yield follower
     if follower.display:
         follower.display.update({}, raw=True)

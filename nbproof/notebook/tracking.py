@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import CONTRACT, digest, output, root, source
+from nbproof.notebook.files import CONTRACT, digest, from_yaml, output, root, source
 from nbproof.notebook.progress import say
 
 PATIENCE = 20  # seconds that a notebook waits at its end for the server
@@ -418,7 +418,5 @@ def _log_inputs(client, run_id: str, inputs: list) -> None:
 
 def _yaml(name: str) -> dict:
     """A file of the project, which may be missing; its content is checked elsewhere."""
-    from ruamel.yaml import YAML
-
     path = root() / name
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+    return from_yaml(path.read_text(encoding="utf-8")) or {} if path.exists() else {}

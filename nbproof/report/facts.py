@@ -10,11 +10,11 @@ import nbformat
 from dvc.lock import LockError
 from dvc.utils.flatten import flatten
 from dvc.utils.serialize import PARSERS, ParseError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nbproof import project, stages
 from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import from_yaml
 from nbproof.report import outputs, revision
 from nbproof.report.plots import Plot, rows
 from nbproof.report.revision import Sides
@@ -182,7 +182,7 @@ def _compare(result: Result, sides: Sides) -> None:
 
 def _axes(root: Path) -> dict:
     """What the list `plots` of dvc.yaml, beside that of each stage, says of single files: it can give several y."""
-    content = YAML(typ="safe").load(revision.here(root, "dvc.yaml") or "") or {}
+    content = from_yaml(revision.here(root, "dvc.yaml") or "") or {}
     plots = [each for each in content.get("plots") or [] if isinstance(each, dict)]
     return {path: axes for each in plots for path, axes in each.items() if isinstance(axes, dict)}
 

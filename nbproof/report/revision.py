@@ -1,6 +1,5 @@
 """The two sides that a report compares: files of the workspace, and of the base from git, DVC's cache or its remote."""
 
-import functools
 import hashlib
 import subprocess
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nbproof.notebook.errors import Refused
+from nbproof.notebook.files import from_yaml
 
 LARGEST = 20_000_000  # bytes of a file that is still read
 MADE = "scratch/main"  # what main's run made: dvc.lock and the outputs that git keeps; the rest is in DVC's cache
@@ -67,11 +66,10 @@ def here(root: Path, path: str) -> str | None:
         return None
 
 
-@functools.lru_cache(maxsize=4)  # parsing 40 stages takes a quarter of a second, and HEAD is often the base
 def recorded(lock: str | None) -> dict:
     """The stages of a dvc.lock's text by name; empty where there is none to read."""
     try:
-        content = YAML(typ="safe").load(lock or "")
+        content = from_yaml(lock or "")
     except YAMLError:
         return {}
     found = content.get("stages") if isinstance(content, dict) else None

@@ -18,11 +18,12 @@ from pathlib import Path
 import nbclient.client
 import nbformat
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from nbclient.exceptions import CellExecutionError
 
 from nbproof.notebook.errors import Refused
-from nbproof.stage import arithmetic, forked
+from nbproof.stage import arithmetic, forked, sockets
 from nbproof.stage.source import KERNEL, counted, strip
 
 
@@ -47,7 +48,6 @@ with without("papermill.s3", "pyarrow"):  # for notebooks in the cloud, of which
 # match the same. It is private, and there is no public way to change it.
 nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
-
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,7 @@ class StageEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, record, environment, cell_timeout, **_):
-        # A socket's path has at most 104 characters, on some systems: beyond, the kernel would not answer.
-        place = "/tmp" if os.name != "nt" and len(tempfile.gettempdir()) > 75 else None
-        with tempfile.TemporaryDirectory(prefix="kernel-", dir=place) as folder:
+        with sockets.folder("kernel-") as folder:
             client = EveryCellClient(
                 nb_man, timeout=cell_timeout, startup_timeout=120, record_timing=False, coalesce_streams=True,
                 force_raise_errors=True, skip_cells_with_tag="", kernel_name=kernel_name,
@@ -127,7 +125,9 @@ class StageEngine(NBClientEngine):
             client.tell = record["tell"]
             record.update(notebook=nb_man.nb, client=client)
             connection = str(Path(folder) / "kernel.json")
-            client.km = NotebookKernel(kernel_name=kernel_name, connection_file=connection)
+            ours = KernelSpecManager(kernel_dirs=[str(Path(sys.prefix) / "share" / "jupyter" / "kernels")])
+            client.km = NotebookKernel(
+                kernel_name=kernel_name, connection_file=connection, kernel_spec_manager=ours)
             if os.name != "nt":  # loopback ports are for everyone on the machine, and two kernels can race for one
                 client.km.transport, client.km.ip = "ipc", str(Path(folder) / "ipc")
             client.execute(cleanup_kc=True, env=environment | {"IPYTHONDIR": folder})

@@ -42,7 +42,6 @@ def warped(images: torch.Tensor, shift: float, rotate: float, scale: float, elas
     """
     height, width = images.shape[2:]
     background = images.min().item()
-    padded = F.pad(images, (1, 1, 1, 1), value=background).flatten(1)
     down, right = (torch.arange(size, device=images.device) - (size - 1) / 2 for size in (height, width))
     down, right = down.repeat_interleave(width)[None], right.repeat(height)[None]
     points = torch.eye(knots**2, device=images.device).view(-1, 1, knots, knots)
@@ -55,7 +54,8 @@ def warped(images: torch.Tensor, shift: float, rotate: float, scale: float, elas
         angle = angle * math.radians(rotate)
         x = (1 + scale * wide) * (angle.cos() * right - angle.sin() * down) + shift * across + bends[:count]
         y = (1 + scale * high) * (angle.sin() * right + angle.cos() * down) + shift * along + bends[count:]
-        values = _looked_up(padded[chosen], x + (width + 1) / 2, y + (height + 1) / 2, width + 2)
+        padded = F.pad(images[chosen], (1, 1, 1, 1), value=background).flatten(1)
+        values = _looked_up(padded, x + (width + 1) / 2, y + (height + 1) / 2, width + 2)
         return values.view(-1, 1, height, width)
 
     return draw

@@ -6,6 +6,8 @@ with Outlier Exposure, https://arxiv.org/abs/1812.04606). The trained net stays 
 the letters of other fonts teach nothing: that they are found all the same, the notebook `know` shows.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +19,7 @@ from mnist.dense import Dense
 
 ANSWERED = 0.96  # share of the validation images that get an answer
 MOST, HIDDEN, STEPS, BATCH, LR = 6000, 64, 600, 256, 0.003
+PART = 250  # images at a time
 
 
 class Strangeness(nn.Module):
@@ -70,32 +73,43 @@ def watch(model: nn.Module, dataset: Dataset, seed: int) -> Watched:
     """`model` with its measure of strangeness, on the CPU, learned from training images; the limit is of validation."""
     with torch.random.fork_rng(devices=[]):  # what is drawn here changes nothing that is drawn later
         torch.manual_seed(seed)
-        digits, odd = (features(model, each, dataset) for each in lessons(dataset, seed))
+        digits, odd = (
+            torch.cat([features(model, images, dataset) for images in each]) for each in lessons(dataset, seed))
         strangeness = _taught(Strangeness(digits), digits, odd)
     return Watched(model, strangeness, limit(scores(model, strangeness, dataset.validation.images)))
 
 
-def lessons(dataset: Dataset, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ink of training digits, half of them warped a little as hands do; and ink of images that are no digits."""
+def lessons(dataset: Dataset, seed: int) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
+    """Ink of training digits, half of them warped a little as hands do; and ink of images that are no digits.
+
+    Both come in parts, each made when it is asked for: together they take as much memory as the training images.
+    """
     generator = torch.Generator().manual_seed(seed)
     train, count = dataset.train, min(len(dataset.train), 2 * MOST)
     chosen = torch.randperm(len(train), generator=generator)[:count]
     images, labels = inked(train.images[chosen.to(train.images.device)].cpu(), dataset), train.labels.cpu()[chosen]
     half = count // 2
-    letters = unlike.letters(unlike.TAUGHT, unlike.clear_letters())
-    made = [
-        unlike.mirrored(unlike.without(images[:half], labels[:half], unlike.SAME_MIRRORED)),
-        unlike.upside_down(unlike.without(images[:half], labels[:half], unlike.SAME_UPSIDE_DOWN)),
-        unlike.cut(unlike.without(images[:half], labels[:half], unlike.SAME_CUT)),
-        unlike.overlaid(images[:half], generator),
-        1 - images[: half // 3], unlike.noise(half // 3, generator),
-        _warped(letters, torch.randint(len(letters), (half,), generator=generator), generator),
-    ]
-    return torch.cat([images[:half], _warped(images, torch.arange(half, count), generator)]), torch.cat(made)
+
+    def digits() -> Iterator[torch.Tensor]:
+        yield images[:half]
+        yield from _warped(images, torch.arange(half, count), generator)
+
+    def odd() -> Iterator[torch.Tensor]:
+        yield unlike.mirrored(unlike.without(images[:half], labels[:half], unlike.SAME_MIRRORED))
+        yield unlike.upside_down(unlike.without(images[:half], labels[:half], unlike.SAME_UPSIDE_DOWN))
+        yield unlike.cut(unlike.without(images[:half], labels[:half], unlike.SAME_CUT))
+        yield unlike.overlaid(images[:half], generator)
+        yield 1 - images[: half // 3]
+        yield unlike.noise(half // 3, generator)
+        letters = unlike.letters(unlike.TAUGHT, unlike.clear_letters())
+        yield from _warped(letters, torch.randint(len(letters), (half,), generator=generator), generator)
+
+    return digits(), odd()
 
 
-def _warped(images: torch.Tensor, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return augment.warped(images, shift=1.5, rotate=10, scale=0.1, elastic=0.7)(chosen, generator)
+def _warped(images: torch.Tensor, chosen: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    draw = augment.warped(images, shift=1.5, rotate=10, scale=0.1, elastic=0.7)
+    return (draw(part, generator) for part in chosen.split(PART))
 
 
 def inked(images: torch.Tensor, dataset: Dataset) -> torch.Tensor:
@@ -107,15 +121,15 @@ def inked(images: torch.Tensor, dataset: Dataset) -> torch.Tensor:
 def features(model: nn.Module, ink: torch.Tensor, dataset: Dataset) -> torch.Tensor:
     """What the last layer of `model` votes on, [N, F] on the CPU, for images given as ink."""
     net, device = below(model).eval(), dataset.train.images.device
-    normalised = (ink - dataset.mean) / dataset.deviation
-    return torch.cat([net(images.to(device)).float().cpu() for images in normalised.split(250)])
+    return torch.cat([
+        net(((images - dataset.mean) / dataset.deviation).to(device)).float().cpu() for images in ink.split(PART)])
 
 
 @torch.no_grad()
 def scores(model: nn.Module, strangeness: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """How strange each of the normalised images is."""
     net = below(model).eval()
-    return torch.cat([strangeness(net(each).float().cpu()) for each in images.split(250)])
+    return torch.cat([strangeness(net(each).float().cpu()) for each in images.split(PART)])
 
 
 def limit(digits: torch.Tensor, answered: float = ANSWERED) -> float:
@@ -133,7 +147,7 @@ def _taught(strangeness: Strangeness, digits: torch.Tensor, odd: torch.Tensor) -
 
     The fused AdamW takes no root by MKL; see `evened`.
     """
-    seen = strangeness.measured(torch.cat([digits, odd]))
+    seen = torch.cat([strangeness.measured(part) for each in (digits, odd) for part in each.split(PART)])
     is_odd = torch.cat([torch.zeros(len(digits)), torch.ones(len(odd))])
     optimizer = torch.optim.AdamW(strangeness.parameters(), lr=LR, weight_decay=0.05, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS)

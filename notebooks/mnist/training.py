@@ -109,7 +109,7 @@ def fit(
     lessons = Lessons(len(train), epochs, batch, share, train.images.device)
     optimizer, schedule = _optimizer(net, lr, weight_decay, sum(lessons.steps))
     history = []
-    with progress.follow(epochs, max(lessons.steps), unit="epoch", charts=CHARTS, logarithmic={LOSS}) as follower:
+    with progress.follow(epochs, lessons.steps, unit="epoch", charts=CHARTS, logarithmic={LOSS}) as follower:
         for epoch in range(1, epochs + 1):
             order = lessons.of(epoch, generator)
             _epoch(net, train, draw, generator, lessons, order, optimizer, schedule, averaged, follower.part)

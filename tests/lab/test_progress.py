@@ -57,6 +57,17 @@ def test_a_bar_and_curves_grow_and_are_gone(notebook):
     assert seen[-1].count("L300.0") == 3, "after the last step a curve is as long as its chart"
 
 
+def test_a_bar_knows_that_steps_differ_in_length(notebook):
+    with progress.follow(3, [5, 1, 2]) as follower:
+        for parts in (5, 1, 2):
+            for _ in range(parts):
+                follower.part()
+            follower.step(ROW)
+    bars = [int(each.partition('value="')[2].partition('"')[0]) for each in notebook[0].contents[:-1]]
+    assert bars == [0, 1, 2, 3, 4, 5, 5, 6, 6, 7, 8, 8] and 'max="8"' in notebook[0].contents[0]
+    assert "epoch 1 of 3" in notebook[0].contents[5] and "epoch 2 of 3" in notebook[0].contents[6]
+
+
 def test_without_charts_each_metric_has_its_own(notebook):
     work(unit="tree")
     assert notebook[0].contents[-2].count("<svg") == 3 and "tree 2 of 2" in notebook[0].contents[-2]

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mnist import augment, comparison, data, evaluation, leaderboard, odd, readings, sources, training
+from mnist import augment, comparison, data, evaluation, leaderboard, models, odd, readings, sources, training
 from mnist.evaluation import Evaluation
 
 
@@ -122,6 +123,28 @@ def test_augmentation(small):
         warped = augment.warped(images, *far)(many, generator)
         assert warped.shape == (200, 1, 28, 28) and warped.std(0).max() > 0.1, far
         assert images.min() - 1e-5 <= warped.min() and warped.max() <= images.max() + 1e-5, far
+
+
+def test_a_model_looks_at_an_image_and_at_four_that_are_moved(small):
+    """Each look is what grid_sample makes of the image; the answer is the geometric mean of five."""
+    images, seen = small.train.images[:9], []
+
+    class Net(nn.Module):
+        def forward(self, look):
+            seen.append(look)
+            return look.flatten(1)[:, 300:310]
+
+    answer = models.FiveLooks(Net())(images)
+    assert len(seen) == 5 and torch.equal(seen[0], images)
+    for look, (right, down, degrees) in zip(seen[1:], ((0, 1, 8), (0, -1, -8), (1, 0, -8), (-1, 0, 8))):
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        back = torch.tensor([[cos, -sin], [sin, cos]])
+        move = torch.cat([back, -back @ torch.tensor([[right / 14], [down / 14]])], 1).expand(9, 2, 3)
+        grid = F.affine_grid(move, images.shape, align_corners=False)
+        expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        assert (look - expected).abs().max() < 2e-3 and (look - images).abs().max() > 0.5
+    mean = torch.stack([look.flatten(1)[:, 300:310].softmax(1) for look in seen]).log().mean(0)
+    assert torch.allclose(answer, mean, atol=1e-6)
 
 
 def test_evaluation():
