@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -31,6 +32,7 @@ def serve(options: Options) -> int:
             application.app, log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none",
             timeout_keep_alive=30, timeout_graceful_shutdown=int(limits.seconds) + 1, backlog=512,
         )
+        gc.freeze()  # what is there now stays: to look through it for garbage would keep requests waiting
         sys.setswitchinterval(0.001)  # a model that is loaded beside lets requests pass
         shown = f"[{options.host}]" if ":" in options.host else options.host
         kept = "inputs are kept" if options.images else "no inputs are kept"

@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
@@ -44,8 +44,7 @@ class Unknown(Exception):
     """A label for an answer that the log does not have."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One answer, in the order of the table's columns. `answer` is None for "I do not know"."""
 
     id: str
@@ -130,7 +129,7 @@ class Log:
                     break
             ends = None in taken
             self._write([each for each in taken if isinstance(each, Entry)],
-                        [each for each in taken if isinstance(each, tuple)])
+                        [each for each in taken if each and not isinstance(each, Entry)])
         if self.database:
             self.database.close()
 
@@ -139,7 +138,7 @@ class Log:
         try:
             database = self._open()
             with _transaction(database):
-                database.executemany(INSERT, map(astuple, answers))
+                database.executemany(INSERT, answers)
             self._bound(database, bool(labels))
             self.said = ""
         except (sqlite3.Error, OSError) as error:
