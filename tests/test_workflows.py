@@ -105,7 +105,8 @@ def test_every_run_is_one_call_of_what_the_tests_run():
         if line.startswith("make "):
             assert re.search(rf"^{line[5:]}\b.*:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), place
         elif line not in ("exit 1", f"{CALL} setup", f"{CALL} drift",
-                          f"{CALL} tool --tests -- playwright install --with-deps chromium"):
+                          f"{CALL} tool --tests -- playwright install --with-deps chromium",
+                          "sudo apt-get install --yes --no-install-recommends qemu-user"):
             found = re.fullmatch(
                 rf"{re.escape(CALL)} github (\w+)((?: --[a-z]+(?: \"\$RUNNER_TEMP/[\w./]+\"| \d+)?)*)", line
             )
