@@ -8,7 +8,7 @@ import sys
 import pytest
 from projects import WRITES, cells, commit, edit_params, nbproof, results, stages_run
 
-from nbproof import isolation, lab
+from nbproof import isolation, lab, run
 from nbproof.stage import arithmetic
 from nbproof.stage.source import strip_file
 
@@ -69,7 +69,7 @@ def test_the_end_says_whether_the_results_are_the_committed_ones(finished):
     assert " of 20 results are the committed ones, byte for byte." in done.stdout
 
 
-def test_another_arithmetic_is_told_first_and_compared_by_value(finished):
+def test_another_arithmetic_is_compared_by_value(finished):
     """The stage looks as if it had run elsewhere: its executed copy says so, and its numbers are a little different."""
     (finished / "project.yaml").write_text((finished / "project.yaml").read_text() + "tolerance: {absolute: 0.01}\n")
     commit(finished)
@@ -79,9 +79,25 @@ def test_another_arithmetic_is_told_first_and_compared_by_value(finished):
         error = json.loads(metrics.read_text())["error"]
         metrics.write_text(json.dumps({"error": error + off}))
         subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", "train@far"], cwd=finished, check=True)
-        done = nbproof(finished, "run", NPY_DISABLE_CPU_FEATURES="X86_V3")  # the machinery's own process, not a kernel
+        done = nbproof(finished, "run")
         assert f"far differs: another arithmetic (linux-aarch64); {said}." in done.stdout, done.stdout
-    assert done.stdout.startswith("This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2")
+
+
+def test_a_machine_with_another_arithmetic_says_so_first(finished, inside, monkeypatch, capsys):
+    monkeypatch.setattr(arithmetic, "machine", lambda: "linux-x86_64-sse")
+    inside(finished)
+    assert run.run(jobs=1, force=False) == 0
+    assert capsys.readouterr().out.startswith("This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
+
+
+@pytest.mark.skipif(arithmetic.machine() != arithmetic.NAME, reason="this machine has no AVX2 to begin with")
+def test_the_processor_is_asked_with_numpy_and_without():
+    asks = "from nbproof.stage import arithmetic\nprint(arithmetic.machine(), 'numpy' in sys.modules)\n"
+    command = [sys.executable, "-c", f"import sys\n{asks}import numpy\n{asks}"]
+    for hidden, found in (("", arithmetic.NAME), ("X86_V3", "linux-x86_64-sse")):  # hidden from NumPy alone
+        variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": hidden}
+        said = subprocess.run(command, env=variables, capture_output=True, text=True).stdout
+        assert said == f"{arithmetic.NAME} False\n{found} True\n"
 
 
 def test_what_changes_while_the_stage_runs_fails_it_and_the_old_lock_stays(single):
@@ -90,6 +106,14 @@ def test_what_changes_while_the_stage_runs_fails_it_and_the_old_lock_stays(singl
     done = nbproof(single, "run")
     assert done.returncode == 1 and "notebooks/x.ipynb changed while the stage ran" in done.stdout, done.stdout
     assert not (single / "dvc.lock").exists()
+
+
+def test_what_is_gone_when_the_stage_ends_has_changed(single):
+    cells(single, WRITES, "from pathlib import Path\nPath('x.ipynb').rename('y.ipynb')")
+    done = nbproof(single, "stage", "x")
+    assert done.returncode == 1 and done.stdout.endswith(
+        "x: notebooks/x.ipynb failed: notebooks/x.ipynb changed while the stage ran, so its results are of neither "
+        "state. Run again.\n"), done.stdout
 
 
 def test_a_kernel_has_the_settings_and_nothing_of_a_persons_own(single):
