@@ -54,7 +54,7 @@ def machine() -> str:
 
 def _has_avx2() -> bool:
     """As NumPy finds it where it is loaded, also on a processor that is emulated; else as Linux says."""
-    if "numpy" not in sys.modules:  # its import takes longer than all else that a run without work does
+    if "numpy" not in sys.modules:  # its import takes as long as reading dvc.lock
         return bool(re.search(r"(?m)^flags\s*:.*\bavx2\b", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
     extensions = sys.modules["numpy"].show_config(mode="dicts")["SIMD Extensions"]
     return bool({"X86_V3", "AVX2"} & {*extensions.get("baseline", ()), *extensions.get("found", ())})
