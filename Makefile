@@ -37,7 +37,7 @@ Servers and models
 This folder
   setup        make .venv, nothing else                             PYTHON=python3.12
   new          make a project of your own                           DIR=../mine
-  pins         compile requirements*.in into the locked *.txt       UPGRADE=1
+  pins         compile requirements*.in into the locked *.txt       UPGRADE=1 CPU=1
   bench, bench-serve, bench-sweep    measure
   pictures     the README's pictures, anew                          MERMAID=mermaid.min.js
 endef
@@ -77,6 +77,7 @@ locked: # in one go, in the environment as it was
 	$(LOCK) --no-deps -c .venv/pins requirements-results.in -o requirements-results.txt
 	$(LOCK) -c .venv/pins requirements-review.in -o requirements-review.txt
 	$(LOCK) -c .venv/pins requirements-sweep.in -o requirements-sweep.txt
+	$(if $(CPU),$(LOCK) --torch-backend cpu -c .venv/pins requirements.in -o requirements-cpu.txt)
 	cat requirements-sweep.txt >> .venv/pins
 	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
 	$(LOCK) -c .venv/pins -c requirements-serve.txt requirements-serve-ray.in -o requirements-serve-ray.txt

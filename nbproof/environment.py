@@ -22,6 +22,7 @@ from pathlib import Path
 
 RUN, SWEEP, TESTS = "requirements.txt", "requirements-sweep.txt", "requirements-dev.txt"
 REVIEW = "requirements-review.txt"  # instead of all of them, where nothing is trained: the variable NBPROOF_REVIEW
+CPU = "requirements-cpu.txt"  # instead of RUN, with PyTorch's build for processors alone: the variable NBPROOF_CPU
 SERVE, SERVING = "requirements-serve.txt", ".venv-serve"
 SERVE_RAY, SERVING_RAY = "requirements-serve-ray.txt", ".venv-serve-ray"  # where one machine ends: RAY_ADDRESS
 WINDOWS = os.name == "nt"
@@ -50,8 +51,13 @@ def locks(root: Path, words: list) -> list:
         return [SERVE, SERVE_RAY] if "--ray" in words else [SERVE]
     options = options if words[:1] in (["setup"], ["tool"]) else []
     sweep = "--sweep" in options or os.environ.get("ENGINE") == "ray"
-    wanted = [RUN, *([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
-    return [name for name in wanted if (root / name).exists()]
+    more = [*([SWEEP] if sweep else []), *([TESTS] if "--tests" in options else [])]
+    return [_base(), *(name for name in more if (root / name).exists())]
+
+
+def _base() -> str:
+    """The requirements file of what runs the project."""
+    return CPU if os.environ.get("NBPROOF_CPU") else RUN
 
 
 def serving() -> list:
@@ -71,7 +77,9 @@ def set_up(root: Path, names: list) -> Path:
     """
     for name in names:
         if not (root / name).exists():
-            sys.exit(f"{name} is not here, and this command needs it: git checkout (or make update) brings it.")
+            sys.exit(f"{name} is not here, and this command needs it: " + (
+                "make pins CPU=1 makes it, where PyTorch's own index can be reached." if name == CPU else
+                "git checkout (or make update) brings it."))
     venv, wanted = place(root, names), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
         with (root / (SERVE if SERVE in names else RUN)).open("a") as file:  # one lock for each environment
@@ -86,7 +94,7 @@ def add(root: Path, name: str) -> None:
     """Fill root/.venv from the requirements file `name`, too, where this process runs there and set_up made it."""
     venv = root / ".venv"
     if Path(sys.prefix) == venv and _held(venv) and (root / name).exists():
-        set_up(root, [RUN, name])
+        set_up(root, [_base(), name])
 
 
 def serve(root: Path, words: list) -> int:
@@ -138,14 +146,22 @@ def _fill(venv: Path, names: list) -> None:
         pip = ["--without-pip"] if shutil.which("uv") else []
         _step([sys.executable, "-m", "venv", *pip, str(venv)], f"Python could not make {venv.name}, its own words "
               "stand above (on Debian and Ubuntu, apt install python3-venv helps).")
-    names = sorted({*names, *(name for name in held or {} if (venv.parent / name).exists())})  # what others need stays
+    names = sorted({*names, *_kept(venv.parent, held or {}, names)})
     note = "\n".join([str(venv), *map(" ".join, _digests(venv.parent, names).items()), ""])
     print(f"Installing {', '.join(names)} into {venv.name}; the first time can take some minutes", flush=True)
     uv = [_uv(venv), "pip", "sync", "--quiet", "--python", str(venv / PYTHON), *names]
-    _step(uv, "uv could not install the packages, " + LATER, cwd=str(venv.parent), env=_as_pip())
+    build = {"UV_TORCH_BACKEND": "cpu"} if CPU in names else {}
+    _step(uv, "uv could not install the packages, " + LATER, cwd=str(venv.parent), env={**_as_pip(), **build})
     (venv / "held").write_text(note, encoding="utf-8")
     if venv.name in (SERVING, SERVING_RAY):
         print(f"{venv.name} holds {_size(venv) / 1e6:.0f} MB", flush=True)
+
+
+def _kept(root: Path, held: dict, names: list) -> list:
+    """What an environment that `held` this keeps for other commands; of two builds of PyTorch it has one."""
+    other = {RUN: CPU, CPU: RUN}
+    gone = {other[name] for name in names if name in other}
+    return [name for name in held if name not in gone and (root / name).exists()]
 
 
 def _size(folder: Path) -> int:

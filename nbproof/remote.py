@@ -33,6 +33,7 @@ VARIABLES = {
     "DVC_REMOTE_URL": "DVC remote of the workflows",
     "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
     "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
+    "NBPROOF_CPU": "1: train with PyTorch's build for processors alone (make pins CPU=1 locks it); workflows",
     "DRIFT_RUNNER": "the runner that the server's log lies on, for `drift`; workflows",
     "SERVED": "the folder of that log there; workflows",
     "PAGES_URL": "where main's pages are published on GitHub Pages (not set: nowhere); workflows",

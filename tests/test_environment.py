@@ -21,7 +21,7 @@ LAYERS = ["requirements-results.txt", "requirements.txt", "requirements-sweep.tx
           "requirements-serve.txt", "requirements-serve-ray.txt"]
 UV = """\
 #!/bin/sh
-echo "$UV_DEFAULT_INDEX $@" >> "$LOG"
+echo "${UV_TORCH_BACKEND:+$UV_TORCH_BACKEND }$UV_DEFAULT_INDEX $@" >> "$LOG"
 sleep "${SECONDS_OF_UV:-0}"
 exit "${CODE_OF_UV:-0}"
 """
@@ -154,6 +154,20 @@ def test_what_reviews_waits_for_what_runs(folder):
     assert "Waiting for another set-up in this folder." in folder.call("setup", NBPROOF_REVIEW="1")
     assert first.wait(30) == 0
     first.stdout.close()
+
+
+def test_processors_alone_take_another_lock_instead_of_the_whole_one(folder):
+    folder.call("setup", "--sweep")
+    refused = folder.call("setup", code=1, NBPROOF_CPU="1")
+    assert refused.startswith("requirements-cpu.txt is not here") and "make pins CPU=1 makes it" in refused
+    (folder.root / "requirements-cpu.txt").write_text("# torch==2.15.0+cpu\n")
+    folder.call("setup", NBPROOF_CPU="1")
+    assert folder.calls[-1].startswith("cpu ")
+    assert folder.calls[-1].endswith("requirements-cpu.txt requirements-sweep.txt")
+    assert folder.call("setup", NBPROOF_CPU="1") == ""
+    folder.call("setup")  # back again
+    assert not folder.calls[-1].startswith("cpu ")
+    assert folder.calls[-1].endswith("requirements-sweep.txt requirements.txt")
 
 
 def test_a_download_without_a_repository_installs_nothing(folder):

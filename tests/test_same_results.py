@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from projects import WRITES, cells, commit, edit_params, nbproof, results, stages_run
+from projects import ROOT, WRITES, cells, commit, edit_params, nbproof, results, stages_run
 
 from nbproof import isolation, lab, run
 from nbproof.stage import arithmetic
@@ -98,6 +98,17 @@ def test_the_processor_is_asked_with_numpy_and_without():
         variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": hidden}
         said = subprocess.run(command, env=variables, capture_output=True, text=True).stdout
         assert said == f"{arithmetic.NAME} False\n{found} True\n"
+
+
+@pytest.mark.parametrize(("version", "added"), [("2.15.0+cpu", "-torch-cpu"), ("2.15.0", ""), ("2.15.0+cu132", "")])
+def test_a_build_of_pytorch_for_processors_alone_is_another_arithmetic(tmp_path, version, added):
+    (tmp_path / "torch-2.15.0.dist-info").mkdir()
+    (tmp_path / "torch-2.15.0.dist-info" / "METADATA").write_text(f"Name: torch\nVersion: {version}\n")
+    says = "from nbproof.stage import arithmetic; print(arithmetic.machine(), arithmetic.process(), sep='\\n')"
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", says], env=variables, capture_output=True, text=True)
+    plain = arithmetic.machine().removesuffix("-torch-cpu")
+    assert done.stdout.split() == [plain + added] * 2, done.stderr
 
 
 def test_what_changes_while_the_stage_runs_fails_it_and_the_old_lock_stays(single):

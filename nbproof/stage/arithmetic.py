@@ -4,6 +4,9 @@ Each library below chooses its code by the processor it finds; the settings make
 stand in the environment before the first import.
 """
 
+import contextlib
+import functools
+import importlib.metadata
 import os
 import platform
 import re
@@ -46,10 +49,18 @@ def environment(output_root: Path, events: Path) -> dict[str, str]:
 
 
 def machine() -> str:
-    """The name of the arithmetic that the settings give on this machine; NAME where it is the one of all x86-64."""
+    """The name of the arithmetic that the settings give in this environment; NAME where it is the one of all x86-64."""
     if sys.platform == "linux" and platform.machine() == "x86_64":
-        return NAME if _has_avx2() else NAME.replace("avx2", "sse")
-    return f"{platform.system()}-{platform.machine()}".lower()
+        return (NAME if _has_avx2() else NAME.replace("avx2", "sse")) + _build()
+    return f"{platform.system()}-{platform.machine()}{_build()}".lower()
+
+
+@functools.cache
+def _build() -> str:
+    """What is added for PyTorch's build without CUDA, of which nobody has shown that it rounds as the other does."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return "-torch-cpu" if importlib.metadata.version("torch").endswith("+cpu") else ""
+    return ""
 
 
 def _has_avx2() -> bool:
@@ -61,13 +72,11 @@ def _has_avx2() -> bool:
 
 
 def process() -> str:
-    """The name of the arithmetic of this process, which may have a GPU or another build of PyTorch; see `machine`."""
+    """The name of the arithmetic of this process, which may have a GPU; see `machine`."""
     torch = sys.modules.get("torch")
-    if torch is None:
-        return machine()
-    if torch.cuda.is_initialized():
+    if torch and torch.cuda.is_initialized():
         return f"cuda-{torch.cuda.get_device_name()}".lower().replace(" ", "-")
-    return machine() + ("-torch-cpu" if torch.__version__.endswith("+cpu") else "")
+    return machine()
 
 
 def changed() -> list[str]:
@@ -75,6 +84,6 @@ def changed() -> list[str]:
     wrong = [f"{name} is {os.environ.get(name, 'not set')} instead of {value}"
              for name, value in SETTINGS.items() if os.environ.get(name) != value]
     torch = sys.modules.get("torch")
-    if torch and machine() == NAME and (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+    if torch and machine().startswith(NAME) and (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
         wrong.append(f"PyTorch computes with {found} instead of AVX2")
     return wrong
