@@ -213,7 +213,7 @@ class Worker:
 
 def needs(values: dict) -> tuple[str, int]:
     """What a notebook with these values takes of a node: a GPU where `device` asks for one, else its `threads`."""
-    return ("GPU", 1) if str(values.get("device", "")).startswith("cuda") else ("CPU", values.get("threads", 1))
+    return ("GPU", 1) if str(values.get("device", "")).startswith("cuda") else ("CPU", values.get("threads") or 1)
 
 
 def hired(kind: type, values: dict):
@@ -221,6 +221,9 @@ def hired(kind: type, values: dict):
     import ray
 
     resource, number = needs(values)
+    if not os.environ.get("RAY_ADDRESS") and (has := ray.cluster_resources().get(resource, 0)) < number:
+        raise Refused(f"The notebook asks for {number} {resource} (threads, device), and this machine has {has:g}: "
+                      "change them in params.yaml, or name a cluster by RAY_ADDRESS.")  # on one, a node may yet come
     return ray.remote(kind).options(max_concurrency=2, **{f"num_{resource.lower()}s": number}).remote()
 
 

@@ -1,11 +1,10 @@
 """Whether the results are those of the commit, and if not, why: parameters, code, or another arithmetic."""
 
 import json
-import shutil
-import subprocess
 
-from nbproof.notebook.files import from_yaml, root
-from nbproof.project import load
+from nbproof import git
+from nbproof.notebook.files import root
+from nbproof.project import load, recorded
 from nbproof.stage import arithmetic
 from nbproof.stages import Stage
 
@@ -19,7 +18,7 @@ def announce() -> None:
 
 def compared(found: dict[str, Stage]) -> list[str]:
     """One sentence where all results are the committed ones; else how many are, and for each stage why they differ."""
-    committed, now = _lock("HEAD"), _lock()
+    committed, now = (recorded(_text("dvc.lock", commit)) for commit in ("HEAD", ""))
     if not committed:
         return []
     short = {name: stage.short for name, stage in found.items()}
@@ -78,16 +77,9 @@ def _numbers(short: str, commit: str) -> dict[str, float]:
 
 def _text(path: str, commit: str = "") -> str:
     """A file of the project, or of `commit`; empty where it is not there, or git is not installed."""
-    if not commit:
-        return (root() / path).read_text(encoding="utf-8") if (root() / path).exists() else ""
-    if not shutil.which("git"):
-        return ""
-    asked = subprocess.run(["git", "show", f"{commit}:./{path}"], cwd=root(), capture_output=True)
-    return asked.stdout.decode() if asked.returncode == 0 else ""
-
-
-def _lock(commit: str = "") -> dict:
-    return (from_yaml(_text("dvc.lock", commit)) or {}).get("stages") or {}
+    if commit:
+        return (git.at(commit, path) or b"").decode()
+    return (root() / path).read_text(encoding="utf-8") if (root() / path).exists() else ""
 
 
 def _sums(lock: dict, name: str, kind: str) -> dict[str, str]:

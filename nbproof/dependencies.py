@@ -68,8 +68,16 @@ def _covered(path: str, deps: tuple[str, ...]) -> bool:
 
 
 def _python(code: str) -> str:
-    """A cell without IPython's own lines."""
-    return "\n".join("" if line.lstrip().startswith(("%", "!", "?")) else line for line in code.splitlines())
+    """A cell as plain Python, without the `%%` line of a cell magic, and with IPython's own syntax as its calls."""
+    first, _, rest = code.lstrip().partition("\n")
+    code = rest if first.startswith("%%") else code
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # a tenth of a second, which most need not
+
+        return TransformerManager().transform_cell(code)
+    return code
 
 
 @functools.cache  # notebooks share most of what they import

@@ -49,6 +49,7 @@ def with_values(text: str, values: dict) -> str:
 def with_copy(text: str, section: str, pattern: str, name: str) -> str:
     """params.yaml's `text` with SECTION.PATTERN once more, as `name`, in front of it; all other lines stay."""
     key, node = _found(text, f"{section}.{pattern}")
+    text = text if text.endswith("\n") else f"{text}\n"
     start, line_end = key.start_mark, text.find("\n", _end(key, node))
     copied = f"{name}{text[key.end_mark.index : line_end]}\n{' ' * start.column}"
     value = reduce(getitem, [*section.split("."), pattern], from_yaml(text))

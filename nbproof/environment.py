@@ -79,7 +79,7 @@ def set_up(root: Path, names: list) -> Path:
         if not (root / name).exists():
             sys.exit(f"{name} is not here, and this command needs it: " + (
                 "make pins CPU=1 makes it, where PyTorch's own index can be reached." if name == CPU else
-                "git checkout (or make update) brings it."))
+                "git checkout brings it."))
     venv, wanted = place(root, names), _digests(root, names).items()
     if not wanted <= (_held(venv) or {}).items():
         with (root / (SERVE if SERVE in names else RUN)).open("a") as file:  # one lock for each environment

@@ -62,6 +62,14 @@ def restore(files: set[Path]) -> None:
             _git("checkout", "--", file.as_posix())
 
 
+def at(revision: str, path: str) -> bytes | None:
+    """The content of a file of the project in git; None where it is not there, or git is not installed."""
+    if not shutil.which("git"):
+        return None
+    asked = subprocess.run(["git", "show", f"{revision}:./{path}"], cwd=root(), capture_output=True)
+    return asked.stdout if asked.returncode == 0 else None
+
+
 def _is_ours(value: str) -> bool:
     return any(f"-m {program}" in value for program in ("nbproof.stage.source", "nbdime.vcs.git"))
 

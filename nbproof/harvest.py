@@ -70,7 +70,9 @@ def _keep(made: Path, cases: int) -> None:
             shutil.rmtree(place, ignore_errors=True)
             if old.exists():
                 old.rename(place)
-            if before is not None:
+            if before is None:
+                version.unlink(missing_ok=True)
+            else:
                 write_whole(version, before)
             raise
     shutil.rmtree(old, ignore_errors=True)

@@ -7,12 +7,10 @@ reason a page does not know its neighbours: it links to next/NAME.html, which is
 import datetime
 import html
 import importlib.metadata
-import json
 import platform
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 from nbproof import project
 from nbproof.notebook import tracking
@@ -27,7 +25,7 @@ def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
     """The names of the models' numbers, the one that counts first, and a row for each model, the best first."""
     metric, numbers = project.load().metric, {}
     for stage in filter(is_model, found.values()):
-        kept = _numbers(root() / "metrics" / f"{stage.short}.json")
+        kept = _numbers(project.load(), stage.short)
         if metric.key in kept:
             numbers[stage.short] = kept
     names = list(dict.fromkeys([metric.key, *(key for kept in numbers.values() for key in kept)])) if numbers else []
@@ -38,7 +36,7 @@ def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
 def champion(found: dict[str, Stage]) -> str:
     """The champion, and the numbers that only the comparison has, such as those of the test data; empty if none."""
     contract = project.load()
-    name, numbers = contract.compared().get("champion"), _numbers(root() / "metrics" / f"{contract.compare}.json")
+    name, numbers = contract.compared().get("champion"), _numbers(contract, contract.compare or "")
     own = [f"{key} {_shown(value)}" for key, value in numbers.items() if key not in results(found)[0]]
     return f"The champion is {', '.join([name, *own])}." if name else ""
 
@@ -52,10 +50,9 @@ def table(found: dict[str, Stage]) -> str:
     return "\n".join(filter(None, [*lines, champion(found)]))
 
 
-def _numbers(path: Path) -> dict[str, float]:
+def _numbers(contract: project.Project, name: str) -> dict[str, float]:
     """The numbers of a file of metrics, which may not be there."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {key: value for key, value in kept.items() if type(value) in (int, float)}
+    return {key: value for key, value in contract.metrics(name).items() if type(value) in (int, float)}
 
 
 def _shown(value: float | None) -> str:
@@ -101,16 +98,18 @@ def _tries(names: list[str]) -> str:
 
 
 def _card(name: str, old: bool) -> str:
-    """A page with its first picture, its title and its status."""
+    """A page with its first picture, its title and its status, which a page of no notebook does not have."""
     from bs4 import BeautifulSoup  # a tenth of a second, and most runs change nothing
 
-    shown = BeautifulSoup((root() / "reports" / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    shown = BeautifulSoup((root() / "reports" / f"{name}.html").read_bytes(), "html.parser")
+    link = f'<a href="{name}.html">{html.escape(shown.title.get_text() if shown.title else name)}</a>'
+    if not shown.select_one("nav.pages"):
+        return f"<li><h3>{link}</h3></li>\n"
     status, kind = ("not run: this is an earlier state", "bad") if old else ("every cell ran", "good")
     if failed := shown.select_one(".failed strong"):
         status, kind = failed.get_text(), "bad"
     picture, subtitle = shown.select_one("main img"), shown.select_one("main blockquote")
     said = f"<p>{html.escape(subtitle.get_text(' ', strip=True))}</p>" if subtitle else ""
-    link = f'<a href="{name}.html">{html.escape(shown.title.get_text())}</a>'
     return f'<li>{picture or ""}<h3>{link}</h3>{said}<p class="{kind}">{html.escape(status)}</p></li>\n'
 
 

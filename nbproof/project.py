@@ -71,8 +71,18 @@ class Project:
 
     def compared(self) -> dict:
         """What the comparison found, such as the name of its champion; empty where there is none, or none yet."""
-        path = self.root / "metrics" / f"{self.compare}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return self.metrics(self.compare) if self.compare else {}
+
+    def metrics(self, name: str) -> dict:
+        """What metrics/NAME.json holds; empty where there is none. Refused where it is no JSON object."""
+        path = self.root / "metrics" / f"{name}.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise Refused(f"metrics/{path.name} is not JSON ({error}): its notebook must write an object.") from None
+        if not isinstance(content, dict):
+            raise Refused(f"metrics/{path.name} must be a JSON object of names and numbers, found {str(content)[:60]}.")
+        return content
 
     def hook(self, name: str) -> Callable | None:
         """The function of the science that the contract names for `name`, if it names one."""
@@ -157,3 +167,8 @@ def _mapping(name: str, given: object, needed: set[str], possible: set[str]) -> 
 
 def _refuse(key: str, expected: str, found: object) -> None:
     raise Refused(f"{CONTRACT}: {key} must be {expected}, found {found!r}.")
+
+
+def recorded(lock: str) -> dict[str, dict]:
+    """The stages that the text of a dvc.lock records, by name."""
+    return (from_yaml(lock) or {}).get("stages") or {}

@@ -9,7 +9,6 @@ import contextlib
 import csv
 import hashlib
 import io
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,8 +34,13 @@ class Entry:
     run_id: str
     tags: dict[str, str]
 
+    @property
+    def version(self) -> str:
+        """What servers call it, in their answers and in the log."""
+        return f"run {self.key}" if self.key == self.run_id else self.key
+
     def __str__(self) -> str:
-        return f"run {self.key}" if self.key == self.run_id else f"version {self.key}"
+        return self.version if self.key == self.run_id else f"version {self.version}"
 
 
 class Registry:
@@ -178,9 +182,8 @@ def data_in_use() -> str:
 def trained() -> dict[str, dict]:
     """What dvc.lock says of each stage that writes models/NAME and metrics/NAME.json, by NAME."""
     lock = root() / "dvc.lock"
-    stages = from_yaml(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
     found = {}
-    for stage in stages.values():
+    for stage in project.recorded(lock.read_text(encoding="utf-8") if lock.exists() else "").values():
         paths = {each["path"] for each in stage.get("outs", ())}
         names = {path.removeprefix("models/") for path in paths if path.startswith("models/")}
         found |= {name: stage for name in names if f"metrics/{name}.json" in paths}
@@ -200,7 +203,7 @@ def _facts(name: str) -> dict[str, str]:
     if not described.exists() or not from_yaml(described.read_text(encoding="utf-8")).get("signature"):
         raise Refused(f"models/{name} is not an MLflow model with a signature; only such a model can be registered "
                       "(nbproof pull brings what is missing here).")
-    metrics = json.loads((root() / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+    metrics = project.load().metrics(name)
     if key not in metrics:
         raise Refused(f"metrics/{name}.json has no {key}, the metric that {project.CONTRACT} names.")
     compared = project.load().compared()
@@ -225,7 +228,7 @@ def _promote(name: str, facts: dict[str, str], named: bool, evidence: bool) -> s
     if old and _is_same(old, facts):
         _keep(client, old.run_id, name)
         return f"{name} is the registered champion already ({old})."
-    if old and not named and (why := _why_not(client, old, facts)):
+    if old and not named and not _is_model(old, facts) and (why := _why_not(client, old, facts)):
         was = f"The registered champion ({old.tags.get('model')}, {old})"
         return f"{was} stays: {why} nbproof promote {name} replaces it anyway."
     entry = _entry(client, registry, name, facts)
@@ -241,10 +244,10 @@ def _require_evidence(new: Entry, old: Entry) -> None:
     better = project.load().hook("better")
     if better is None:
         raise Refused(f"{project.CONTRACT} names no hook `better`, which judges evidence.")
-    columns = served.served(version=old.key)
+    columns = served.served(version=old.version)
     rows = zip(*(columns[name] for name in ("label", "answer", "shadow_answer", "shadow_version")))
     labelled = [(label, first or "", second or "") for label, first, second, version in rows
-                if label is not None and version == new.key]
+                if label is not None and version == new.version]
     if not labelled:
         raise Refused(f"There is no evidence yet: the log has no labelled answer of {new.tags.get('model')} ({new}) in "
                       f"the shadow of {old.tags.get('model')} ({old}). nbproof promote --challenger puts it there.")
@@ -277,6 +280,11 @@ def _entry(client, registry: Registry, name: str, facts: dict[str, str]) -> Entr
 
 
 def _is_same(entry: Entry, facts: dict[str, str]) -> bool:
+    """Whether `entry` is the model of `facts`, also in its portable form, which knows when it does not know."""
+    return _is_model(entry, facts) and entry.tags.get("portable_digest") in (None, facts.get("portable_digest"))
+
+
+def _is_model(entry: Entry, facts: dict[str, str]) -> bool:
     return all(entry.tags.get(key) == facts[key] for key in ("model", "model_digest"))
 
 

@@ -81,7 +81,7 @@ def use(url: str, tracking: str, data: str, endpoint: str) -> int:
             remote |= {"verify": True} | ({"endpointurl": endpoint} if endpoint else {})
         with Config(str(root() / ".dvc"), validate=False).edit("repo") as config:
             config.setdefault("core", {})["remote"] = NAME
-            config["remote"] = {NAME: remote}
+            config.setdefault("remote", {})[NAME] = remote
     place = f"{data or 'unchanged'}{f' at {endpoint}' if endpoint else ''}"
     print(f"Tracking: {tracking or 'unchanged'}; data and models: {place}.")
     print("Written to remote.yaml and .dvc/config, which belong in git: they hold no secret.")

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import io
 import json
 import os
 import signal
@@ -10,19 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import psutil
 from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
 
-from nbproof import committed, dependencies, git, index, live, project, stages, sync, warm
+from nbproof import committed, dependencies, edit, git, index, live, project, stages, sync, warm
 from nbproof.environment import with_tools
 from nbproof.notebook.errors import Refused
-from nbproof.notebook.files import from_yaml, root, write_whole
-from nbproof.notebook.parameters import section
+from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.parameters import read, section
 from nbproof.registry import promote_once
 from nbproof.stage import arithmetic, parameters, source
 from nbproof.stages import Stage
@@ -177,10 +177,7 @@ def _delete(repo: Repo, name: str, md5: str) -> None:
 
 
 def _recorded(lock: Path) -> dict:
-    """The stages that dvc.lock records."""
-    if not lock.exists():
-        return {}
-    return (from_yaml(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    return project.recorded(lock.read_text(encoding="utf-8") if lock.exists() else "")
 
 
 def order_lock(names: list[str]) -> None:
@@ -330,28 +327,14 @@ def take_remedy(failed: dict[str, str], found: dict[str, Stage], taken: dict[str
         known = {each.key: each for each in parameters.declared(root() / found[name].notebook).values()}
         if key not in known or key in taken or not known[key].accepts(value):
             continue
-        before = set_parameter(key, value)
+        before = reduce(getitem, key.split("."), read())
         if before == value:
             continue
+        path = root() / "params.yaml"
+        write_whole(path, edit.with_values(path.read_text(encoding="utf-8"), {key: value}))
         return {key: (
             f"{noted['reason']}\n\nGoing on with {key}: {value} instead of {before}. "
             "params.yaml says so now, so that dvc.lock records what was used.\n"
             "To go back: git checkout params.yaml dvc.lock metrics && make run\n"
         )}
     return {}
-
-
-def set_parameter(key: str, value: object) -> object:
-    """Write one value of params.yaml, comments kept; the value before."""
-    path, yaml = root() / "params.yaml", YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
-    content = yaml.load(path.read_text(encoding="utf-8"))
-    *sections, name = key.split(".")
-    section = content
-    for each in sections:
-        section = section[each]
-    before, section[name] = section[name], value
-    text = io.StringIO()
-    yaml.dump(content, text)
-    write_whole(path, text.getvalue())
-    return before

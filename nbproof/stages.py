@@ -18,7 +18,7 @@ from nbproof.notebook import parameters
 from nbproof.notebook.errors import Refused
 
 T = TypeVar("T")
-PLOT_KEYS = ("x", "y", "template", "title")
+PLOT_KEYS = ("x", "y", "template")
 
 
 @dataclass(frozen=True)

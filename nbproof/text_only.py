@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from nbproof import git
 from nbproof.notebook.files import root, write_whole
 from nbproof.stage import arithmetic, source, write_reports
 from nbproof.stages import Stage, dvc_stage
@@ -57,11 +57,9 @@ def _kept(repo: Repo, out) -> Path | bytes | None:
     cached = Path(repo.cache.local.oid_to_path(out.hash_info.value))
     if cached.exists() and (not out.hash_info.isdir or not out.changed_cache()):
         return cached
-    if not shutil.which("git"):
-        return None
-    asked = subprocess.run(["git", "show", f"HEAD:./{out.def_path}"], cwd=root(), capture_output=True)
-    right = asked.returncode == 0 and out.hash_name == "md5" and _md5(asked.stdout) == out.hash_info.value
-    return asked.stdout if right else None
+    content = git.at("HEAD", out.def_path)
+    right = content is not None and out.hash_name == "md5" and _md5(content) == out.hash_info.value
+    return content if right else None
 
 
 def _md5(content: bytes) -> str:

@@ -22,3 +22,9 @@ def test_only_our_own_folders_of_dead_processes_are_removed(tmp_path, monkeypatc
     cluster.remove_dead()
     assert sorted(each.name for each in ours.iterdir()) == sorted(names[1:])
     assert all(folder.exists() for folder in strange)
+
+
+def test_what_a_notebook_takes_of_a_node():
+    assert cluster.needs({"threads": 2, "device": "auto"}) == ("CPU", 2)
+    assert cluster.needs({"threads": None}) == cluster.needs({}) == ("CPU", 1)
+    assert cluster.needs({"threads": 2, "device": "cuda:0"}) == ("GPU", 1)

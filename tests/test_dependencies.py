@@ -45,6 +45,12 @@ CASES = {f"notebooks/tiny/{name}.py" for name in ("__init__", "cases", "deep", "
     ("if True:\n    from tiny import other",
      {"notebooks/tiny/__init__.py", "notebooks/tiny/other.py", "notebooks/helper.py"}),
     ("%matplotlib inline\n!ls\nimport helper", {"notebooks/helper.py"}),
+    ("import helper\nfiles = !ls", {"notebooks/helper.py"}),
+    ("import helper\nif True:\n    %matplotlib inline", {"notebooks/helper.py"}),
+    ("import helper\nhelper?", {"notebooks/helper.py"}),
+    ("import helper\nprint('a %s'\n  % 1)", {"notebooks/helper.py"}),
+    ("%%time\nimport helper", {"notebooks/helper.py"}),
+    ("%%bash\nimport helper || true", set()),
     ("import tools.far", {"tools/__init__.py", "tools/far.py"}),
     ("import helper\n1 +", set()),  # not Python: the kernel says so
     ("import broken", {"notebooks/broken.py"}),

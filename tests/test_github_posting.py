@@ -512,6 +512,7 @@ def test_what_a_report_needs_is_kept(kept):
         "<https://a.example>",
         "mailto:a@b.example",
         f"[x]({RUN}/../../../../settings)",
+        f"[x]({RUN}/%2e%2E/.%2e/settings)",
         f"[x]({RUN}0/artifacts/1)",
         "<img src=x onerror=y>",
         "<a href=x>y</a>",

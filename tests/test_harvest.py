@@ -67,6 +67,14 @@ def test_nothing_is_taken_without_a_yes_or_without_anything_new(harvested):
     assert before == {path.name: path.read_bytes() for path in (folder / "data").rglob("*") if path.is_file()}
 
 
+def test_a_first_version_that_dvc_does_not_take_leaves_nothing(harvested):
+    folder, harvest = harvested
+    (folder / "data" / "drawn.dvc").mkdir()  # where DVC's file should be
+    done = harvest("a")
+    assert done.returncode and not (folder / "data" / "drawn").exists(), done.stdout
+    assert not (folder / "data" / "drawn.json").exists(), "it would name drawings that are not there"
+
+
 def test_no_log_and_no_notebook(harvested):
     folder, harvest = harvested
     done = nbproof(folder, "harvest")

@@ -3,10 +3,13 @@
 import json
 import re
 
+import pytest
 from bs4 import BeautifulSoup
 from projects import command, edit_params, nbproof, results
 
 from nbproof import index as pages
+from nbproof import project
+from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
 from nbproof.stage import arithmetic
 
@@ -50,6 +53,22 @@ def test_a_page_that_asks_a_model_stands_apart(finished, inside):
     page = index(finished)
     assert page.select_one("p > a[href='try-near.html']").get_text() == "near"
     assert "try-near.html" not in [card.a["href"] for card in page.select(".cards li")]
+
+
+def test_a_page_that_no_notebook_became_is_a_link(finished, inside):
+    (finished / "reports" / "curve.html").write_bytes("<p>ein Bild \xfc".encode("latin-1"))  # without a title
+    inside(finished)
+    pages.write({}, set())
+    card = index(finished).select_one(".cards li:has(a[href='curve.html'])")
+    assert card.get_text() == "curve"
+
+
+def test_metrics_that_are_no_object_are_refused_with_their_file(finished, inside):
+    inside(finished)
+    for text, told in (("[0.5]", "must be a JSON object"), ("{'error': 0.5}", "is not JSON")):
+        (finished / "metrics" / "compare.json").write_text(text)
+        with pytest.raises(Refused, match=f"^metrics/compare.json {told}"):
+            project.load().compared()
 
 
 def test_it_says_what_failed_and_leaves_git_and_results_alone(finished):

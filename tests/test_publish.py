@@ -424,6 +424,15 @@ def test_without_an_app_nothing_is_committed(world):
     assert world.publish(app=False) is None and world.pushed and "`nbproof github take 42`" in world.said
 
 
+def test_a_rule_of_the_branch_is_no_newer_commit(world, monkeypatch):
+    def refused(name, body):
+        raise Answer(422, "Repository rule violations found: commits must have verified signatures")
+
+    monkeypatch.setattr(world.api, "patch_refs", refused)
+    with pytest.raises(Refused, match="verified signatures"):
+        world.publish()
+
+
 def test_the_step_publishes(world, monkeypatch):
     monkeypatch.setattr("nbproof.github.api.Api", lambda **_: world.api)
     monkeypatch.setenv("APP_TOKEN", "app")

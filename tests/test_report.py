@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -19,9 +20,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nbproof import project as contract
+from nbproof.github import command as workflow
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import root
-from nbproof.report import build, text
+from nbproof.report import build, sections, text
+from nbproof.report.facts import Result
 from nbproof.report.plots import evenly
 from nbproof.report.sections import LIMIT, Part, fit, tracking_server
 
@@ -656,3 +659,27 @@ def test_without_both_sides_there_is_no_page_before_and_after(tiny):
     tiny.begin()
     tiny.write("reports/changes.html", "of an earlier branch")
     assert "changes.html" not in tiny.report() and not (tiny.root / "reports" / "changes.html").exists()
+
+
+@pytest.mark.parametrize(("before", "now", "said"), [
+    (0.9, float("nan"), "worse"), (float("nan"), 0.9, "better"), (0.9, float("-inf"), "worse"),
+    (0.9, float("inf"), "better"), (0.9, None, "not comparable"), (0.9, 0.9, "no change"),
+])
+def test_a_number_that_is_none_is_worse(before, now, said):
+    judge = Result("compare", "compare", before={"score": before}, now={"score": now})
+    facts = SimpleNamespace(project=SimpleNamespace(metric=contract.Metric("score", "max"), hook=lambda name: None))
+    assert sections._tested(facts, judge).startswith(f"{said}**")
+
+
+def test_the_steps_of_a_workflow_compare_with_where_the_branch_left(tiny):
+    tiny.begin()
+    left = tiny.git("rev-parse", "HEAD")
+    tiny.git("checkout", "-q", "main")
+    tiny.models["oak"]["rate"] = 0.7
+    tiny.run("oak")
+    moved = tiny.commit()
+    tiny.git("checkout", "-q", "topic")
+    root.cache_clear()
+    assert workflow.left(moved) == workflow.left(left) == left
+    assert workflow.left("0" * 40) == "" and workflow.left("") == ""
+    assert "no base to compare with" in tiny.report("")

@@ -302,7 +302,7 @@ def test_the_report_is_written_and_summarised(project, monkeypatch):
     assert (project / "summary.md").read_text(encoding="utf-8").startswith("the first line.")
     assert given == [
         ((head, {}, "what the run printed", "42"), {"final": True}),
-        ((None, {}, "what the run printed", ""), {"final": False}),
+        (("", {}, "what the run printed", ""), {"final": False}),
     ]
 
 

@@ -30,7 +30,14 @@ CML = "https://github.com/iterative/cml/releases/download/v0.20.6/cml-linux-x64"
 ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-9]+/artifacts/[0-9]+")
 
 # What a workflow knows comes by environment variables: no text of others stands in a shell's line.
-Base = Annotated[str, typer.Option(envvar="BASE", help="Revision to compare with.")]
+def left(revision: str) -> str:
+    """The commit where this branch left `revision`; empty where git has no such commit: a first push, a forced one."""
+    from nbproof.report.revision import base_of, commit
+
+    return (commit(root(), revision) and base_of(root(), revision)) or ""
+
+
+Base = Annotated[str, typer.Option(envvar="BASE", callback=left, help="The revision that this branch left.")]
 Sha = Annotated[str, typer.Option(envvar="HEAD_SHA", help="The run's commit.")]
 Run = Annotated[int, typer.Option(envvar=["RUN_ID", "GITHUB_RUN_ID"], min=0, help="The run's id.")]
 Pages = Annotated[str, typer.Option(envvar="PAGES_URL", help="Where main's pages are published.")]
@@ -112,9 +119,9 @@ def try_(base: Base = "", event: Annotated[str, typer.Option(envvar="GITHUB_EVEN
 def pages(base: Base = "", run: Run = 0, attempt: Attempt = 1) -> None:
     """Lay out the pages for the upload, one a slot: before and after, then notebooks, those that differ first."""
     from nbproof.github import results
-    from nbproof.report import revision, write_changes
+    from nbproof.report import write_changes
 
-    write_changes(revision.commit(root(), base))
+    write_changes(base)
     same = {path for path, _ in results.here().items() & results.at(base).items()}
     pages = [page for page in (root() / "reports").glob("*.html") if page.name != "index.html"]  # links lead nowhere
     found = sorted(pages, key=lambda page: (page.stem != "changes", f"reports/{page.name}" in same, page.name))
@@ -162,12 +169,12 @@ def tests_ended(api, sha: str, seconds: float) -> str | None:
 def report(base: Base = "", steps: Annotated[str, typer.Option(envvar="STEPS")] = "", run: Run = 0,
            event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "", pages_url: Pages = "") -> None:
     """Write the report to scratch/report/report.md and add it to the job summary."""
-    from nbproof.report import build, revision
+    from nbproof.report import build
 
     log = root() / "scratch" / "run" / "log"
     outcome = log.read_text(encoding="utf-8") if log.exists() else ""
     of_main = {"main": f"{pages_url.rstrip('/')}/index.html"} if pages_url else {}
-    text = build(revision.commit(root(), base), links(steps) | of_main, outcome, str(run or ""), final=event == "push")
+    text = build(base, links(steps) | of_main, outcome, str(run or ""), final=event == "push")
     (fresh("report") / "report.md").write_text(text, encoding="utf-8")
     summarise(text)
 

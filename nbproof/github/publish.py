@@ -66,7 +66,7 @@ def _commit(api: Api, parent: dict, files: dict[str, bytes | None], branch: str,
     try:
         api.call("PATCH", f"/git/refs/heads/{quote(branch)}", {"sha": commit, "force": False})
     except Answer as answer:
-        if answer.status != 422:  # no fast-forward
+        if answer.status != 422 or "fast forward" not in str(answer):  # a rule of the branch answers 422, too
             raise
         return f"{branch} has newer commits than {parent['sha'][:8]}: nothing is committed, the newer run publishes."
     return f"{commit} holds dvc.lock and the small outputs of this run."

@@ -12,6 +12,7 @@ BREAK = "\u200b"
 MOST = 1_000_000  # characters that are looked at; the poster cuts further
 TAG = re.compile(r"</?(?:details|summary|code)>|<br>")
 LINK = re.compile(r"\]\(<?(https?://[A-Za-z0-9._~:/?=&%+#-]{1,500})>?\)")
+OUT = re.compile(r"(?i)(?:\.|%2e){2}")  # which browsers take for the folder above
 FENCE = re.compile(r"^([^\n`~]*(?:(?P<ticks>`{3,})|~{3,}))[^\S\n]*([^\s`]*)(?(ticks)[^\n`]*|[^\n]*)$", re.MULTILINE)
 LANGUAGES = {"", "text", "diff", "python", "sh"}
 CHART = re.compile(  # a plain chart, whole: Mermaid can also make links and load styles
@@ -29,7 +30,7 @@ def sanitised(text: str, links: tuple[str, ...] = ()) -> str:
     kept, done = [], 0
     for found in sorted([*CHART.finditer(text), *LINK.finditer(text)], key=lambda found: found.start()):
         address = found[1] if found.re is LINK else None
-        below = address and ".." not in address and any(f"{address}/".startswith(f"{each}/") for each in links)
+        below = address and not OUT.search(address) and any(f"{address}/".startswith(f"{each}/") for each in links)
         if found.start() < done or (address and not below):
             continue
         kept += [_broken(text[done : found.start()]), f"](<{address}>)" if address else found[0]]

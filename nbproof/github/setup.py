@@ -29,7 +29,7 @@ class Gh:
         """The answer's JSON; None where there is no such thing (404)."""
         words = ["api", "--method", method, f"repos/{self.name}{path}", *(["--input", "-"] if body is not None else [])]
         code, out, err = run_gh(words, json.dumps(body) if body is not None else "")
-        if code and "HTTP 404" in err and path:
+        if code and "HTTP 404" in err and path and method == "GET":
             return None
         if code:
             raise Refused(f"GitHub did not take {method} {path or '/'} of {self.name}: {' '.join(err.split())[:300]}")
@@ -92,8 +92,12 @@ def steps(gh: Gh) -> list[Step]:
     place = gh("GET", "/environments/publish")
     branches = (gh("GET", "/environments/publish/deployment-branch-policies") or {}) if place else {}
     admits = [each["name"] for each in branches.get("branch_policies", [])]
+    pages = gh("GET", "/pages") or {}
     rules = [each["name"] for each in gh("GET", "/rulesets") or []]
     on = (gh("GET", "/actions/permissions") or {}).get("enabled")
+    if not (root() / ".github" / "workflows" / "report.yml").exists():
+        raise Refused("There is no .github/workflows/report.yml here: nothing would run. Copy .github from the project "
+                      "nbproof first, and commit it.")
     return [
         Step("Actions run", "" if on else "they are switched off",
              lambda: gh("PUT", "/actions/permissions", {"enabled": True, "allowed_actions": "all"})),
@@ -107,7 +111,8 @@ def steps(gh: Gh) -> list[Step]:
              lambda: _admit(gh, branches.get("branch_policies", []))),
         Step(f"a merge into {gh.default} waits for {' and '.join(CHECKS)}", "" if RULES in rules else "no rule says so",
              lambda: gh("POST", "/rulesets", _rules())),
-        Step("Pages are built by a workflow", "" if gh("GET", "/pages") else "they are off", lambda: _pages(gh)),
+        Step("Pages are built by a workflow", "" if pages.get("build_type") == "workflow" else
+             "they are built from a branch" if pages else "they are off", lambda: _pages(gh, bool(pages))),
     ]
 
 
@@ -128,9 +133,9 @@ def _rules() -> dict:
             "rules": [{"type": "required_status_checks", "parameters": checks}]}
 
 
-def _pages(gh: Gh) -> None:
-    """Switch Pages on, and say their address to the workflows."""
-    place = gh("POST", "/pages", {"build_type": "workflow"}) or {}
+def _pages(gh: Gh, are_on: bool) -> None:
+    """Let a workflow build Pages, which are switched on where they are off, and say their address to the workflows."""
+    place = gh("PUT" if are_on else "POST", "/pages", {"build_type": "workflow"}) or gh("GET", "/pages") or {}
     _set_variable(gh, "PAGES_URL", place.get("html_url") or f"https://{gh.name.replace('/', '.github.io/')}")
 
 

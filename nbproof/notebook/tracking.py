@@ -62,6 +62,11 @@ def local_address() -> str:
     return f"sqlite:///{(root() / 'mlflow.db').as_posix()}"
 
 
+def database(store: str) -> Path:
+    """The file of a store that is one, sqlite:///PATH."""
+    return Path(store.removeprefix("sqlite:///").partition("?")[0])
+
+
 def settle() -> None:
     """Let MLflow run a pickle only if the project says so."""
     trusted = str(_yaml(CONTRACT).get("pickle") is True).lower()
@@ -81,17 +86,17 @@ def client(store: str = ""):
     store = store or address()
     if not store.startswith("sqlite:"):
         return mlflow.MlflowClient(store, store)
-    path = Path(urlsplit(store).path[1:])
+    path = database(store)
     # The first client sets a new database up, and two of them at once would race in its first migration.
     with FileLock(root() / "mlflow.db.lock", timeout=120):
         try:
             if not path.exists() or path.is_file() and not path.stat().st_size:
                 _make(path)
             # MLflow would try for hours to open a file that cannot be opened
-            with contextlib.closing(sqlite3.connect(path)) as database, database:
-                database.execute("PRAGMA schema_version")
+            with contextlib.closing(sqlite3.connect(path)) as opened, opened:
+                opened.execute("PRAGMA schema_version")
                 if store == local_address():
-                    _follow(database)
+                    _follow(opened)
             return mlflow.MlflowClient(store, store)
         except (sqlite3.Error, MlflowException, OSError) as error:
             raise Unusable(f"{path.name} {_cure(path, str(error))}") from None

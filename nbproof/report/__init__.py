@@ -11,7 +11,7 @@ from nbproof.report.facts import gather
 
 def build(base: str | None = None, links: dict | None = None, outcome: str = "", run: str = "",
           final: bool = False) -> str:
-    """The report on the project against the revision `base` (default: origin/main or main, where there is one).
+    """The report on the project against the revision `base` (None: origin/main or main; empty: there is no base).
 
     `links` maps notebooks to the https addresses of their pages, `changes` to that of the page before and after, which
     is written, too (reports/changes.html); `outcome` is what the run printed; `run` is the id of
@@ -33,6 +33,6 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
     ])
 
 
-def write_changes(base: str | None, outcome: str = "") -> bool:
-    """Write the page before and after alone; whether there is one. Refused as `build`."""
-    return changes.write(gather(root(), base, outcome))
+def write_changes(base: str) -> bool:
+    """Write the page before and after alone, against the commit `base`; whether there is one. Refused as `build`."""
+    return changes.write(gather(root(), base))

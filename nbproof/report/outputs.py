@@ -11,7 +11,6 @@ from nbproof.stage.source import counted
 
 CHARACTERS, LINES = 200_000, 400  # of an output that are read, of a cell that are compared
 HEADING = re.compile(r" {0,3}#{1,6}\s+(.+?)\s*#*\s*")
-FIGURE = re.compile(r"[+-]\[figure \w{8}\]")
 
 
 def notebook(content: str | None) -> nbformat.NotebookNode | None:

@@ -33,10 +33,12 @@ def commit(root: Path, revision: str) -> str | None:
 
 
 def base_of(root: Path, wanted: str | None) -> str | None:
-    """The commit to compare with: where this branch left `wanted` (default: origin/main, or else main), if any.
+    """The commit to compare with: where this branch left `wanted` (None: origin/main, or else main; empty: none).
 
     Where the history is too shallow to tell, it is `wanted` itself. Refused where there is no such revision.
     """
+    if wanted == "":
+        return None
     if wanted is None:
         tip = commit(root, "origin/main") or commit(root, "main")
     elif not (tip := commit(root, wanted)):

@@ -111,7 +111,10 @@ def _tested(facts: Facts, judge: Result) -> str:
         return "not comparable** (other cases than the base's)"
     said = _asked(facts, new, old) if new and old else None
     if said is None or "failed" in said:
-        return f"{_direction(facts, key, judge.before.get(key), judge.now.get(key))[2:] or 'no change'}**"
+        before, now = judge.before.get(key), judge.now.get(key)
+        if not (_is_measured(before) and _is_measured(now)):
+            return f"not comparable** ({code(key)} is a number on one side alone)"
+        return f"{_direction(facts, key, before, now)[2:] or 'no change'}**"
     back = {} if said["better"] else _asked(facts, old, new)
     verdict = "better" if said["better"] else "worse" if back.get("better") else "no detectable change"
     right = sum(each["predicted"] == each["actual"] for each in new) - sum(
@@ -140,9 +143,15 @@ def _verdict(facts: Facts, key: str, before: object, now: object) -> str:
 
 
 def _direction(facts: Facts, key: str, before: object, now: object) -> str:
-    if key != facts.project.metric.key or not (is_number(before) and is_number(now)) or before == now:
+    metric = facts.project.metric
+    if key != metric.key or not (_is_measured(before) and _is_measured(now)):
         return ""
-    return ", better" if facts.project.metric.better(now, before) else ", worse"
+    return ", better" if metric.better(now, before) else ", worse" if metric.better(before, now) else ""
+
+
+def _is_measured(value: object) -> bool:
+    """Whether `value` can be better or worse than another: a number, also one that is infinite or none (NaN)."""
+    return is_number(value) or isinstance(value, float)
 
 
 def side_by_side(facts: Facts, links: dict) -> list[Part]:

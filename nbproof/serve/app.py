@@ -226,7 +226,7 @@ async def _files(request: Request) -> list[tuple[bytes, str]]:
     if kind == "multipart/form-data":
         try:
             async with request.form(max_files=FILES, max_fields=FILES) as form:
-                found = [await each.read() for each in form.values() if not isinstance(each, str)]
+                found = [await each.read() for _, each in form.multi_items() if not isinstance(each, str)]
         except HTTPException as error:
             raise wrong(f"The form cannot be read: {error.detail}.") from None
     elif kind == "application/json":

@@ -64,6 +64,7 @@ class Handler:
         self.serving: Serving | None = None
         self.refused: dict[str, dict] = {}
         self.note = ""  # what is wrong with the registry, in a sentence
+        self._missed = ""  # the same of the model that it names
         self.since = time.time()
         self._worker = ThreadPoolExecutor(1, "champion")
         self._behind = ThreadPoolExecutor(1, "shadow")
@@ -110,7 +111,12 @@ class Handler:
         if champion is None:
             self._say("The registry names no champion; the models stay as they are.")
             return
-        self._say("")
+        self._missed = ""
+        self._follow(champion, shadow)
+        self._say(self._missed)
+
+    def _follow(self, champion, shadow) -> None:
+        """Swap to what the aliases name, as far as it can be had."""
         now = self.serving
         first = self._brought("champion", champion, now and now.champion)
         if first is None and now is None:
@@ -124,22 +130,24 @@ class Handler:
 
     def _brought(self, alias: str, wanted, now: Portable | None) -> Portable | None:
         """The model that `alias` names: the one that answers already, or loaded anew; None if it is refused."""
-        if now and now.facts.version == wanted.version and now.facts.name == wanted.name:
+        if now and all(getattr(now.facts, each) == getattr(wanted, each) for each in ("version", "name", "source")):
             self.refused.pop(alias, None)
             return now
         before = self.refused.get(alias)
-        if before and before["version"] == wanted.version and time.time() - before["time"] < AGAIN:
+        same = before and (before["version"], before["source"]) == (wanted.version, wanted.source)
+        if same and time.time() - before["time"] < AGAIN:
             return None
         try:
             model = self.store.load(wanted)
         except Unreachable as error:
-            self._say(f"The registry does not give {wanted.name} ({wanted.version}): {error}.")
+            self._missed = f"The registry does not give {wanted.name} ({wanted.version}): {error}."
             return None
         except Exception as error:  # whatever a file of somebody else's brings about, what answers stays
             if not isinstance(error, Refused):
                 trace()
             why = str(error) if isinstance(error, Refused) else f"it cannot be loaded: {' '.join(str(error).split())}"
-            self.refused[alias] = {"version": wanted.version, "model": wanted.name, "why": why, "time": time.time()}
+            self.refused[alias] = {"version": wanted.version, "model": wanted.name, "source": wanted.source, "why": why,
+                                   "time": time.time()}
             self.metrics.refused.labels(alias).inc()
             print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
             return None
@@ -178,7 +186,13 @@ class Handler:
         parts = [_Part(serving, part) for part in _parted(inputs)]
         self._waiting += parts
         self._next()
-        found = [await part.done for part in parts]
+        try:
+            found = [await part.done for part in parts]
+        except BaseException:  # given up, as by the time limit: nobody waits for the rest
+            for part in parts:
+                part.done.cancel()
+            self._waiting = [part for part in self._waiting if not part.done.done()]
+            raise
         answers = found[0] if len(found) == 1 else _joined(found)
         ids = [uuid.uuid4().hex for _ in range(len(answers.outputs))]
         reply = Reply(serving, answers, ids, 1000 * (time.perf_counter() - began))
@@ -214,6 +228,9 @@ class Handler:
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._delivered, batch, done))
 
     def _here(self) -> None:
+        if not self._waiting:  # all were given up meanwhile
+            self._busy = False
+            return
         batch, work = self._batch(FEW), Future()
         try:
             work.set_result(_run(batch))

@@ -84,6 +84,8 @@ class Guard:
         if self.limits.local and not _is_local(headers.get(b"host", b"").decode("latin-1")):
             # the name of another machine that leads here: a page of that name would read what we answer
             raise Trouble(421, "BAD_REQUEST", "This server is for its own machine: ask it as localhost.")
+        if scope["method"] == "POST" and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
+            raise Trouble(403, "PERMISSION_DENIED", "A page of another address may not ask this server.")
         if self.now > self.limits.concurrent:
             raise _busy("The server is busy: try again in a second.")
         path = scope["path"]

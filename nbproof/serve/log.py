@@ -111,7 +111,8 @@ class Log:
 
     def close(self) -> None:
         """Write what waits, then stop."""
-        self.waiting.put(None)
+        with contextlib.suppress(queue.Full):  # the disk has not taken any for long
+            self.waiting.put(None, timeout=PATIENCE)
         self.thread.join(timeout=2 * PATIENCE)
 
     def _work(self) -> None:
@@ -128,19 +129,21 @@ class Log:
                 except queue.Empty:
                     break
             ends = None in taken
+            labels = [each for each in taken if each and not isinstance(each, Entry)]
             self._write([each for each in taken if isinstance(each, Entry)],
-                        [each for each in taken if each and not isinstance(each, Entry)])
+                        [each for each in labels if each[2].set_running_or_notify_cancel()])  # not what was given up
         if self.database:
             self.database.close()
 
     def _write(self, answers: list[Entry], labels: list[tuple]) -> None:
         """Write answers, then labels; whatever the disk does, this thread lives on and says it."""
         try:
-            database = self._open()
-            with _transaction(database):
-                database.executemany(INSERT, answers)
-            self._bound(database, bool(labels))
-            self.said = ""
+            if answers:
+                database = self._open()
+                with _transaction(database):
+                    database.executemany(INSERT, answers)
+                self._bound(database)
+                self.said = ""
         except (sqlite3.Error, OSError) as error:
             self._failed(error, len(answers))
         for id, label, done in labels:
@@ -170,7 +173,7 @@ class Log:
         with _transaction(database):
             database.execute("INSERT INTO labels VALUES (?, ?, ?)", (id, time.time(), label))
 
-    def _bound(self, database: sqlite3.Connection, soon: bool) -> None:
+    def _bound(self, database: sqlite3.Connection) -> None:
         """Let the oldest answers without a label go where the file holds more than it may."""
         while _size(database) > self.limit:
             kept = database.execute("SELECT COUNT(*) FROM answers").fetchone()[0]

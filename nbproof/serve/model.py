@@ -33,13 +33,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Facts:
-    """Where a model comes from: its version in the registry and the tags that it has there, and its own metadata."""
+    """Where a model comes from: its version in the registry and the tags that it has there, its own metadata, and the
+    names of its columns where its signature has some."""
 
     version: str
     name: str
     tags: dict[str, str] = field(default_factory=dict)
     metadata: dict = field(default_factory=dict)
     source: str = ""
+    columns: tuple[str, ...] = ()
 
 
 class Portable:

@@ -14,13 +14,17 @@ KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 MOST = 10_000  # cases in one request
 
 
+class Cell(str):
+    """A cell of a CSV file, of which only the model says whether it is text or a number."""
+
+
 def parsed(body: bytes, kind: str) -> dict:
     """The content of a body of JSON, or of CSV, which becomes `dataframe_split`."""
     kind = kind.partition(";")[0].strip().lower()
     try:
         if kind == "text/csv":
             rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"))))
-            return {"dataframe_split": {"columns": rows[0], "data": [list(map(_number, row)) for row in rows[1:]]}}
+            return {"dataframe_split": {"columns": rows[0], "data": [list(map(Cell, row)) for row in rows[1:]]}}
         if kind not in ("application/json", ""):
             raise Trouble(415, "BAD_REQUEST", "The content type must be application/json or text/csv, found "
                           f"{kind[:80]}.")
@@ -81,9 +85,18 @@ def _records(value: object) -> tuple[list, list]:
 
 
 def _columns(names: list, rows: list, model: Portable) -> dict[str, np.ndarray]:
-    """A table: a column for each input of the model, or all columns together as its one input."""
+    """A table: a column for each input of the model, or all columns together as its one input.
+
+    Columns of one input that its signature names come in any order.
+    """
     if len(model.inputs) > 1 or names == [model.inputs[0].name]:
         return _named({name: [row[place] for row in rows] for place, name in enumerate(names)}, model)
+    wanted = list(model.facts.columns)
+    if wanted and names != wanted and names != list(range(len(wanted))):
+        if sorted(map(str, names)) != sorted(wanted):
+            raise wrong(f"The model's columns are {', '.join(wanted)[:200]}; found {', '.join(map(str, names))[:200]}.")
+        places = [names.index(name) for name in wanted]
+        rows = [[row[place] for place in places] for row in rows]
     return _one(rows, model, "each row ")
 
 
@@ -105,6 +118,8 @@ def _array(value: object, wanted, what: str) -> np.ndarray:
     if not isinstance(value, list):
         raise wrong(f"{what}must be a list of cases.")
     shape = [size if isinstance(size, int) else None for size in wanted.shape][1:]
+    if wanted.type in TYPES:
+        value = _numbers(value)
     try:
         found = np.asarray(value)
     except (ValueError, OverflowError):  # lists of unequal lengths
@@ -113,7 +128,7 @@ def _array(value: object, wanted, what: str) -> np.ndarray:
         texts = np.asarray(value, dtype=object)
         if found.dtype.kind != "U" or any(not isinstance(each, str) for each in texts.ravel()):
             raise wrong(f"{what}must be text.")
-        return texts.reshape(len(value), *(size or 1 for size in shape))
+        return _shaped(texts, shape if texts.ndim == len(shape) + 1 else [size or 1 for size in shape], what)
     if not found.size:
         return np.zeros((0, *(size or 1 for size in shape)), TYPES[wanted.type])
     if found.dtype.kind not in "iuf":
@@ -144,6 +159,14 @@ def _shown(shape: list[int | None]) -> str:
 
 def _kind(found: np.ndarray) -> str:
     return {"U": "text", "b": "true or false", "O": "something else"}.get(found.dtype.kind, "something else")
+
+
+def _numbers(value: list) -> list:
+    """`value` with numbers instead of cells of CSV that are numbers; of JSON it is left as it is."""
+    first = value[0] if value else None
+    if isinstance(first, list) and first and isinstance(first[0], Cell):
+        return [list(map(_number, row)) for row in value]
+    return list(map(_number, value)) if isinstance(first, Cell) else value
 
 
 def _number(text: str) -> float | str:

@@ -10,6 +10,8 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 from nbproof import project
 from nbproof.notebook.errors import Refused
 from nbproof.notebook.files import digest, root
-from nbproof.notebook.tracking import address, commit, without_credentials
+from nbproof.notebook.tracking import address, commit, database, without_credentials
 from nbproof.serve.model import Facts, Portable
 
 PATIENCE = 5  # seconds for a server to answer
@@ -45,7 +47,10 @@ class Store:
 
     def find(self, alias: str) -> Facts | None:
         """What `alias` names now, None where it names nothing; Unreachable if the registry does not say."""
-        return self._by_sql(alias) if self.local else self._by_rest(alias)
+        if self.local:
+            return self._by_sql(alias)
+        with _understood():
+            return self._by_rest(alias)
 
     def load(self, facts: Facts) -> Portable:
         """The model of `facts`; Refused where it has no portable form, is damaged, or fails its check."""
@@ -53,8 +58,7 @@ class Store:
         if content is None:
             content = self._of_this_folder(facts)
         described = self._read(facts, "model/MLmodel") or b""
-        return self.made(content, Facts(facts.version, facts.name, facts.tags, metadata(described), facts.source),
-                         self.threads)
+        return self.made(content, replace(facts, **_of_mlmodel(described)), self.threads)
 
     def here(self) -> Portable | None:
         """The champion of this folder: the model that metrics/COMPARE.json names, from the DVC outputs."""
@@ -75,12 +79,12 @@ class Store:
         return file.read_bytes()
 
     def _by_sql(self, alias: str) -> Facts | None:
-        path = Path(urlsplit(self.address).path[1:])
+        path = database(self.address)
         if not path.exists() or not path.stat().st_size:
             return None
         try:
-            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-                return _registered(database, self.name, alias)
+            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+                return _registered(opened, self.name, alias)
         except sqlite3.Error as error:
             if "no such table" in str(error):
                 return None
@@ -132,13 +136,15 @@ class Store:
             raise Unreachable(str(error)) from None
 
     def _place_by_sql(self, run: str) -> str:
-        path = Path(urlsplit(self.address).path[1:])
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run,)).fetchone()
+        path = database(self.address)
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+            found = opened.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run,)).fetchone()
         return found[0] if found else ""
 
     def _place_by_rest(self, run: str) -> str:
-        return json.loads(self._get(f"api/2.0/mlflow/runs/get?run_id={quote(run)}"))["run"]["info"]["artifact_uri"]
+        with _understood():
+            answer = json.loads(self._get(f"api/2.0/mlflow/runs/get?run_id={quote(run)}"))
+            return answer["run"]["info"]["artifact_uri"]
 
     def _get(self, path: str) -> bytes:
         return self._ask(path, None)
@@ -159,24 +165,44 @@ class Store:
                 return answer.read(LARGEST)
         except HTTPError:
             raise
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             raise Unreachable(without_credentials(str(getattr(error, "reason", error)))) from None
+
+
+@contextlib.contextmanager
+def _understood():
+    """Unreachable where what answers is not MLflow, but a page to sign on at, say."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        raise Unreachable("what answers there is not MLflow") from None
 
 
 def described(name: str, version: str) -> Facts:
     """The facts of the model `name` of this folder's DVC outputs."""
     file, lock = root() / "models" / name / "MLmodel", root() / "dvc.lock"
     tags = {"git_commit": commit()} | ({"dvc_lock": digest(lock)} if lock.exists() else {})
-    return Facts(version, name, tags, metadata(file.read_bytes() if file.exists() else b""), f"models/{name}.onnx")
+    said = _of_mlmodel(file.read_bytes() if file.exists() else b"")
+    return Facts(version, name, tags, source=f"models/{name}.onnx", **said)
 
 
-def metadata(described: bytes) -> dict:
-    """What the text of an MLmodel says of the model's inputs, for the hook `prepare`."""
+def _of_mlmodel(described: bytes) -> dict:
+    """What the text of an MLmodel says of the model's inputs: metadata for the hook `prepare`, and names of columns."""
     try:
-        return (YAML(typ="safe", pure=True).load(described.decode()) or {}).get("metadata") or {}
+        content = YAML(typ="safe", pure=True).load(described.decode()) or {}
+        return {"metadata": content.get("metadata") or {}, "columns": _columns(content.get("signature"))}
     except (YAMLError, UnicodeDecodeError, AttributeError) as error:
         said = " ".join(str(error).split())[:150]
         raise Refused(f"The model's description (MLmodel) cannot be read: {said}.") from None
+
+
+def _columns(signature: dict | None) -> tuple[str, ...]:
+    """The names of the columns of a signature; none where it has no names, or another form."""
+    try:
+        inputs = json.loads(signature["inputs"])
+        return tuple(str(each["name"]) for each in inputs if each["type"] != "tensor")
+    except (ValueError, KeyError, TypeError):
+        return ()
 
 
 def _registered(database: sqlite3.Connection, name: str, alias: str) -> Facts | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbproof.notebook.errors import Refused, meant
+from nbproof.notebook.files import root
 from nbproof.notebook.parameters import read
 from nbproof.stage import source
 
@@ -205,5 +206,6 @@ def check_known(notebooks: Iterable[Path]) -> None:
 
 
 def shown(notebook: Path) -> str:
-    """A notebook as messages name it."""
-    return f"{notebook.parent.name}/{notebook.name}"
+    """A notebook as messages name it: by its path in the project."""
+    inside = notebook.is_relative_to(root())
+    return notebook.relative_to(root()).as_posix() if inside else f"{notebook.parent.name}/{notebook.name}"

@@ -33,7 +33,9 @@ def sweep(model: str, force: bool) -> int:
     sweeps.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(sweeps / f"{model}.lock", timeout=0):
-            if (folder / "best.json").exists() and not force:
+            best = folder / "best.json"
+            note = json.loads(best.read_text(encoding="utf-8")) if best.exists() else {"trials": 0}
+            if note.get("trials", wanted.trials) >= wanted.trials and not force:
                 print(f"This sweep of {model} is finished: reports/sweep-{model}.html shows it. To begin anew: "
                       f"nbproof sweep {model} --force.")
                 return 0
@@ -144,14 +146,19 @@ def _conclude(wanted: space.Sweep, folder: Path, found: list[dict], parent: str,
     store.set_tag(parent, "best", best["run_id"])
     _page(wanted, folder)
     # the last one, since with it the sweep is finished
-    write_whole(folder / "best.json", json.dumps({"model": wanted.name, "run_id": best["run_id"], key: best["value"]}))
-    ran, planned = (sum(result[f"steps_{what}"] for result in found) for what in ("done", "planned"))
-    saved = f" ({1 - ran / planned:.0%} of the steps saved)" if planned else ""
+    note = {"model": wanted.name, "run_id": best["run_id"], "trials": len(found), key: best["value"]}
+    write_whole(folder / "best.json", json.dumps(note))
+    planned = sum(result["steps_planned"] for result in found)
+    left = sum(result["steps_planned"] - result["steps_done"] for result in found if result["state"] == "stopped early")
+    saved = f" ({left / planned:.0%} of the steps saved)" if planned else ""
     print(f"\n{count['done']} trials done, {count['stopped early']} stopped early{saved}, {count['failed']} failed.\n"
           f"Best: {key} {best['value']:.4g} with {listed(best['tried'])}.\n"
           f"{_against_committed(wanted, best['value'])}\n"
           f"reports/sweep-{wanted.name}.html shows them all; nbproof adopt best --model {wanted.name} takes the best "
           "into params.yaml.")
+    if len(found) < wanted.trials:
+        print(f"{wanted.trials - len(found)} trials were not begun in {wanted.minutes:g} minutes: nbproof sweep "
+              f"{wanted.name} goes on with them.")
     return 0
 
 

@@ -30,7 +30,7 @@ class Trials:
         try:
             numbers = values.astype(float)
         except ValueError:
-            names = sorted(set(values))
+            names = sorted(set(values), key=_place)
             return values.map(names.index).astype(float), names, False
         return numbers, [], bool(numbers.min() > 0 and numbers.max() / numbers.min() > 20)
 
@@ -43,11 +43,22 @@ class Trials:
         return low - margin, high + margin
 
 
+def _place(choice: str) -> tuple[int, float, str]:
+    """Where a choice stands on its axis: null, then numbers, then all else by its letters."""
+    if choice == "null":
+        return 0, 0.0, choice
+    try:
+        return 1, float(choice), choice
+    except ValueError:
+        return 2, 0.0, choice
+
+
 def counted(trials: Trials) -> str:
     """How many trials ended in which way, and what stopping early saved."""
     number = {state: int((trials.rows.state == state).sum()) for state in STATES}
-    ran, planned = trials.rows.steps_done.sum(), trials.rows.steps_planned.sum()
-    saved = f" Stopping early saved {1 - ran / planned:.0%} of {planned} steps." if planned else ""
+    planned, stopped = trials.rows.steps_planned.sum(), trials.rows[trials.rows.state == "stopped early"]
+    left = (stopped.steps_planned - stopped.steps_done).sum()
+    saved = f" Stopping early saved {left / planned:.0%} of {planned} steps." if planned else ""
     return (f"**{len(trials.rows)} trials**: {number['done']} ran to their end, {number['stopped early']} were stopped "
             f"early, {number['failed']} failed.{saved}")
 
@@ -98,9 +109,12 @@ def strongest(trials: Trials) -> str:
     """The parameter that goes most with the result, by rank correlation over the trials that ran to their end."""
     if len(trials.done) < 4:
         return "Too few trials came to their end to say which parameter matters."
-    numbers = {name: trials.scaled(name)[0][trials.done.index] for name in trials.tried}
+    scaled = {name: trials.scaled(name) for name in trials.tried}
+    numbers = {name: values[trials.done.index] for name, (values, names, _) in scaled.items() if not names}
     result = trials.done[trials.metric]
     found = {name: float(spearmanr(each, result).statistic) for name, each in numbers.items() if each.nunique() > 1}
+    if numbers.keys() < set(trials.tried) and not found:
+        return "None of the parameters whose choices have an order differs."
     if not found or result.nunique() < 2:
         return "Neither the parameters nor the results of the trials that came to their end differ."
     name = max(found, key=lambda each: abs(found[each]))

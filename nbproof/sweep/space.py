@@ -133,6 +133,8 @@ def _check_keys(where: str, given: object) -> None:
 
 def _tried(key: str, tried: object, parameter: parameters.Parameter | None, notebook: str) -> object:
     """What to try of one parameter, typed."""
+    if key.rpartition(".")[2] in ("threads", "device"):
+        raise Refused(f"params.yaml: {key}: what a trial takes of a machine is the same for all: leave it out.")
     if parameter is None:
         raise Refused(f"params.yaml: {key} is unknown; {notebook} does not declare it.")
     is_range = isinstance(tried, dict) and {"low", "high"} <= set(tried) <= {"low", "high", "log"}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nbproof.notebook.errors import Refused
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> np.ndarray:
                 raise Refused(f"{path} has {size} pixels: use a picture of at most 5000 x 5000.")
             if max(image.size) > ENOUGH:
                 image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
-            layers = image.convert("RGBA")
+            layers = ImageOps.exif_transpose(image).convert("RGBA")  # as phones and browsers show it
     except FileNotFoundError:
         raise Refused(f"There is no picture {path}: name one that is there, such as digit.png.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

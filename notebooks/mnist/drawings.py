@@ -135,10 +135,12 @@ def left_out(harvest: Harvest) -> str:
     return "\n".join([*lines, *(f"| {reason} | {count:,} |" for reason, count in sorted(harvest.left_out.items()))])
 
 
-def added(tensors: dict[str, torch.Tensor], drawings: Drawings) -> dict[str, torch.Tensor]:
+def added(tensors: dict[str, torch.Tensor], drawings: Drawings, test_images: torch.Tensor) -> dict[str, torch.Tensor]:
     """The tensors of data/train.safetensors with drawings to learn from, and a validation set of drawings beside its
-    own, which stays as it is."""
-    parts = drawings.split()
+    own, which stays as it is. A drawing that is one of the `test_images` uint8 [N, 28, 28] is left out."""
+    tested = {image.numpy().tobytes() for image in test_images}
+    own = torch.tensor([image.numpy().tobytes() not in tested for image in drawings.images], dtype=torch.bool)
+    parts = Drawings(drawings.images[own], drawings.labels[own]).split()
     return tensors | {
         "train_images": torch.cat([tensors["train_images"], parts["train"].images]),
         "train_labels": torch.cat([tensors["train_labels"], parts["train"].labels]),

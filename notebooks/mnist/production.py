@@ -75,23 +75,27 @@ def moved(found: watching.Shift | None, count: int, least: int) -> str:
     )
 
 
-def unknown(log: dict, usual: float, level: float) -> tuple[str, bool]:
-    """How many were not answered, beside what is usual; and whether that is too many to be chance."""
-    count, of = sum(each is None for each in log["answer"]), len(log["answer"])
-    alarm = watching.too_many(count, of, usual, level)
+def unknown(log: dict, usual: np.ndarray, limit: float, level: float) -> tuple[str, bool]:
+    """How many were not answered, beside the validation images, whose strangeness is `usual` [N] and of which none
+    above the `limit` is answered; and whether that is too many to be chance."""
+    count, of, among = sum(each is None for each in log["answer"]), len(log["answer"]), int((usual > limit).sum())
+    alarm = watching.too_many(count, of, among, len(usual), level)
     words = "**That is too many to be chance.**" if alarm else "That can be chance."
-    said = f"\"I do not know\" was the answer to {count:,} of {of:,} ({count / of:.1%}); {usual:.1%} is usual. {words}"
+    said = (f"\"I do not know\" was the answer to {count:,} of {of:,} ({count / of:.1%}); of the validation images it "
+            f"is that to {among / len(usual):.1%}. {words}")
     return said, alarm
 
 
 def agreement(log: dict) -> str:
-    """How often the shadow would have said the same, with Wilson's interval; and both beside the labels."""
-    pairs = [(best, other) for best, other in zip(log["best"], log["shadow_answer"]) if other is not None]
-    if not pairs:
+    """How often the newest shadow would have said the same, "I do not know" too, with Wilson's interval."""
+    newest = next((version for version in reversed(log["shadow_version"]) if version is not None), None)
+    rows = zip(log["answer"], log["shadow_answer"], log["shadow_version"])
+    pairs = [(answer, other) for answer, other, version in rows if version == newest]
+    if newest is None:
         return "No shadow answered beside the champion."
-    same = sum(best == other for best, other in pairs)
+    same = sum(answer == other for answer, other in pairs)
     return (
-        f"The shadow ({log['shadow_version'][-1]}) would have said the same to {same:,} of {len(pairs):,} "
+        f"The shadow ({newest}) would have said the same to {same:,} of {len(pairs):,} "
         f"({_share(same, len(pairs))})."
     )
 

@@ -8,7 +8,7 @@ Z. Lipton, Failing Loudly: An Empirical Study of Methods for Detecting Dataset S
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, ks_2samp
+from scipy.stats import fisher_exact, ks_2samp
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def found_after(known: Reference, features: np.ndarray, strangeness: np.ndarray,
     return None
 
 
-def too_many(count: int, of: int, expected: float, level: float) -> bool:
-    """Whether `count` of `of` is more than chance allows where the share `expected` is usual (binomial test)."""
-    return of > 0 and binomtest(count, of, expected, alternative="greater").pvalue < level
+def too_many(count: int, of: int, usual: int, of_usual: int, level: float) -> bool:
+    """Whether `count` of `of` is more than chance allows beside `usual` of `of_usual` cases (Fisher's exact test)."""
+    table = [[count, of - count], [usual, of_usual - usual]]
+    return of > 0 and fisher_exact(table, alternative="greater").pvalue < level
 
 
 def _evened(features: np.ndarray) -> np.ndarray:

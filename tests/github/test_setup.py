@@ -82,6 +82,8 @@ def github():
 def asked(single, github, tmp_path):
     """`nbproof github setup` in a project whose origin is that repository."""
     subprocess.run(["git", "remote", "add", "origin", "git@github.localhost:owner/name.git"], cwd=single, check=True)
+    (single / ".github" / "workflows").mkdir(parents=True)
+    (single / ".github" / "workflows" / "report.yml").touch()
     there = {"GH_HOST": "github.localhost", "GH_TOKEN": "token", "GH_CONFIG_DIR": str(tmp_path / "gh"),
              "HTTP_PROXY": f"http://127.0.0.1:{github.server_port}", "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
     words = (sys.executable, "-m", "nbproof", "github", "setup")
@@ -122,3 +124,26 @@ def test_a_refusal_of_github_is_told(asked, github):
     github.things.pop("")
     done = asked("--check")
     assert done.returncode == 2 and "GitHub did not take GET / of owner/name" in done.stdout, done.stdout
+
+
+def test_pages_of_a_branch_become_those_of_a_workflow(asked, github):
+    github.things["/pages"] = {"build_type": "legacy", "html_url": "https://owner.github.io/name/"}
+    assert "missing  Pages are built by a workflow: they are built from a branch" in asked("--check").stdout
+    assert asked("--yes").returncode == 0 and ("PUT", "/pages") in github.said
+    assert github.things["/pages"]["build_type"] == "workflow"
+    assert github.things["/actions/variables/PAGES_URL"]["value"] == "https://owner.github.io/name/"
+
+
+def test_a_project_without_workflows_gets_no_rule_that_nothing_meets(asked, github, single):
+    (single / ".github" / "workflows" / "report.yml").unlink()
+    done = asked("--yes")
+    assert done.returncode == 2 and "There is no .github/workflows/report.yml here" in done.stdout, done.stdout
+    assert github.said == []
+
+
+def test_a_change_that_github_does_not_know_is_no_success(asked, github, monkeypatch):
+    answer = github.answer
+    monkeypatch.setattr(github, "answer", lambda method, path, body: (404, {"message": "Not Found"})
+                        if (method, path) == ("PUT", "/actions/permissions") else answer(method, path, body))
+    done = asked("--yes")
+    assert done.returncode == 2 and "GitHub did not take PUT /actions/permissions" in done.stdout, done.stdout

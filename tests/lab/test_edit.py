@@ -158,6 +158,12 @@ def test_a_list_is_replaced_wherever_it_stands(text, changed):
     assert edit.with_values(text, {"a.steps": [3]}) == changed
 
 
+def test_the_last_line_may_lack_its_end():
+    text = "models:\n  a:\n    n: 1\n  b:\n    n: 23"
+    assert edit.with_copy(text, "models", "b", "c") == (
+        "models:\n  a:\n    n: 1\n  c:\n    n: 23\n  b:\n    n: 23\n")
+
+
 def test_a_copied_section_is_the_only_change():
     block = TEXT[TEXT.index("  ridge:") : TEXT.index("\ncompare:")]
     assert edit.with_copy(TEXT, "models", "ridge", "vit") == TEXT.replace(

@@ -29,7 +29,7 @@ def write(folder: Path, model: Portable, images: np.ndarray, labels: dict[int, s
             best = str(chances.argmax())
             answer = best if strangeness <= model.limit else None
             row = (f"id{begun + place}", 1000.0 + begun + place, "1", name, answer, best, float(chances.max()),
-                   float(strangeness), milliseconds, "2", best, features.tobytes(),
+                   float(strangeness), milliseconds, "2", answer, features.tobytes(),
                    images[place].astype("<f4").tobytes() if keep_images else None)
             connection.execute(f"INSERT INTO answers VALUES ({', '.join('?' * 13)})", row)
         connection.executemany("INSERT INTO labels VALUES (?, ?, ?)",

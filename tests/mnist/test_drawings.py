@@ -105,7 +105,10 @@ def test_they_are_learned_from_and_change_no_other_set(dataset, project):
     keep(harvested(dataset, project, [digit(n) for n in range(60)], [str(n % 10) for n in range(60)]), project)
     plain = {"train_images": torch.zeros(3, 28, 28, dtype=torch.uint8), "train_labels": torch.tensor([1, 2, 3]),
              "validation_images": torch.ones(2, 28, 28, dtype=torch.uint8), "validation_labels": torch.tensor([4, 5])}
-    mixed = drawings.added(plain, drawings.stored())
+    tested = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    assert len(drawings.added(plain, drawings.stored(), drawings.stored().images[:7])["train_labels"]) < len(
+        drawings.added(plain, drawings.stored(), tested)["train_labels"]), "no test image is learned from"
+    mixed = drawings.added(plain, drawings.stored(), tested)
     assert torch.equal(mixed["validation_images"], plain["validation_images"])
     assert torch.equal(mixed["train_images"][:3], plain["train_images"])
     assert len(mixed["train_labels"]) - 3 + len(mixed["drawn_labels"]) == 60

@@ -93,8 +93,9 @@ def test_the_stated_rate_of_false_alarms_holds():
 
 
 def test_too_many_is_more_than_chance():
-    assert not watching.too_many(6, 100, 0.05, 0.01) and watching.too_many(15, 100, 0.05, 0.01)
-    assert not watching.too_many(0, 0, 0.05, 0.01)
+    assert not watching.too_many(6, 100, 500, 10_000, 0.01) and watching.too_many(15, 100, 500, 10_000, 0.01)
+    assert not watching.too_many(0, 0, 500, 10_000, 0.01)
+    assert not watching.too_many(15, 100, 3, 60, 0.01), "five of a hundred is not known from sixty"
 
 
 def test_the_page_reads_the_log(model, dataset, project):

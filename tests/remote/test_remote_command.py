@@ -71,7 +71,10 @@ def test_what_is_no_address_is_refused_and_nothing_written(project, options, sen
 
 def test_a_folder_is_a_remote_too(project, tmp_path):
     (tmp_path / "store").mkdir()
+    config = project.root / ".dvc" / "config"
+    config.write_text(config.read_text() + "['remote \"backup\"']\n    url = /backup\n")
     assert "DVC remote answers." in project.nbproof("remote", "--data", str(tmp_path / "store"))
+    assert "url = /backup" in config.read_text(), "another remote stays"
 
 
 @pytest.mark.parametrize(

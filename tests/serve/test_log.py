@@ -34,6 +34,23 @@ def test_answers_and_labels(tmp_path):
     assert rows(log.path, "SELECT answer, label FROM answers JOIN labels USING (id)") == [("7", "7"), ("7", "8")]
 
 
+def test_a_label_that_was_given_up_ends_no_log(tmp_path):
+    """As where a request is over its time while another process holds the file."""
+    log = Log(tmp_path / "log.sqlite")
+    log.put(entry(1))
+    assert log.label("id1", "8").cancel(), "the log waits for more answers"
+    assert log.label("id1", "7").result(10) is None, "the thread lives on"
+    with sqlite3.connect(log.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = log.label("id1", "9")
+        time.sleep(0.5)
+        assert not begun.cancel(), "it is written, or refused"
+        other.execute("COMMIT")
+    assert begun.result(10) is None
+    log.close()
+    assert [label for label, in rows(log.path, "SELECT label FROM labels")] == ["7", "9"]
+
+
 def test_it_is_bounded_and_keeps_what_has_a_label(tmp_path):
     log = Log(tmp_path / "log.sqlite", megabytes=1)
     log.put(entry(0, 1000))

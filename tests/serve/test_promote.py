@@ -9,6 +9,8 @@ import time
 from portable_models import portable
 from serving import MLMODEL, ZERO
 
+from nbproof.registry import Entry
+
 LOCK = """\
 schema: '2.0'
 stages:
@@ -56,6 +58,21 @@ def test_promote_rollback_and_a_challenger(served):
     server.until(lambda: server.says() == "3", 60)
     call(served, "rollback")
     server.until(lambda: server.says() == "7", 60)
+
+
+def test_another_portable_form_of_the_same_model_is_another_version(served):
+    """What it says it does not know is in the ONNX file, and not in the model."""
+    trained(served)
+    assert "one is the registered champion now (version 1)" in call(served, "promote()")
+    assert "one is the registered champion already (version 1)" in call(served, "promote()")
+    portable(served.root / "models" / "one.onnx", 3, limit=1.0)
+    assert "one is the registered champion now (version 2, before: version 1)" in call(served, "promote()")
+    assert served.start().ask("/version")[1]["champion"]["limit"] == 1.0
+
+
+def test_the_log_and_a_store_without_a_registry_name_a_version_alike():
+    assert Entry("abc", "abc", {}).version == str(Entry("abc", "abc", {})) == "run abc"
+    assert Entry("3", "abc", {}).version == "3" and str(Entry("3", "abc", {})) == "version 3"
 
 
 def test_evidence(served):

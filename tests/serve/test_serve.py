@@ -12,7 +12,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 from portable_models import portable
 from serving import ZERO, Served, environment_of_servers
@@ -74,6 +76,33 @@ def test_a_table_as_csv(server):
     assert server.ask("/invocations", text.encode(), kind="text/csv; charset=utf-8")[1]["answers"] == ["7"]
 
 
+def table(path: Path) -> Path:
+    """A model of one input [N, 3]: units, tens and hundreds."""
+    weights = numpy_helper.from_array(np.array([[1], [10], [100]], np.float32), "weights")
+    shapes = {"x": ["N", 3], "y": ["N", 1]}
+    given, said = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    product = helper.make_node("MatMul", ["x", "weights"], ["y"])
+    graph = helper.make_graph([product], "table", [given], [said], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_columns_that_the_signature_names_come_in_any_order(served, tmp_path, monkeypatch):
+    columns = json.dumps([{"type": "double", "name": name, "required": True} for name in ("one", "two", "three")])
+    monkeypatch.setattr("serving.MLMODEL", f"signature: {{inputs: '{columns}'}}\nmetadata: {{}}\n")
+    served.register(table(tmp_path / "table.onnx"))
+    server = served.start()
+    for content in ({"dataframe_records": [{"one": 1, "two": 2, "three": 3}]},
+                    {"dataframe_records": [{"three": 3, "one": 1, "two": 2}]},
+                    {"dataframe_split": {"columns": ["two", "three", "one"], "data": [[2, 3, 1]]}},
+                    {"dataframe_split": {"data": [[1, 2, 3]]}}, {"inputs": [[1, 2, 3]]}):
+        assert server.ask("/invocations", content)[1]["predictions"] == [[321]], content
+    told = server.ask("/invocations", b"three,one,two\n3,1,2\n", kind="text/csv")[1]
+    assert told["predictions"] == [[321]]
+    status, told = server.ask("/invocations", {"dataframe_records": [{"one": 1, "two": 2, "four": 3}]})
+    assert status == 400 and told["message"] == "The model's columns are one, two, three; found one, two, four.", told
+
+
 @pytest.mark.parametrize("body, told", [
     (b"", "cannot be read"), (b"[1]", "must be a JSON object"), (b"{", "cannot be read"),
     (b"\xff\xfe{}", "cannot be read"),
@@ -117,8 +146,20 @@ def test_pictures(server):
     assert answer["shadow"]["answers"][0]["answer"] == "3" and answer["shadow"]["model"] == "other"
     several = [base64.b64encode(png(side)).decode() for side in (28, 100, 300)]
     assert len(server.ask("/predict", {"files": several})[1]["answers"]) == 3
-    form = (b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png() + b"\r\n--x--\r\n")
-    assert server.ask("/predict", form, kind="multipart/form-data; boundary=x")[1]["answers"][0]["answer"] == "7"
+    file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png() + b"\r\n"
+    told = server.ask("/predict", 2 * file + b"--x--\r\n", kind="multipart/form-data; boundary=x")[1]
+    assert [each["answer"] for each in told["answers"]] == ["7", "7"]
+
+
+def test_a_picture_is_read_as_browsers_show_it(server):
+    """A phone notes how it was held, and turns nothing."""
+    image, content = Image.open(io.BytesIO(png())).convert("RGB"), io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(content, "JPEG", quality=100, exif=turned)
+    upright, lying = (server.ask("/predict?details=1", each, kind=kind)[1]["answers"][0]["prepared"]
+                      for each, kind in ((png(), "image/png"), (content.getvalue(), "image/jpeg")))
+    assert np.abs(np.subtract(upright, lying)).max() < 0.3
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -222,6 +263,12 @@ def test_a_body_that_is_too_large(server):
 def test_a_name_of_another_machine(server):
     assert server.ask("/version", Host="evil.example")[0] == 421
     assert server.ask("/version", Host="localhost:99")[0] == 200
+
+
+def test_a_page_of_another_address_may_not_ask(server):
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert server.ask("/invocations", {"inputs": ZERO}, **{"Sec-Fetch-Site": site})[0] == status, site
+    assert server.ask("/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link leads here
 
 
 def test_limits(served, nets):

@@ -27,6 +27,7 @@ def read(name: str = "fit") -> space.Sweep:
     ("{fit: {trials: 0, space: {x: [0.1]}}}", "sweep.fit.trials must be a positive whole number, found 0"),
     ("{fit: {trials: 3, reduction: 1, space: {x: [0.1]}}}", "sweep.fit.reduction must be a whole number above 1"),
     ("{fit: {trails: 3, space: {x: [0.1]}}}", "sweep.fit.trails is unknown"),
+    ("{fit: {trials: 3, space: {threads: [1, 2]}}}", "threads: what a trial takes of a machine is the same for all"),
     ("{fit: {trials: 3}}", "sweep.fit.space is missing"),
     ("{fit: {trials: 3, metric: gain, space: {x: [0.1]}}}", "say whether less or more of it is better"),
     ("{nobody: {trials: 3, space: {x: [0.1]}}}", "sweep.fit is missing"),
@@ -114,7 +115,7 @@ def test_the_figures_take_trials_that_failed_and_values_that_are_lists_or_null(h
     trials = plots.Trials("trials.csv", "x,sizes,word", "loss", "min")
     assert list(trials.done.loss) == [1.0, 2.0, 3.0, 4.0]
     assert "4 ran to their end, 1 were stopped early, 1 failed" in plots.counted(trials)
-    assert "Stopping early saved 75% of 24 steps" in plots.counted(trials)
+    assert "Stopping early saved 12% of 24 steps" in plots.counted(trials)  # and not what a failed one did not run
     assert plots.best(trials).splitlines()[2] == "| 1 | 1 | 1 | 9.0 | 1 | [1] | null |"
     assert "took 9 s, and none" in plots.worth(trials)
     for figure in (plots.effects(trials), plots.parallel(trials), plots.cost(trials)):
@@ -133,3 +134,24 @@ def test_the_page_shows_the_values_that_it_was_given(here):
     page = (root() / "reports" / "sweep-fit.html").read_text(encoding="utf-8")
     assert "scratch/sweeps/fit-1/trials.csv" in page and "Failed at" not in page
     assert "What did the sweep find?" in page and "sweeps/NAME" not in page
+
+
+def test_choices_without_an_order_are_not_said_to_matter_more_or_less(here):
+    found = [{"trial": f"{number:05d}", "state": "done", "value": float(number), "steps_done": 1, "steps_planned": 1,
+              "seconds": 1.0, "run_id": "r", "tried": {"x": 10.0 - number, "word": word}}
+             for number, word in enumerate(["adam", "adam", "sgd", "sgd", None, 10, 5])]
+    (root() / "trials.csv").write_text(drive._table(found, "loss"))
+    assert "**x** goes most with the result" in plots.strongest(plots.Trials("trials.csv", "x,word", "loss", "min"))
+    alone = plots.Trials("trials.csv", "word", "loss", "min")
+    assert plots.strongest(alone) == "None of the parameters whose choices have an order differs."
+    assert alone.scaled("word")[1] == ["null", "5", "10", "adam", "sgd"]
+
+
+def test_a_sweep_whose_time_was_over_is_not_finished(here, monkeypatch):
+    for place, stand_in in ((drive, "_sweep"), (drive.environment, "add"), (drive.stages, "check_current")):
+        monkeypatch.setattr(place, stand_in, lambda *_, **__: 7)
+    folder = root() / "scratch" / "sweeps" / f"fit-{read().digest()}"
+    folder.mkdir(parents=True)
+    for trials, code in ((2, 7), (6, 0)):  # of six
+        (folder / "best.json").write_text(f'{{"trials": {trials}}}')
+        assert drive.sweep("fit", False) == code
