@@ -8,7 +8,7 @@ Results
   report       what this branch changed in the results, as Markdown BASE=main OUT=report.md
   test         lint and test                                        ARGS='-k page'
   test-foreign, test-github, test-lab, test-remote, test-serve, test-serve-ray, test-sweep    the slow tests  ARGS=...
-  test-processors                                   the same bytes on emulated ones
+  test-processors                         the same bytes on emulated processors
 
 Notebooks
   lab          open JupyterLab on the project                       PORT=8899 ARGS=--no-browser
@@ -26,7 +26,7 @@ Servers and models
   secrets      which secrets are set, never a value
   promote      register the champion, or a model                    MODEL=cnn CHALLENGER=1 EVIDENCE=1
   predict      ask the registered champion                          INPUT=image.png
-  drift        what the server was asked, beside the data; exit code 3 is an alarm
+  drift        what the server was asked, beside the data; an alarm is an error (3)
   harvest      labelled inputs of the server's log into the data    YES=1
   serve        serve the champion: a page, an interface, a log      PORT=8000 HOST= IMAGES=1
                ... with the models on a Ray cluster                 RAY_ADDRESS=HOST:PORT REPLICAS=2:4
@@ -82,5 +82,5 @@ locked: # in one go, in the environment as it was
 	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
 	$(LOCK) -c .venv/pins -c requirements-serve.txt requirements-serve-ray.in -o requirements-serve-ray.txt
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
-	$(LOCK) -c .venv/pins pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
+	$(LOCK) -c .venv/pins --extra remote pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
 	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt

@@ -22,6 +22,7 @@ NEVER_EARLY = {"IPython", "ipykernel", "ipywidgets", "matplotlib_inline", "onnxr
 TRACKING = {"nbproof.notebook:tracking", "nbproof.notebook.tracking", "nbproof.notebook:models",
             "nbproof.notebook.models"}
 BELOW_MLFLOW = ("pandas", "fastapi", "pydantic", "requests")
+TIMES = re.compile(r"^(\s*)%(?:time|timeit|capture|prun)\b(?:\s+-\S+)*\s*")  # magics whose argument is Python
 PACKAGE = Path(nbproof.__file__).resolve().parent
 
 
@@ -68,9 +69,11 @@ def _covered(path: str, deps: tuple[str, ...]) -> bool:
 
 
 def _python(code: str) -> str:
-    """A cell as plain Python, without the `%%` line of a cell magic, and with IPython's own syntax as its calls."""
+    """A cell as plain Python: what magics time or capture is a part of it, and all else of IPython's is a call."""
     first, _, rest = code.lstrip().partition("\n")
-    code = rest if first.startswith("%%") else code
+    if first.startswith("%%"):
+        code = rest if TIMES.match(first[1:]) else ""
+    code = "\n".join(TIMES.sub(r"\1", line) for line in code.split("\n"))
     try:
         ast.parse(code)
     except SyntaxError:

@@ -113,8 +113,10 @@ def _digests(root: Path, names: list) -> dict:
 def _held(venv: Path) -> "dict | None":
     """The digests of what `venv` was filled from; None if it is not there, half-made or moved (it holds its path)."""
     note = venv / "held"
-    place, *lines = note.read_text(encoding="utf-8").splitlines() if note.exists() else [str(venv)]
-    return dict(line.split() for line in lines) if place == str(venv) and (venv / PYTHON).exists() else None
+    lines = note.read_text(encoding="utf-8").splitlines() if note.exists() else [str(venv)]
+    words = [line.split() for line in lines[1:]]
+    whole = lines[:1] == [str(venv)] and all(len(each) == 2 for each in words)  # a full disk cuts it short
+    return dict(words) if whole and (venv / PYTHON).exists() else None
 
 
 def _lock(file) -> None:

@@ -25,7 +25,8 @@ def run(name: str, on_ray: bool = False) -> int:
         return 0
     elsewhere = on_ray and stages.is_model(stage)
     code = cluster.run_stage(stage) if elsewhere else run_stage(root() / stage.notebook)
-    return code or _without_secrets(stage) or _unchanged(stage, before, stages.digests(of_dvc))
+    leaked = _without_secrets(stage)  # also of a stage that failed: what it wrote before is still there
+    return code or leaked or _unchanged(stage, before, stages.digests(of_dvc))
 
 
 def _prepared(name: str) -> tuple[stages.Stage, PipelineStage, dict[str, object], bool]:
@@ -41,17 +42,17 @@ def _prepared(name: str) -> tuple[stages.Stage, PipelineStage, dict[str, object]
 
 
 def _without_secrets(stage: stages.Stage) -> int:
-    """0 if no result holds the value of a secret that `nbproof secrets` knows; a file that does is removed."""
+    """0 if no result holds the value of a secret that `nbproof secrets` knows; each file that does is removed."""
     known = [name for name in remote.SECRETS if leaks.NAMES.search(name)]
     secrets = {name: os.environ[name].encode() for name in known if len(os.environ.get(name, "")) >= leaks.SHORTEST}
-    paths = [root() / out.path for out in stage.outputs] if secrets else []
-    for file in (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
+    paths, code = [root() / out.path for out in stage.outputs] if secrets else [], 0
+    for file in [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]:
         if found := [name for name, value in secrets.items() if _holds(file, value)]:
             file.unlink()
             print(f"{stage.short}: {stage.notebook} failed: {file.relative_to(root()).as_posix()} held the value of "
                   f"{found[0]}, so it was not kept.", file=sys.stderr, flush=True)
-            return 1
-    return 0
+            code = 1
+    return code
 
 
 def _holds(file: Path, value: bytes) -> bool:

@@ -38,7 +38,7 @@ def champion(found: dict[str, Stage]) -> str:
     contract = project.load()
     name, numbers = contract.compared().get("champion"), _numbers(contract, contract.compare or "")
     own = [f"{key} {_shown(value)}" for key, value in numbers.items() if key not in results(found)[0]]
-    return f"The champion is {', '.join([name, *own])}." if name else ""
+    return f"The champion is {', '.join([str(name), *own])}." if name else ""
 
 
 def table(found: dict[str, Stage]) -> str:

@@ -274,7 +274,7 @@ def _entry(client, registry: Registry, name: str, facts: dict[str, str]) -> Entr
     """The registered model that `name` is, registered now if it is not."""
     entry = next((each for each in registry.entries() if _is_same(each, facts)), None)
     if entry is None:
-        return registry.add(_run_with_model(client, name, facts["model_digest"]), facts)
+        return registry.add(_run_with_model(client, name, facts), facts)
     _keep(client, entry.run_id, name)
     return entry
 
@@ -336,11 +336,14 @@ def _registered_answers(client, entry: Entry) -> list[dict[str, str]]:
         return _rows(Path(folder) / name)
 
 
-def _run_with_model(client, name: str, model_digest: str) -> str:
-    """The newest run that trained exactly this model, else a new one (after a clone, say); it holds the model then."""
-    tags = {"notebook": name, "model_digest": model_digest}
+def _run_with_model(client, name: str, facts: dict[str, str]) -> str:
+    """The newest run that trained exactly this model and holds no other portable form of it, else a new one (after a
+    clone, say); it holds the model then."""
+    tags = {"notebook": name, "model_digest": facts["model_digest"]}
     query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
-    found = tracking.runs(client, f"{query} and attributes.status = 'FINISHED'")
+    portable, finished = facts.get("portable_digest"), f"{query} and attributes.status = 'FINISHED'"
+    found = [run for run in tracking.runs(client, finished)
+             if run.data.tags.get("portable_digest") == portable or not _held(client, run.info.run_id)]
     experiment = tracking.experiment(client, project.load().name)
     run = found[-1] if found else client.create_run(experiment, run_name=f"{name}, stored", tags=tags)
     _keep(client, run.info.run_id, name)
@@ -351,15 +354,21 @@ def _run_with_model(client, name: str, model_digest: str) -> str:
 
 def _keep(client, run_id: str, name: str) -> None:
     """Let the run hold the model, its portable form and its answers, where it does not yet, or any more."""
-    from mlflow.artifacts import list_artifacts
-
-    folder, place = root() / "models" / name, client.get_run(run_id).info.artifact_uri
+    folder = root() / "models" / name
     answers, portable = (folder.with_name(f"{name}.{ending}") for ending in ("csv", "onnx"))
-    held = {part for part in ("model", "answers", "portable")  # by address: see Registry.add
-            if list_artifacts(artifact_uri=f"{place}/{part}", tracking_uri=client.tracking_uri)}
+    held = {part for part in ("model", "answers", "portable") if _held(client, run_id, part)}
     if "model" not in held:
         client.log_artifacts(run_id, str(folder), "model")
     if answers.exists() and "answers" not in held:
         client.log_artifact(run_id, str(answers), "answers")
     if portable.exists() and "portable" not in held:
         client.log_artifact(run_id, str(portable), "portable")
+        client.set_tag(run_id, "portable_digest", digest(portable))
+
+
+def _held(client, run_id: str, part: str = "portable") -> bool:
+    """Whether a run holds the artifact `part`; asked by address: see Registry.add."""
+    from mlflow.artifacts import list_artifacts
+
+    place = f"{client.get_run(run_id).info.artifact_uri}/{part}"
+    return bool(list_artifacts(artifact_uri=place, tracking_uri=client.tracking_uri))

@@ -51,6 +51,8 @@ CASES = {f"notebooks/tiny/{name}.py" for name in ("__init__", "cases", "deep", "
     ("import helper\nprint('a %s'\n  % 1)", {"notebooks/helper.py"}),
     ("%%time\nimport helper", {"notebooks/helper.py"}),
     ("%%bash\nimport helper || true", set()),
+    ("%%writefile x.py\nimport helper", set()),
+    ("%time import helper", {"notebooks/helper.py"}),
     ("import tools.far", {"tools/__init__.py", "tools/far.py"}),
     ("import helper\n1 +", set()),  # not Python: the kernel says so
     ("import broken", {"notebooks/broken.py"}),

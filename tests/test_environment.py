@@ -187,6 +187,14 @@ def test_a_set_up_that_was_killed_starts_over_when_its_uv_has_ended(folder):
     killed.stdout.close()
 
 
+@pytest.mark.parametrize("cut", ["", "begun", "WHOLE\nrequirements.txt"])
+def test_a_note_that_a_full_disk_cut_short_starts_over(folder, cut):
+    folder.call("setup")
+    note = folder.root / ".venv" / "held"
+    note.write_text(cut.replace("WHOLE", note.read_text().splitlines()[0]))
+    assert "Making .venv" in folder.call("setup") and len(note.read_text().splitlines()) == 2
+
+
 def test_a_set_up_that_ended_while_python_made_the_environment_starts_over(folder):
     killed = folder.start("setup")
     assert killed.stdout.readline() == "Making .venv\n"

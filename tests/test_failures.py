@@ -79,13 +79,14 @@ def test_a_cell_that_does_not_end_fails_the_stage(single, inside, monkeypatch, c
 
 
 def test_what_a_notebook_says_does_nothing_to_the_terminal(single, inside, monkeypatch, capsys):
-    own = ("from nbproof.notebook import progress\nprogress.say(message='going \\x1b[2Jon\\x07')",
+    own = ("from nbproof.notebook import progress\nprogress.say(message='going \\x1b[2Jon\\x07')\n"
+           "progress.say(step=3, name='x')",  # of no known form
            "error = type('\\x1b[31mBad', (Exception,), {})  # \x1b[8m\n"
            "raise error('\\x1b]0;title\\x07 \\0 \\x9b2J \\x1b[1mend')")
     cells(single, *own)
     assert executed_stage(inside(single), monkeypatch) == 1
     said = "".join(capsys.readouterr())
-    assert "x: going on\n" in said and "Bad: ]0;title  2J end" in said
+    assert "x: going on\nx: step 3  name x\n" in said and "Bad: ]0;title  2J end" in said
     assert all(each.isprintable() or each == "\n" for each in said)
 
 
@@ -113,6 +114,9 @@ def test_a_secret_in_a_result_is_not_kept(single):
         "kept.\n"), done.stdout
     kept = [path for path in single.rglob("*") if path.is_file() and b"zqx" in path.read_bytes()]
     assert not (single / "models" / "x.txt").exists() and not kept
+    cells(single, "import os\n" + WRITES.replace("result {n}", word), "1 / 0")  # it is there before the cell that fails
+    assert nbproof(single, "run", DVC_READ_PASSWORD="zqx\"ter").returncode == 1
+    assert not (single / "models" / "x.txt").exists()
 
 
 def test_outputs_that_are_too_large_are_cut(single, inside, monkeypatch, capsys):

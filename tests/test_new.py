@@ -1,5 +1,6 @@
 """`nbproof new`: a project of the template, from a clone and from an installed package, brought up to date later."""
 
+import re
 import subprocess
 import warnings
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_a_project_is_whole_and_knows_where_it_comes_from(home, tmp_path, capsys
     for name in ("requirements.in", "requirements.txt", "requirements-results.txt"):
         assert line in (folder / name).read_text(), name
     assert (folder / "environment.py").read_bytes() == (home / "nbproof/environment.py").read_bytes()
+    for each in ("workflows/report.yml", "workflows/tests.yml", "actions/pages/action.yml"):
+        assert (folder / ".github" / each).read_bytes() == (home / ".github" / each).read_bytes(), each
+    workflows = "".join(each.read_text() for each in (folder / ".github").rglob("*.yml"))
+    run = re.findall(r"run: (?:python3 (\S+)|make (\S+))", workflows)
+    made = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True).stdout
+    assert all((folder / script).is_file() if script else f" {target} " in made for script, target in run), run
     assert not [path for path in folder.rglob("*") if "{{" in path.name or path.suffix == ".jinja"]
     files = [path for path in folder.rglob("*.*") if path.is_file()]
     assert not [path for path in files if "{{ name" in path.read_text(errors="replace")]

@@ -475,7 +475,7 @@ def test_forty_models(tiny):
     assert report.startswith("**same champion**: champion `oak` 0.9900; 41 of 44 stages ran again.\n")
     assert rows(report, "net39") == ["| `net39` | ran | 0.9529 | +0.0100, better | `reports/net39.html` |"]
     assert "leaves out, in whole or in part:\n\n- changed outputs of `net" in report
-    assert report.endswith("\n- and 30 more of these kinds\n") or " more of these kinds\n" in report
+    assert re.search(r"\n- and \d+ more of these kinds\n$", report), report[-200:]
     assert "<code>net07</code>: " in report and "`net07`: `score` 0.9497 at `round` 40, in the base 0.9397" in report
 
 

@@ -90,14 +90,15 @@ def test_a_machine_with_another_arithmetic_says_so_first(finished, inside, monke
     assert capsys.readouterr().out.startswith("This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
 
 
-@pytest.mark.skipif(arithmetic.machine() != arithmetic.NAME, reason="this machine has no AVX2 to begin with")
+@pytest.mark.skipif(not arithmetic.machine().startswith(arithmetic.NAME), reason="this machine has no AVX2 by itself")
 def test_the_processor_is_asked_with_numpy_and_without():
     asks = "from nbproof.stage import arithmetic\nprint(arithmetic.machine(), 'numpy' in sys.modules)\n"
     command = [sys.executable, "-c", f"import sys\n{asks}import numpy\n{asks}"]
-    for hidden, found in (("", arithmetic.NAME), ("X86_V3", "linux-x86_64-sse")):  # hidden from NumPy alone
+    here = arithmetic.machine()
+    for hidden, found in (("", here), ("X86_V3", here.replace("avx2", "sse"))):  # hidden from NumPy alone
         variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": hidden}
         said = subprocess.run(command, env=variables, capture_output=True, text=True).stdout
-        assert said == f"{arithmetic.NAME} False\n{found} True\n"
+        assert said == f"{here} False\n{found} True\n"
 
 
 @pytest.mark.parametrize(("version", "added"), [("2.15.0+cpu", "-torch-cpu"), ("2.15.0", ""), ("2.15.0+cu132", "")])

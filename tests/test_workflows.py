@@ -16,7 +16,7 @@ from nbproof.notebook import files
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".github"
-CALL = "python3 nbproof/environment.py"
+CALL = "python3 environment.py"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yml"))
 ACTIONS = sorted((FOLDER / "actions").glob("*/action.yml"))
 ALL = [*WORKFLOWS, *ACTIONS]

@@ -18,8 +18,16 @@ COLOURS = ("#4486d6", "#e07b39", "#3a9a5b", "#a05ac0")
 _hushed = False
 
 
+FORMS = ({"message"}, {"step", "steps", "unit", "metrics", "seconds"}, {"remedy"}, {"arithmetic", "changed"})
+
+
 def say(**event) -> None:
-    """Tell whoever runs the notebook: a JSON line in NBPROOF_EVENTS, or a line on stderr where a person is watching."""
+    """Tell whoever runs the notebook: a JSON line in NBPROOF_EVENTS, or a line on stderr where a person is watching.
+
+    An event that has none of the FORMS is a message of its names and values.
+    """
+    if set(event) not in FORMS:
+        event = {"message": "  ".join(f"{name} {value}" for name, value in event.items())}
     if path := os.environ.get("NBPROOF_EVENTS"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")

@@ -92,9 +92,9 @@ def _columns(names: list, rows: list, model: Portable) -> dict[str, np.ndarray]:
     if len(model.inputs) > 1 or names == [model.inputs[0].name]:
         return _named({name: [row[place] for row in rows] for place, name in enumerate(names)}, model)
     wanted = list(model.facts.columns)
-    if wanted and names != wanted and names != list(range(len(wanted))):
-        if sorted(map(str, names)) != sorted(wanted):
-            raise wrong(f"The model's columns are {', '.join(wanted)[:200]}; found {', '.join(map(str, names))[:200]}.")
+    if wanted and names != list(range(len(wanted))) and (names := list(map(str, names))) != wanted:
+        if sorted(names) != sorted(wanted):
+            raise wrong(f"The model's columns are {', '.join(wanted)[:200]}; found {', '.join(names)[:200]}.")
         places = [names.index(name) for name in wanted]
         rows = [[row[place] for place in places] for row in rows]
     return _one(rows, model, "each row ")

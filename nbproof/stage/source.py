@@ -24,7 +24,9 @@ def read(path: Path) -> dict:
                       ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{shown} is not a notebook: {error}.") from None
-    if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
+    kinds = {"cells": list, "metadata": dict, "nbformat": int, "nbformat_minor": int}
+    whole = isinstance(notebook, dict) and all(isinstance(notebook.get(key), kind) for key, kind in kinds.items())
+    if not whole or notebook["nbformat"] != 4:
         raise Refused(f"{shown} is not a notebook of format 4: open and save it in JupyterLab.")
     for number, cell in enumerate(notebook["cells"], start=1):
         if not _is_cell(cell):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nbproof import environment, stages
+from nbproof import environment, project, stages
 from nbproof.cluster import connected, data_of, remove_dead
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import Refused
@@ -49,11 +49,10 @@ def sweep(model: str, force: bool) -> int:
 
 def _check_metric(wanted: space.Sweep) -> None:
     """Refused where the last run of the stage wrote no such number."""
-    path, key = root() / "metrics" / f"{wanted.name}.json", wanted.metric.key
-    numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {key: 0}
-    if type(numbers.get(key)) not in (int, float):
-        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{path.name} of the last "
-                      f"run has {', '.join(numbers) or 'nothing'}.")
+    key, numbers = wanted.metric.key, project.load().metrics(wanted.name)
+    if numbers and type(numbers.get(key)) not in (int, float):
+        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{wanted.name}.json of "
+                      f"the last run has {', '.join(numbers)}.")
 
 
 def _sweep(wanted: space.Sweep, folder: Path) -> int:
@@ -178,12 +177,11 @@ def _table(found: list[dict], key: str) -> str:
 
 def _against_committed(wanted: space.Sweep, best: float) -> str:
     """Whether the best trial is ahead of the last run, where that is one of the parameters and data of now."""
-    path, key = root() / "metrics" / f"{wanted.name}.json", wanted.metric.key
+    ours = project.load().metrics(wanted.name).get(wanted.metric.key)
     with stages.opened(root()) as repo:
         changed = repo.status([wanted.stage.name])
-    if changed or not path.exists():
+    if changed or ours is None:
         return "There is no result of the parameters in params.yaml to compare with: make run."
-    ours = json.loads(path.read_text(encoding="utf-8"))[key]
     verb = "beats" if wanted.metric.better(best, ours) else "does not beat"
     return f"It {verb} the parameters in params.yaml, which reached {ours:.4g}."
 

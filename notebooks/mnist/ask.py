@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from nbproof.notebook.errors import Refused
 
 SIDE, INK_SIDE = 28, 20  # pixels: an image of the training set, and the longer side of the digit in it
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # no others are tried: each reader is a way in for what is hostile
+ORIENTATION = 0x0112  # the note of EXIF, and what undoes each of its values
+TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
 MOST, ENOUGH = 25_000_000, 1000  # pixels of a picture that is read; the side to which a larger one is reduced at once
 
 
@@ -85,10 +89,19 @@ def _read(path: Path) -> np.ndarray:
                 raise Refused(f"{path} has {size} pixels: use a picture of at most 5000 x 5000.")
             if max(image.size) > ENOUGH:
                 image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
-            layers = ImageOps.exif_transpose(image).convert("RGBA")  # as phones and browsers show it
+            layers = _turned(image).convert("RGBA")
     except FileNotFoundError:
         raise Refused(f"There is no picture {path}: name one that is there, such as digit.png.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f"{path} cannot be read as a picture ({error}): use a PNG or JPEG file.") from None
     white = Image.new("RGBA", layers.size, "white")
     return np.asarray(Image.alpha_composite(white, layers).convert("L"), dtype=np.float64) / 255
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As browsers show it: a phone notes how it was held, and turns nothing. A note that cannot be read is none."""
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:  # of a parser of anybody's bytes, which raises many kinds
+        return image
+    return image if turn is None else image.transpose(turn)

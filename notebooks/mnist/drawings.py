@@ -74,7 +74,7 @@ def gathered(log: dict, dataset: Dataset, strangest: float) -> Harvest:
     known, left_out, odd = stored(), Counter(), []
     seen = {image.numpy().tobytes(): int(label) for image, label in zip(known.images, known.labels)}
     own = {image.numpy().tobytes() for split in (dataset.train, dataset.validation)
-           for image in pixels(split.images, dataset)}
+           for image in pixels(split.images, dataset)} - seen.keys()  # of which some are learned from already
     found: dict[bytes, set[int]] = {}
     for given, label, strangeness in zip(log["input"], log["label"], log["strangeness"]):
         if label is None:

@@ -88,16 +88,22 @@ def unknown(log: dict, usual: np.ndarray, limit: float, level: float) -> tuple[s
 
 def agreement(log: dict) -> str:
     """How often the newest shadow would have said the same, "I do not know" too, with Wilson's interval."""
-    newest = next((version for version in reversed(log["shadow_version"]) if version is not None), None)
-    rows = zip(log["answer"], log["shadow_answer"], log["shadow_version"])
-    pairs = [(answer, other) for answer, other, version in rows if version == newest]
+    newest, differs = _differs(log)
     if newest is None:
         return "No shadow answered beside the champion."
-    same = sum(answer == other for answer, other in pairs)
+    pairs = [each for each in differs if each is not None]
+    same = pairs.count(False)
     return (
         f"The shadow ({newest}) would have said the same to {same:,} of {len(pairs):,} "
         f"({_share(same, len(pairs))})."
     )
+
+
+def _differs(log: dict) -> tuple[str | None, list[bool | None]]:
+    """The newest shadow, and for each answer whether it said something else; None where it was not asked."""
+    newest = next((version for version in reversed(log["shadow_version"]) if version is not None), None)
+    rows = zip(log["answer"], log["shadow_answer"], log["shadow_version"])
+    return newest, [None if newest is None or version != newest else answer != other for answer, other, version in rows]
 
 
 def labelled(log: dict) -> str:
@@ -159,10 +165,10 @@ def over_time(log: dict) -> Figure:
     parts = np.array_split(np.arange(len(log["id"])), min(PARTS, len(log["id"])))
     unknown = [np.mean([log["answer"][row] is None for row in part]) for part in parts]
     axis.plot(range(1, len(parts) + 1), unknown, marker="o", label="I do not know")
-    if any(each is not None for each in log["shadow_answer"]):
-        both = list(zip(log["best"], log["shadow_answer"]))
-        pairs = [[both[row] for row in part if both[row][1] is not None] for part in parts]
-        differs = [np.mean([best != other for best, other in part]) if part else np.nan for part in pairs]
+    newest, differs = _differs(log)
+    if newest is not None:
+        asked = [[differs[row] for row in part if differs[row] is not None] for part in parts]
+        differs = [np.mean(part) if part else np.nan for part in asked]
         axis.plot(range(1, len(parts) + 1), differs, marker="o", label="the shadow differs")
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel=f"part of the log, the oldest first ({len(parts[0])} answers each)", ylabel="share", ylim=(0, None))

@@ -30,7 +30,7 @@ def prepare(seed: int, threads: int, device: str) -> torch.device:
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports a compiler for it
     torch.utils.deterministic.fill_uninitialized_memory = False  # no operation here reads what it did not write
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = False, False  # whole floats, as on a processor
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(device)

@@ -75,7 +75,7 @@ def better(new, old):
     p = 0.5 ** abs(right[0] - right[1])
     return {"better": right[0] > right[1] and p < 0.05, "why": f"{right[0]} right, {right[1]} before.", "p": p}
 '''
-# In place of nbproof/environment.py: the set-up, which fails where a run asks for it, and the commands in a fork.
+# In place of environment.py: the set-up, which fails where a run asks for it, and the commands in a fork.
 ENVIRONMENT = """\
 import os, sys
 if sys.argv[1:] == ["setup"]:
@@ -110,8 +110,7 @@ def tiny(folder: Path) -> Path:
     """The project, with the workflows of this repository; nothing is run yet."""
     (folder / "notebooks" / "science").mkdir(parents=True)
     (folder / "notebooks" / "science" / "__init__.py").write_text(JUDGE)
-    (folder / "nbproof").mkdir()
-    (folder / "nbproof" / "environment.py").write_text(ENVIRONMENT)
+    (folder / "environment.py").write_text(ENVIRONMENT)
     (folder / "far.json").write_text('{"error": 0.5}\n')
     (folder / "compare.sh").write_text(COMPARE)
     shutil.copytree(GITHUB, folder / ".github")

@@ -1,5 +1,6 @@
 """What people drew: cleaned, kept once, learned from and judged apart from everything else."""
 
+import dataclasses
 import json
 import shutil
 
@@ -87,6 +88,10 @@ def test_a_second_harvest_adds_to_the_first(dataset, project):
     assert again.new.labels.tolist() == [2] and sorted(again.kept.labels.tolist()) == [0, 1, 2]
     corrected = harvested(dataset, project, [digit(1)], ["9"])
     assert corrected.new.labels.tolist() == [9] and sorted(corrected.kept.labels.tolist()) == [0, 9]
+    learned = data.Split(torch.cat([dataset.train.images, torch.from_numpy(normalised(digit(1)[None]))]),
+                         torch.arange(5))  # as with data.drawn: true
+    corrected = harvested(dataclasses.replace(dataset, train=learned), project, [digit(1)], ["9"])
+    assert corrected.new.labels.tolist() == [9], "what was learned with a wrong label can be put right"
 
 
 def test_the_same_drawings_are_the_same_bytes_and_stay_in_their_split(dataset, project):

@@ -109,6 +109,12 @@ def test_the_page_reads_the_log(model, dataset, project):
     assert features.shape == (60, 800) and words == "Features of the logged images."
     assert "The shadow (2) would have said the same to 60 of 60" in production.agreement(log)
     assert "Of 2 answers with a label 1 are right" in production.labelled(log)
+    some = log | {"shadow_answer": [None] * 30 + log["answer"][30:], "shadow_version": ["1"] * 20 + ["2"] * 40}
+    words = production.agreement(some)
+    assert "The shadow (2)" in words and " of 40 (" in words, words
+    [_, curve] = production.over_time(some).axes[0].get_lines()
+    shares = curve.get_ydata()
+    assert np.isnan(shares[:3]).all() and (shares[3:5] > 0).all() and (shares[5:] == 0).all(), shares
     assert production.latency(log, 3.0)[1] is False and production.latency(log, 1.0)[1] is True
     shown, words = production.strangest(log, strangeness, 5)
     assert shown.shape == (5, 1, 28, 28) and len(words) == 5

@@ -26,7 +26,7 @@ WHOLE, CNN = ("nbproof", "run", "--jobs", "2"), ("dvc", "repro", "train@cnn")
 STAGES = {WHOLE: 6, CNN: 2}
 pytestmark = [
     pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"{EMULATOR} is missing (Debian: apt install qemu-user)"),
-    pytest.mark.skipif(arithmetic.machine() != arithmetic.NAME, reason="this machine has another arithmetic by itself"),
+    pytest.mark.skipif(not arithmetic.machine().startswith(arithmetic.NAME), reason="this machine has no AVX2 itself"),
 ]
 
 

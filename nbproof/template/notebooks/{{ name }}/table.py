@@ -1,4 +1,4 @@
-"""The table: how it is read, split and kept. For data of your own, change `read`."""
+"""The table: how it is read, split and kept. For data of your own, change `read` and `TARGET`."""
 
 import pandas as pd
 from sklearn.datasets import load_wine
@@ -6,14 +6,14 @@ from sklearn.model_selection import train_test_split
 
 from nbproof.notebook import source, write
 
-TARGET = "grape"
-GRAPES = ("Barolo", "Grignolino", "Barbera")
+TARGET = "grape"  # the column with the class; all others are numbers, without gaps
 
 
 def read() -> pd.DataFrame:
     """178 wines, a row each: 13 measurements, and the grape (M. Forina et al., Vitis 25, 1986; from scikit-learn)."""
     wines = load_wine(as_frame=True)
-    return wines.data.assign(**{TARGET: [GRAPES[number] for number in wines.target]})
+    grapes = ("Barolo", "Grignolino", "Barbera")
+    return wines.data.assign(**{TARGET: [grapes[number] for number in wines.target]})
 
 
 def split(table: pd.DataFrame, validation: float, test: float, seed: int) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,1 @@
+nbproof/environment.py
