@@ -186,7 +186,9 @@ def test_bytes_that_are_no_text(checked, tmp_path):
 @pytest.mark.parametrize("content, said", [
     ("", "is not a notebook: "), ("{", "is not a notebook: "), ("[]", "is not a notebook of format 4"),
     ('{"nbformat": 3, "worksheets": []}', "is not a notebook of format 4"),
-    ('{"nbformat": 4, "cells": [{"cell_type": "code", "source": "1"}]}', "is not a notebook: cell 1 lacks its type"),
+    ('{"nbformat": 4, "metadata": {}, "cells": []}', "is not a notebook of format 4"),  # it lacks its minor version
+    ('{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code", "source": "1"}]}',
+     "is not a notebook: cell 1 lacks its type"),
     (None, "is not there, and dvc.yaml names it"),
 ])
 def test_not_a_notebook(tmp_path, content, said):

@@ -18,16 +18,11 @@ COLOURS = ("#4486d6", "#e07b39", "#3a9a5b", "#a05ac0")
 _hushed = False
 
 
-FORMS = ({"message"}, {"step", "steps", "unit", "metrics", "seconds"}, {"remedy"}, {"arithmetic", "changed"})
+STEP = {"step", "steps", "unit", "metrics", "seconds"}  # what an event of `follow` has; any other one is words
 
 
 def say(**event) -> None:
-    """Tell whoever runs the notebook: a JSON line in NBPROOF_EVENTS, or a line on stderr where a person is watching.
-
-    An event that has none of the FORMS is a message of its names and values.
-    """
-    if set(event) not in FORMS:
-        event = {"message": "  ".join(f"{name} {value}" for name, value in event.items())}
+    """Tell whoever runs the notebook: a JSON line in NBPROOF_EVENTS, or a line on stderr where a person is watching."""
     if path := os.environ.get("NBPROOF_EVENTS"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
@@ -37,8 +32,9 @@ def say(**event) -> None:
 
 def line(event: dict) -> str:
     """An event as a line for a person; nothing for a remedy, which the error tells."""
-    if "step" not in event:
-        return event.get("message", "")
+    if set(event) != STEP:
+        return "" if "remedy" in event else "  ".join(
+            [str(event["message"])] if "message" in event else [f"{name} {value}" for name, value in event.items()])
     metrics = [f"{name} {value:.4g}" for name, value in event["metrics"].items()]
     return "  ".join([f"{event['unit']} {event['step']}/{event['steps']}", *metrics, f"{event['seconds']} s"])
 

@@ -23,6 +23,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 from nbclient.exceptions import CellExecutionError
 
 from nbproof.notebook.errors import Refused
+from nbproof.notebook.progress import STEP
 from nbproof.stage import arithmetic, forked, sockets
 from nbproof.stage.source import KERNEL, counted, strip
 
@@ -196,12 +197,13 @@ def execute(
 
 def print_event(name: str, event: dict) -> None:
     """Show what a notebook says while it works: a message, or a step with its metrics; a live table gets JSON."""
-    if os.environ.get("NBPROOF_LIVE") and "message" not in event:
+    cell, step = set(event) == {"cell", "cells"}, set(event) == STEP
+    if os.environ.get("NBPROOF_LIVE") and (cell or step):
         print(f"\x1e{json.dumps(event)}", flush=True)
         return
-    if "cell" in event:
+    if cell:
         return
-    if "step" in event:
+    if step:
         metrics = (f"{key} {value:.4g}" for key, value in event["metrics"].items())
         parts = [f"{event['unit']} {event['step']}/{event['steps']}", *metrics, f"{event['seconds']:.1f} s"]
     else:

@@ -11,6 +11,7 @@ import nbformat
 
 from nbproof.cluster import Worker, working_folder
 from nbproof.notebook import tracking
+from nbproof.notebook.progress import STEP
 
 STATES = {"done": "FINISHED", "stopped early": "KILLED", "failed": "FAILED"}
 
@@ -31,7 +32,7 @@ class Trials(Worker):
         os.environ["MLFLOW_RUN_ID"] = run
         with working_folder() as folder:
             for event in self.notebook(job["notebook"], job["fixed"] | tried, job["timeout"], folder, trial):
-                if "step" in event:
+                if set(event) == STEP:
                     last = event
                     yield event
             if event["failure"]:
