@@ -29,7 +29,7 @@ TESTS_SAY = {"passed": "passed", "failed": "**failed**", "cancelled": "cancelled
 CML = "https://github.com/iterative/cml/releases/download/v0.20.6/cml-linux-x64"
 ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-9]+/artifacts/[0-9]+")
 
-# What a workflow knows comes by environment variables: no text of others stands in a shell's line.
+
 def left(revision: str) -> str:
     """The commit where this branch left `revision`; empty where git has no such commit: a first push, a forced one."""
     from nbproof.report.revision import base_of, commit
@@ -37,6 +37,7 @@ def left(revision: str) -> str:
     return (commit(root(), revision) and base_of(root(), revision)) or ""
 
 
+# What a workflow knows comes by environment variables: no text of others stands in a shell's line.
 Base = Annotated[str, typer.Option(envvar="BASE", callback=left, help="The revision that this branch left.")]
 Sha = Annotated[str, typer.Option(envvar="HEAD_SHA", help="The run's commit.")]
 Run = Annotated[int, typer.Option(envvar=["RUN_ID", "GITHUB_RUN_ID"], min=0, help="The run's id.")]
