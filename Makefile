@@ -44,7 +44,7 @@ endef
 export HELP
 
 PYTHON ?= python3
-NBPROOF = $(PYTHON) -I nbproof/environment.py
+NBPROOF = $(PYTHON) -I nbproof/workspace/bootstrap.py
 TESTS = $(NBPROOF) tool --tests -- pytest
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
@@ -82,5 +82,5 @@ locked: # in one go, in the environment as it was
 	$(LOCK) -c .venv/pins requirements-serve.in -o requirements-serve.txt
 	$(LOCK) -c .venv/pins -c requirements-serve.txt requirements-serve-ray.in -o requirements-serve-ray.txt
 	$(LOCK) -c .venv/pins requirements-dev.in -o requirements-dev.txt
-	$(LOCK) -c .venv/pins --extra remote pyproject.toml nbproof/template/requirements-results.in -o nbproof/template/pins.txt
-	$(LOCK) --no-deps -c .venv/pins nbproof/template/requirements-results.in -o nbproof/template/pins-results.txt
+	$(LOCK) -c .venv/pins --extra remote pyproject.toml nbproof/workspace/template/requirements-results.in -o nbproof/workspace/template/pins.txt
+	$(LOCK) --no-deps -c .venv/pins nbproof/workspace/template/requirements-results.in -o nbproof/workspace/template/pins-results.txt

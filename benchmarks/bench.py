@@ -22,7 +22,7 @@ import nbformat
 import psutil
 from ruamel.yaml import YAML
 
-from nbproof.stage import arithmetic, source
+from nbproof.runner import determinism, source
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
@@ -79,7 +79,7 @@ def runner(clone: Path, runs: int) -> None:
     source.strip_file(clone / "notebooks" / "trivial.ipynb")  # a stage would, and its notebook must not change
     before = {name: (clone / name).read_text(encoding="utf-8") for name in ("params.yaml", "dvc.yaml")}
     (clone / "params.yaml").write_text(before["params.yaml"] + "\ntrivial:\n  one: 1\n", encoding="utf-8")
-    deps = "notebooks/trivial.ipynb, nbproof/__init__.py, nbproof/notebook, nbproof/stage"
+    deps = "notebooks/trivial.ipynb, nbproof/__init__.py, nbproof/notebook, nbproof/runner"
     stage = f"\n  trivial:\n    cmd: nbproof stage\n    deps: [{deps}]\n    params: [trivial]\n"
     (clone / "dvc.yaml").write_text(before["dvc.yaml"] + stage, encoding="utf-8")
     shell = ("papermill --kernel python3 notebooks/trivial.ipynb trivial.out.ipynb -p one 1 "
@@ -145,9 +145,9 @@ print(time.perf_counter() - started)
 """
 
 
-def printed(script: str, clone: Path, settings: dict[str, str] = arithmetic.SETTINGS) -> float:
+def printed(script: str, clone: Path, settings: dict[str, str] = determinism.SETTINGS) -> float:
     """The number that a script prints last, computed in the project's arithmetic or in another one."""
-    plain = {name: value for name, value in TOOLS.items() if name not in arithmetic.SETTINGS}
+    plain = {name: value for name, value in TOOLS.items() if name not in determinism.SETTINGS}
     environment = plain | settings | {"PYTHONPATH": str(clone / "notebooks"), "NBPROOF_EVENTS": os.devnull}
     command = [PYTHON, "-c", script]
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
@@ -244,7 +244,7 @@ def costs(clone: Path, runs: int) -> None:
             script = WATCHED.format(name=name, watched=PROCESSOR_SECONDS)
             ours, reference = alternating(
                 max(runs, 5), functools.partial(printed, script, clone),
-                functools.partial(printed, script, clone, arithmetic.ONE_THREAD))
+                functools.partial(printed, script, clone, determinism.ONE_THREAD))
         row(f"{name}: {epochs} epochs in the one arithmetic / as PyTorch chooses", ours, reference, ours / reference,
             wanted)
 

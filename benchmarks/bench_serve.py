@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 import serving  # noqa: E402 - the project to serve that the tests use
 
-from nbproof import environment  # noqa: E402
+from nbproof.workspace import bootstrap# noqa: E402
 
 CONNECTIONS = (1, 8, 32)
 SCRIPT = 'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nlocal file = io.open("{body}")\n' \

@@ -21,12 +21,12 @@ SWEEP = "sweep: {{fit: {{trials: {count}, grace: 99, space: {{x: {{low: 0.5, hig
 BARE = """
 import time
 from pathlib import Path
-from nbproof.stage import parameters
-from nbproof.stage.execute import execute
+from nbproof.runner import schema
+from nbproof.runner.execute import execute
 notebook = Path("notebooks/fit.ipynb").resolve()
 for _ in range({count}):
     began = time.monotonic()
-    execute(notebook, parameters.values_of(notebook), 600, Path("scratch").resolve(), lambda event: None)
+    execute(notebook, schema.values_of(notebook), 600, Path("scratch").resolve(), lambda event: None)
     print(time.monotonic() - began)
 """
 DRIVE = """
@@ -40,11 +40,11 @@ PROPOSE = """
 import json, time
 from pathlib import Path
 import psutil
-from nbproof import stages
+from nbproof.pipeline import dag
 from nbproof.notebook.files import root
 from nbproof.sweep import search, space
-with stages.opened(root()) as repo:
-    wanted = space.read("fit", stages.read(repo))
+with dag.opened(root()) as repo:
+    wanted = space.read("fit", dag.read(repo))
 study = search.study_of(wanted, Path("scratch"))
 distributions, before, began = wanted.distributions(), psutil.Process().memory_info().rss, time.monotonic()
 for number in range({count}):

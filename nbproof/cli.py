@@ -10,7 +10,7 @@ import typer
 
 from nbproof import isolation
 from nbproof.github.command import app as github
-from nbproof.notebook.errors import Refused, trace
+from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root, write_whole
 
 # jsonschema imports this package, if it is there, to check addresses, which no notebook has. That takes seconds.
@@ -55,7 +55,7 @@ def run(
     register: Annotated[bool, typer.Option(help="Register the champion.")] = True,
 ) -> int:
     """Bring every result up to date: run what changed, independent stages at the same time."""
-    from nbproof.run import run
+    from nbproof.pipeline.run import run
 
     return run(jobs, force, remedy, register)
 
@@ -65,16 +65,17 @@ def stage(name: Annotated[str, typer.Argument(envvar="DVC_STAGE")]) -> int:
     """Execute one notebook as a stage; DVC calls this."""
     engine = os.environ.get("ENGINE", "")
     if engine not in ("", "ray"):
-        raise Refused(f"ENGINE must be ray, or not set, found {engine!r}.")
-    from nbproof.stage import tether
+        raise UserError(f"ENGINE must be ray, or not set, found {engine!r}.")
+    from nbproof.runner import tether
 
     tether.die_with_starter()
     tether.adopt_orphans()
-    from nbproof import execution, guard
+    from nbproof.pipeline import stage as stage_module
+    from nbproof.runner import reaper
 
     try:
-        with guard.guarded():
-            return execution.run(name, on_ray=engine == "ray")
+        with reaper.guarded():
+            return stage_module.run(name, on_ray=engine == "ray")
     finally:
         for command in tether.end_children():
             print(f"{name}: a process that a cell had started was still at work, and was ended: {command}",
@@ -100,7 +101,7 @@ def report(
 @app.command(rich_help_panel=RUN)
 def verify() -> int:
     """Hash every result again and name what is damaged."""
-    from nbproof.verify import verify
+    from nbproof.pipeline.verify import verify
 
     return verify()
 
@@ -108,7 +109,7 @@ def verify() -> int:
 @app.command(rich_help_panel=RUN, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def nbval(context: typer.Context) -> int:
     """Execute the notebooks in reports/ again and compare every output; further arguments are pytest's."""
-    from nbproof.execution import nbval
+    from nbproof.pipeline.stage import nbval
 
     return nbval(context.args)
 
@@ -116,7 +117,7 @@ def nbval(context: typer.Context) -> int:
 @app.command(rich_help_panel=EXPLORE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context, port: Port = 0) -> int:
     """Open JupyterLab on the project; further arguments are JupyterLab's."""
-    from nbproof import lab
+    from nbproof.workspace import lab
 
     return lab.start(context.args, port)
 
@@ -128,7 +129,7 @@ def adopt(
     yes: Yes = False,
 ) -> int:
     """Take a run's parameters into params.yaml, after a look at the change."""
-    from nbproof.edit import adopt
+    from nbproof.workspace.edit import adopt
 
     return adopt(run, yes, model)
 
@@ -139,7 +140,7 @@ def model(
     like: Annotated[str, typer.Option(envvar="LIKE", help="The model to start from (default: the last one).")] = "",
 ) -> int:
     """Make the notebook and the parameters of a new model from those of another one."""
-    from nbproof.edit import new_model
+    from nbproof.workspace.edit import new_model
 
     return new_model(name, like)
 
@@ -164,19 +165,19 @@ def remote(
     unset: Annotated[bool, typer.Option("--unset", help="Back to this machine alone.")] = False,
 ) -> int:
     """Track runs, and keep data and models, on servers; without options, try the ones that are set."""
-    from nbproof import remote
+    from nbproof.tracking import remotes
 
     if unset:
-        return remote.unset()
+        return remotes.unset()
     if not (url or tracking or data):
-        return remote.check()
-    return remote.use(url, tracking, data, endpoint)
+        return remotes.check()
+    return remotes.use(url, tracking, data, endpoint)
 
 
 @app.command(rich_help_panel=SHARE)
 def push() -> int:
     """Send data, models and reports to the DVC remote."""
-    from nbproof.remote import transfer
+    from nbproof.tracking.remotes import transfer
 
     return transfer("push")
 
@@ -184,7 +185,7 @@ def push() -> int:
 @app.command(rich_help_panel=SHARE)
 def pull() -> int:
     """Bring data, models and reports from the DVC remote."""
-    from nbproof.remote import transfer
+    from nbproof.tracking.remotes import transfer
 
     return transfer("pull")
 
@@ -192,7 +193,7 @@ def pull() -> int:
 @app.command(rich_help_panel=SHARE)
 def secrets() -> int:
     """Say which secrets are set, never a value."""
-    from nbproof.remote import secrets
+    from nbproof.tracking.remotes import secrets
 
     return secrets()
 
@@ -200,7 +201,7 @@ def secrets() -> int:
 @app.command(rich_help_panel=SHARE)
 def sync() -> int:
     """Send to the tracking server what it did not take while a notebook ran."""
-    from nbproof.sync import sync
+    from nbproof.tracking.sync import sync
 
     return sync()
 
@@ -214,11 +215,11 @@ def promote(
                                            help="Only if labels that people gave say it is better.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
-    from nbproof import project, stages
-    from nbproof.registry import promote
+    from nbproof.pipeline import config, dag
+    from nbproof.tracking.registry import promote
 
-    with stages.opened(root()) as repo:
-        stages.check_current(repo, model or project.load().compare)
+    with dag.opened(root()) as repo:
+        dag.check_current(repo, model or config.load().compare)
     return promote(model, challenger, evidence)
 
 
@@ -227,7 +228,7 @@ def predict(
     inputs: Annotated[list[Path], named("INPUT", "Files: CSV, JSON, or what the project reads.")],
 ) -> int:
     """Ask the registered champion."""
-    from nbproof.predict import predict
+    from nbproof.tracking.predict import predict
 
     return predict(inputs)
 
@@ -252,11 +253,11 @@ def serve(
 
     Where the variable RAY_ADDRESS is set, Ray Serve asks the models on that cluster.
     """
-    from nbproof import environment
+    from nbproof.workspace import bootstrap
 
-    fits = {environment.place(root(), environment.serving()).name, environment.SERVING_RAY}  # which holds both
+    fits = {bootstrap.place(root(), bootstrap.serving()).name, bootstrap.SERVING_RAY}  # which holds both
     if Path(sys.prefix).name not in fits:
-        return environment.serve(root(), sys.argv[1:])
+        return bootstrap.serve(root(), sys.argv[1:])
     from nbproof.serve.command import serve as start
     from nbproof.serve.options import Options
 
@@ -266,7 +267,7 @@ def serve(
 @app.command("try", rich_help_panel=SERVE)
 def try_(name: Annotated[str, named("MODEL", "The model that the page asks.")]) -> int:
     """Write reports/try-NAME.html: one file that asks a model in the browser, without a server."""
-    from nbproof.trypage import try_page
+    from nbproof.serve.trypage import try_page
 
     return try_page(name)
 
@@ -283,7 +284,7 @@ def forget() -> int:
 @app.command(rich_help_panel=SERVE)
 def rollback() -> int:
     """Let the champion before this one answer again; the same again goes forward."""
-    from nbproof.registry import rollback
+    from nbproof.tracking.registry import rollback
 
     return rollback()
 
@@ -291,7 +292,7 @@ def rollback() -> int:
 @app.command(rich_help_panel=SHARE)
 def drift() -> int:
     """Compare what the server was asked with what the model was judged on; exit code 3 is an alarm."""
-    from nbproof.drift import drift
+    from nbproof.serve.drift import drift
 
     return drift()
 
@@ -299,7 +300,7 @@ def drift() -> int:
 @app.command(rich_help_panel=SHARE)
 def harvest(yes: Yes = False) -> int:
     """Take the labelled inputs of the server's log into the data, after a look at them."""
-    from nbproof.harvest import harvest
+    from nbproof.serve.harvest import harvest
 
     return harvest(yes)
 
@@ -307,8 +308,8 @@ def harvest(yes: Yes = False) -> int:
 @app.command(rich_help_panel=SHARE)
 def ui(port: Port = 5000) -> int:
     """Open MLflow's page on the local store."""
-    from nbproof import lab
     from nbproof.notebook.tracking import address, client, local_address, without_credentials
+    from nbproof.workspace import lab
 
     if address() != local_address():
         print(f"The runs are at {without_credentials(address())}.")
@@ -322,7 +323,7 @@ def ui(port: Port = 5000) -> int:
 @app.command(rich_help_panel=CARE)
 def new(folder: Annotated[Path, named("DIR", "A folder that is not there yet.")]) -> int:
     """Make a project of four small notebooks, for your own data."""
-    from nbproof.new import new
+    from nbproof.workspace.new import new
 
     return new(folder)
 
@@ -330,7 +331,7 @@ def new(folder: Annotated[Path, named("DIR", "A folder that is not there yet.")]
 @app.command(rich_help_panel=CARE)
 def git(remove: Annotated[bool, typer.Option("--remove", help="Take it away again.")] = False) -> int:
     """Let git show and merge notebooks by cells and commit their source alone, in this clone."""
-    from nbproof import git
+    from nbproof.workspace import git
 
     return git.unset() if remove else git.set_up()
 
@@ -344,7 +345,7 @@ def main() -> None:
         if end.code == 130:  # Ctrl-C, on which Typer says nothing
             print("Interrupted.", file=sys.stderr)
         raise
-    except Refused as refusal:
+    except UserError as refusal:
         refusal.__suppress_context__ = False
         trace()
         print(refusal, file=sys.stderr)

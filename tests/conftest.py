@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from projects import NOT_COPIED, ONE_STAGE, ROOT, WRITES, cells, commit, nbproof, project, tiny
 
-from nbproof import project as contract
+from nbproof.pipeline import config as contract
 from nbproof.notebook import files
-from nbproof.stage import arithmetic
+from nbproof.runner import determinism
 
 sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
@@ -20,7 +20,7 @@ OF_A_PERSON = ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME",
                "ENGINE", "JOBS", "FORCE", "YES", "SERVED")
 for name in [each for each in os.environ if each.startswith(("NBPROOF_", "DVC_")) or each in OF_A_PERSON]:
     del os.environ[name]
-os.environ |= arithmetic.SETTINGS  # before any of the tests imports a library that computes
+os.environ |= determinism.SETTINGS  # before any of the tests imports a library that computes
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1"}  # nothing leaves the machine
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from nbproof.stage import source
+from nbproof.runner import source
 
 ROOT = Path(__file__).resolve().parents[1]
 

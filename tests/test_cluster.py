@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 
-from nbproof import cluster
+from nbproof.sweep import cluster
 
 
 def test_only_our_own_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):

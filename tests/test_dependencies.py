@@ -4,9 +4,9 @@ import pytest
 from projects import notebook
 
 import nbproof
-from nbproof import dependencies
-from nbproof.notebook.errors import Refused
-from nbproof.stages import Stage
+from nbproof.pipeline import deps
+from nbproof.notebook.errors import UserError
+from nbproof.pipeline.dag import Stage
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def place(tmp_path, inside):
 
 def needed(place, *cells, name="notebooks/x.ipynb"):
     notebook(place / name, *cells)
-    return dependencies.needed(place / name) - {name}
+    return deps.needed(place / name) - {name}
 
 
 CASES = {f"notebooks/tiny/{name}.py" for name in ("__init__", "cases", "deep", "sub/__init__", "sub/leaf", "sub/late")}
@@ -85,7 +85,7 @@ def test_pictures(place, markdown, expected):
 
 def test_a_folder_as_a_picture_is_refused_before_anything_runs(place):
     (place / "notebooks" / "maps").mkdir()
-    with pytest.raises(Refused, match="^notebooks/x.ipynb shows maps as a picture, and that is a folder: "):
+    with pytest.raises(UserError, match="^notebooks/x.ipynb shows maps as a picture, and that is a folder: "):
         needed(place, "#!![](maps)")
 
 
@@ -97,7 +97,7 @@ def test_pins_of_the_project(place):
 
 def test_in_its_own_home_the_machinery_is_a_folder(place, monkeypatch):
     monkeypatch.setattr(dependencies, "PACKAGE", place / "nbproof")
-    assert needed(place, "1") == {"nbproof/stage"}
+    assert needed(place, "1") == {"nbproof/runner"}
 
 
 def test_nbproof_itself_is_a_pin_elsewhere(place):
@@ -110,7 +110,7 @@ def stage(*deps, sections=()):
 
 def check(place, *deps, cells=("import helper\nfrom tiny import deep",), **options):
     notebook(place / "notebooks" / "x.ipynb", *cells)
-    dependencies.check(stage(*deps, **options))
+    deps.check(stage(*deps, **options))
 
 
 def test_what_is_listed_as_a_file_or_in_a_folder_is_enough(place):
@@ -119,7 +119,7 @@ def test_what_is_listed_as_a_file_or_in_a_folder_is_enough(place):
 
 
 def test_what_is_not_listed_is_refused_with_the_lines_to_add(place):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         check(place, "notebooks/tiny/deep.py", "notebooks/tin")
     assert str(refused.value) == (
         "dvc.yaml: the stage train@x does not list all that notebooks/x.ipynb needs: add `- notebooks/helper.py`, "
@@ -137,12 +137,12 @@ def test_a_section_is_listed(place, sections):
 @pytest.mark.parametrize("sections", [
     (), ("models.y",), ("models.xy", "split"), ("models.x.rate",)])
 def test_a_section_that_is_not_listed_is_refused(place, sections):
-    with pytest.raises(Refused, match=r"^dvc.yaml: the stage train@x does not list the section models.x, which "
+    with pytest.raises(UserError, match=r"^dvc.yaml: the stage train@x does not list the section models.x, which "
                                       r"notebooks/x.ipynb reads: add `- models.x` to its params.$"):
         check(place, cells=SECTION, sections=sections)
 
 
 def test_a_section_without_declared_parameters_counts_as_a_whole(place):
     check(place, cells=("S = section('split')\nprint(S.seed)",), sections=("split",))
-    with pytest.raises(Refused, match="does not list the section split"):
+    with pytest.raises(UserError, match="does not list the section split"):
         check(place, cells=("S = section('split')\nprint(S.seed)",), sections=("split.seed",))

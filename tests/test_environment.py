@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from projects import command, edit_params, tiny
 
-from nbproof import environment
+from nbproof.workspace import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = Path(sys.base_prefix) / "bin" / "python3"
@@ -102,7 +102,7 @@ def test_a_changed_lock_is_synced_and_what_other_commands_need_stays(folder):
 ])
 def test_a_command_needs_what_it_needs(folder, monkeypatch, words, engine, expected):
     monkeypatch.setenv("ENGINE", engine)
-    assert environment.locks(folder.root, words) == expected
+    assert bootstrap.locks(folder.root, words) == expected
 
 
 def test_a_sweep_adds_ray_once_its_arguments_are_right(folder):
@@ -134,8 +134,8 @@ def test_servers_have_an_environment_of_their_own(folder):
 
 def test_a_server_on_a_cluster_needs_ray(folder, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert environment.locks(folder.root, ["serve"]) == ["requirements-serve.txt", "requirements-serve-ray.txt"]
-    assert environment.locks(folder.root, ["setup", "--serve"]) == ["requirements-serve.txt"]
+    assert bootstrap.locks(folder.root, ["serve"]) == ["requirements-serve.txt", "requirements-serve-ray.txt"]
+    assert bootstrap.locks(folder.root, ["setup", "--serve"]) == ["requirements-serve.txt"]
 
 
 def test_two_first_commands_wait_for_each_other(folder):
@@ -242,7 +242,7 @@ def test_where_there_is_no_uv_pip_installs_the_locked_one(folder, monkeypatch):
     (folder.root / ".venv").mkdir()
     pin = "uv==2 \\\n    --hash=y \\\n    --hash=z"
     (folder.root / "requirements.txt").write_text(f"a==1 \\\n    --hash=x\n{pin}\nv==3\n")
-    environment._uv(folder.root / ".venv")
+    bootstrap._uv(folder.root / ".venv")
     assert "--require-hashes" in steps[0] and Path(steps[0][-1]).read_text() == pin
 
 
@@ -258,7 +258,7 @@ def test_an_old_python_can_read_it_and_is_refused(monkeypatch):
     ast.parse(Path(environment.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     with pytest.raises(SystemExit, match="Python 3.11 or newer is needed"):
-        environment.main(["run"])
+        bootstrap.main(["run"])
 
 
 def test_it_is_no_jinja_of_its_own():
@@ -266,7 +266,7 @@ def test_it_is_no_jinja_of_its_own():
     assert not re.search(r"{[{%#]", content), "the template includes it"
 
 
-@pytest.mark.parametrize("makefile", ["Makefile", "nbproof/template/Makefile"])
+@pytest.mark.parametrize("makefile", ["Makefile", "nbproof/workspace/template/Makefile"])
 def test_make_alone_lists_every_target_and_variables_reach_no_shell(makefile, tmp_path):
     (tmp_path / "Makefile").write_bytes((ROOT / makefile).read_bytes())
     (tmp_path / "show").write_text('#!/bin/sh\nshift 2\necho "$@ | $BASE | $ARGS"\n')
@@ -296,11 +296,11 @@ def pins(name: str) -> dict[str, str]:
 
 def test_all_locked_versions_agree_and_name_no_registry():
     whole = set().union(*map(pins, LAYERS))
-    for name in [*LAYERS, "nbproof/template/pins.txt", "nbproof/template/pins-results.txt"]:
+    for name in [*LAYERS, "nbproof/workspace/template/pins.txt", "nbproof/workspace/template/pins-results.txt"]:
         assert "://" not in (ROOT / name).read_text(), name
         for pin in pins(name):
             package, version = re.match(r"([a-z0-9.-]+)==(\S+)", pin).groups()
             known = {re.match(r"\S+==(\S+)", each)[1] for each in whole if each.startswith(f"{package}==")}
             assert version in known, (name, pin)
     assert "torch==2.15.0" in pins("requirements.txt")
-    assert "torch" not in (ROOT / "nbproof/template/pins.txt").read_text()
+    assert "torch" not in (ROOT / "nbproof/workspace/template/pins.txt").read_text()

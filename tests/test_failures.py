@@ -17,9 +17,11 @@ from bs4 import BeautifulSoup
 from projects import WRITES, cells, command, commit, nbproof, results
 from typer.testing import CliRunner
 
-from nbproof import cli, remote, run, stage, stages
-from nbproof.notebook.errors import Refused
-from nbproof.stage import leaks, outputs
+from nbproof import cli, runner
+from nbproof.pipeline import dag, run
+from nbproof.tracking import remotes
+from nbproof.notebook.errors import UserError
+from nbproof.runner import secrets, limits
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets are POSIX's")
 LATER = "print('later')"
@@ -101,8 +103,8 @@ def test_a_secret_that_a_cell_shows_is_not_kept(single, inside, monkeypatch, cap
                                        "MLFLOW_TRACKING_PASSWORD, so it is not kept\n")
     assert ">cell 4</a>." in (single / "reports" / "x.html").read_text()
     assert not [path for path in (single / "reports").iterdir() if "zqx" in path.read_text()]
-    assert {name for name in remote.SECRETS if leaks.NAMES.search(name)} == {
-        name for name in remote.SECRETS if not name.endswith(("USER", "USERNAME"))}
+    assert {name for name in remotes.SECRETS if secrets.NAMES.search(name)} == {
+        name for name in remotes.SECRETS if not name.endswith(("USER", "USERNAME"))}
 
 
 def test_a_secret_in_a_result_is_not_kept(single):
@@ -164,7 +166,7 @@ def test_many_outputs_are_cut_until_all_are_small_enough(monkeypatch):
     monkeypatch.setattr(outputs, "WHOLE", 60_000)
     short, middle, long = "s" * 90, "m" * 3_900, "l" * 12_000
     notebook = shows(*(display(text_plain=text) for text in [short, *[middle] * 16, long]))
-    assert outputs.shorten(notebook) == [
+    assert limits.shorten(notebook) == [
         "cell 1: 15.8 kB in 3 outputs left out of notebook and page (all outputs together may have 0.06 MB). What the "
         "cell computed is whole."]
     texts = [each.data["text/plain"] for each in notebook.cells[0].outputs]
@@ -172,7 +174,7 @@ def test_many_outputs_are_cut_until_all_are_small_enough(monkeypatch):
     assert texts.count(middle) == 14 and sum(map(len, texts)) <= 60_000
     assert texts[1] == "[3.9 kB of text left out here: all outputs together may have 0.06 MB.]"
     monkeypatch.setattr(outputs, "WHOLE", 10)
-    outputs.shorten(notebook)
+    limits.shorten(notebook)
     again = [each.data["text/plain"] for each in notebook.cells[0].outputs]
     assert again[1] == texts[1] and all(len(new) <= len(old) for new, old in zip(again, texts))
 
@@ -182,7 +184,7 @@ def test_what_is_no_text_is_left_out_whole(monkeypatch):
     monkeypatch.setattr(outputs, "LARGEST", 1_000)
     figure = {"application/vnd.plotly.v1+json": {"data": list(range(999))}}
     notebook = shows(display(**figure), display(text_html="<p>"))
-    (said,) = outputs.shorten(notebook)
+    (said,) = limits.shorten(notebook)
     assert said.startswith("cell 1: 4.9 kB of application/vnd.plotly.v1+json left out of notebook and page (one ")
     assert list(notebook.cells[0].outputs[0].data) == ["text/plain"]
     assert notebook.cells[0].outputs[1].data == {"text/html": "<p>"}
@@ -191,7 +193,7 @@ def test_what_is_no_text_is_left_out_whole(monkeypatch):
 def test_widgets_have_numbers_instead_of_random_ids():
     views = [display(**{outputs.WIDGET: {"model_id": each, "version_major": 2}}) for each in ("f0", "a7", "f0")]
     notebook = shows(*views)
-    outputs.number_widgets(notebook)
+    limits.number_widgets(notebook)
     assert [each.data[outputs.WIDGET]["model_id"] for each in notebook.cells[0].outputs] == ["1", "2", "1"]
 
 
@@ -247,7 +249,7 @@ def test_a_broken_notebook_is_refused_in_one_sentence(single):
 @pytest.mark.parametrize("given", ["soon", "0", "-5", "nan", "inf"])
 def test_a_timeout_that_is_none_is_refused(monkeypatch, given):
     monkeypatch.setenv("CELL_TIMEOUT", given)
-    with pytest.raises(Refused, match=f"^CELL_TIMEOUT must be a number of seconds above 0, found '{given}'.$"):
+    with pytest.raises(UserError, match=f"^CELL_TIMEOUT must be a number of seconds above 0, found '{given}'.$"):
         stage.cell_timeout()
 
 
@@ -292,7 +294,7 @@ def test_a_lock_file_with_a_merge_conflict_is_named(single):
 def test_a_lock_file_that_lost_a_part_is_one_sentence(single, inside, text, said):
     (inside(single) / "dvc.lock").write_text(text)
     done = CliRunner().invoke(cli.app, ["verify"])
-    assert said in f"{done.output}{done.exception}" and isinstance(done.exception, SystemExit | Refused), done.exception
+    assert said in f"{done.output}{done.exception}" and isinstance(done.exception, SystemExit | UserError), done.exception
 
 
 def test_checkout_brings_the_last_good_result_back(single):
@@ -447,7 +449,7 @@ def test_nothing_lives_on_after_a_kill(single, words, killed, number):
     process = started(single, *words)
     victim = process.pid
     if killed == "kernel":
-        victim = next(each.pid for each in family(single) if "nbproof.warm" in each.cmdline())  # forked from it
+        victim = next(each.pid for each in family(single) if "nbproof.runner.warm" in each.cmdline())  # forked from it
     if number == signal.SIGINT:  # a terminal sends it to the whole group
         os.killpg(process.pid, signal.SIGINT)
     else:
@@ -514,7 +516,7 @@ def test_no_command_prints_the_password_of_a_stores_address(finished, inside, mo
     done = CliRunner().invoke(cli.app, words)
     said = f"{done.output} {done.exception}"
     assert "weird://host" in said and "pass-word" not in said
-    assert done.exception is None or isinstance(done.exception, SystemExit | Refused), said
+    assert done.exception is None or isinstance(done.exception, SystemExit | UserError), said
 
 
 @posix
@@ -594,8 +596,8 @@ def failure_of(place: Path) -> dict:
 
 
 def take(place: Path, taken: dict[str, str]) -> dict[str, str]:
-    with stages.opened(place) as repo:
-        return run.take_remedy({"train@x": "failed"}, stages.read(repo), taken)
+    with dag.opened(place) as repo:
+        return run.take_remedy({"train@x": "failed"}, dag.read(repo), taken)
 
 
 @pytest.mark.parametrize("parameter, value", [

@@ -22,7 +22,7 @@ from nbproof.github import post
 from nbproof.github.api import Api
 from nbproof.github.command import app
 from nbproof.github.sanitise import BREAK, sanitised
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 BOT = "github-actions[bot]"
 HEAD = "ab" * 20
@@ -185,7 +185,7 @@ def test_finds_its_comment_behind_many_others(github, api, before):
 
 def test_refused_in_one_sentence(github, api):
     github.faults = [("POST", 403, {})]
-    with pytest.raises(Refused, match="comment on pull request 7.*pull-requests: write.*403: fault 403"):
+    with pytest.raises(UserError, match="comment on pull request 7.*pull-requests: write.*403: fault 403"):
         post.post(api, 7, "report")
     assert not github.comments
 
@@ -205,7 +205,7 @@ def test_too_long_is_posted_shorter(github, api, capsys):
 
 def test_always_too_long_ends(github, api):
     github.longest = 10
-    with pytest.raises(Refused, match="422"):
+    with pytest.raises(UserError, match="422"):
         post.post(api, 7, "report")
 
 
@@ -233,7 +233,7 @@ def test_a_lost_answer_makes_no_second_comment(github, api):
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_trying_again_is_bounded(github, api, method):
     github.faults = [(method, 500, {})] * 100
-    with pytest.raises(Refused, match="500: fault 500"):
+    with pytest.raises(UserError, match="500: fault 500"):
         post.post(api, 7, "report")
     assert sum(each == method for each, _ in github.requests) <= 50
 
@@ -241,13 +241,13 @@ def test_trying_again_is_bounded(github, api, method):
 def test_a_rate_limit_is_waited_for_a_minute_at_most(github, api, monkeypatch):
     github.faults, waits = [("GET", 403, {"Retry-After": "3600"})] * 100, []
     monkeypatch.setattr("time.sleep", waits.append)
-    with pytest.raises(Refused, match="403: fault 403"):
+    with pytest.raises(UserError, match="403: fault 403"):
         api.call("GET", "/pulls")
     assert len(github.requests) == 5 and 0 < sum(waits) <= 60
 
 
 def test_no_server(api):
-    with pytest.raises(Refused, match="no answer"):
+    with pytest.raises(UserError, match="no answer"):
         post.post(Api("http://127.0.0.1:9", "owner/name", "token", pause=0), 7, "report")
 
 
@@ -288,7 +288,7 @@ def test_the_pull_request_is_proven_by_its_head(github, api):
     assert api.pull_requests("cd" * 20) == []
     github.pulls.append(pull(9, HEAD))
     assert [each["number"] for each in api.pull_requests(HEAD)] == [7, 9]
-    with pytest.raises(Refused, match="40 hex"):
+    with pytest.raises(UserError, match="40 hex"):
         api.pull_requests("main")
 
 
@@ -325,7 +325,7 @@ def test_the_command_posts_a_harmless_report(command, github):
 def test_the_command_refused_still_writes_the_summary(command, github, tmp_path):
     github.pulls, github.faults = [pull(7, HEAD)], [("POST", 403, {})]
     done = command("the report")
-    assert isinstance(done.exception, Refused) and "in the job's summary" in str(done.exception)
+    assert isinstance(done.exception, UserError) and "in the job's summary" in str(done.exception)
     assert "the report" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "secret-token" not in f"{done.output}{done.exception}"
 

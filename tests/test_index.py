@@ -7,11 +7,11 @@ import pytest
 from bs4 import BeautifulSoup
 from projects import command, edit_params, nbproof, results
 
-from nbproof import index as pages
-from nbproof import project
-from nbproof.notebook.errors import Refused
+from nbproof.pipeline import index as pages
+from nbproof.pipeline import config
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.stage import arithmetic
+from nbproof.runner import determinism
 
 
 def index(folder):
@@ -34,7 +34,7 @@ def test_it_holds_results_pages_and_what_varies(finished_once, inside):
     assert cards == [(f"{name}.html", "every cell ran") for name in ("data", "near", "far", "compare")]
     facts = {each.get_text(): each.find_next("dd").get_text() for each in page.find_all("dt")}
     assert list(facts) == ["commit", "date", "versions", "arithmetic"] and "Python 3." in facts["versions"]
-    assert all(f"{name}={value}" in facts["arithmetic"] for name, value in arithmetic.SETTINGS.items())
+    assert all(f"{name}={value}" in facts["arithmetic"] for name, value in determinism.SETTINGS.items())
 
 
 def test_each_page_leads_to_its_neighbours(finished_once):
@@ -67,8 +67,8 @@ def test_metrics_that_are_no_object_are_refused_with_their_file(finished, inside
     inside(finished)
     for text, told in (("[0.5]", "must be a JSON object"), ("{'error': 0.5}", "is not JSON")):
         (finished / "metrics" / "compare.json").write_text(text)
-        with pytest.raises(Refused, match=f"^metrics/compare.json {told}"):
-            project.load().compared()
+        with pytest.raises(UserError, match=f"^metrics/compare.json {told}"):
+            config.load().compared()
 
 
 def test_it_says_what_failed_and_leaves_git_and_results_alone(finished):

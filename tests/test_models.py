@@ -85,7 +85,7 @@ def test_a_logged_model_can_be_registered_and_loaded_from_there(project, tmp_pat
     ({}, "wrote no file MLmodel"), ({"MLmodel": "flavors: {}\n"}, "has no signature"),
 ])
 def test_what_is_no_model_is_refused_and_the_old_one_stays(project, written, words):
-    from nbproof.notebook.errors import Refused
+    from nbproof.notebook.errors import UserError
     from nbproof.notebook.models import save_model
 
     old = project / "models/x/MLmodel"
@@ -97,6 +97,6 @@ def test_what_is_no_model_is_refused_and_the_old_one_stays(project, written, wor
         for name, content in written.items():
             (folder / name).write_text(content)
 
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         save_model("x", save)
     assert old.read_text() == "old" and [path.name for path in (project / "models").iterdir()] == ["x"]

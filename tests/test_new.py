@@ -9,8 +9,9 @@ import copier
 import pytest
 from projects import commit, copy_of_project
 
-from nbproof import new, project
-from nbproof.notebook.errors import Refused
+from nbproof.pipeline import config
+from nbproof.workspace import new
+from nbproof.notebook.errors import UserError
 
 WHO = {f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -38,12 +39,12 @@ def test_a_project_is_whole_and_knows_where_it_comes_from(home, tmp_path, capsys
     assert new.new(folder) == 0 and "make run" in capsys.readouterr().out
     assert git(folder, "status", "--porcelain") == ""
     assert git(folder, "log", "--oneline").endswith("Made by nbproof new")
-    made = project.read(folder)
+    made = config.read(folder)
     assert made.name == "my_wines" and made.metric.goal == "max" and (folder / "notebooks/my_wines/table.py").exists()
     line = f"nbproof @ git+{home.as_uri()}@{git(home, 'rev-parse', 'HEAD')}\n"
     for name in ("requirements.in", "requirements.txt", "requirements-results.txt"):
         assert line in (folder / name).read_text(), name
-    assert (folder / "environment.py").read_bytes() == (home / "nbproof/environment.py").read_bytes()
+    assert (folder / "environment.py").read_bytes() == (home / "nbproof/workspace/bootstrap.py").read_bytes()
     for each in ("workflows/report.yml", "workflows/tests.yml", "actions/pages/action.yml"):
         assert (folder / ".github" / each).read_bytes() == (home / ".github" / each).read_bytes(), each
     workflows = "".join(each.read_text() for each in (folder / ".github").rglob("*.yml"))
@@ -58,7 +59,7 @@ def test_a_project_is_whole_and_knows_where_it_comes_from(home, tmp_path, capsys
 
 def test_a_folder_that_is_there_stays(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(Refused, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         new.new(tmp_path)
 
 
@@ -79,11 +80,11 @@ def test_a_clone_that_is_pushed_is_known_by_its_address(home, tmp_path):
 
 def test_a_package_knows_where_it_was_installed_from(tmp_path, monkeypatch):
     monkeypatch.setattr(new, "HOME", tmp_path)
-    noted = '{"url": "https://example.org/nbproof.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}'
+    noted = '{"url": "https://example.org/nbproof.workspace.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}'
     monkeypatch.setattr(new, "distribution", lambda name: type("Noted", (), {"read_text": lambda self, name: noted})())
-    assert new.origin() == ("git+https://example.org/nbproof.git", "abc", "https://example.org/nbproof.git")
+    assert new.origin() == ("git+https://example.org/nbproof.workspace.git", "abc", "https://example.org/nbproof.workspace.git")
     monkeypatch.setattr(new, "distribution", lambda name: type("Noted", (), {"read_text": lambda self, name: None})())
-    with pytest.raises(Refused, match="pip install 'nbproof @ git"):
+    with pytest.raises(UserError, match="pip install 'nbproof @ git"):
         new.origin()
 
 
@@ -93,7 +94,7 @@ def test_a_later_template_is_taken_over_and_own_changes_stay(home, tmp_path):
     readme = folder / "README.md"
     readme.write_text(readme.read_text() + "\nOur own words.\n")
     commit(folder)
-    ours = home / "nbproof/template/params.yaml"
+    ours = home / "nbproof/workspace/template/params.yaml"
     before = ours.read_text()
     ours.write_text(before.replace("# slowest first", "").replace("trials: 6", "trials: 7"))
     commit(home)

@@ -11,7 +11,7 @@ from browser import chromium
 from bs4 import BeautifulSoup, Comment
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from nbproof.stage import page
+from nbproof.runner import html as html_page
 
 
 def picture() -> str:
@@ -31,7 +31,7 @@ def notebook(*cells, **metadata):
 
 
 def render(made, folder=Path("/nowhere")) -> str:
-    return page.render(made, folder)
+    return html_page.render(made, folder)
 
 
 def parsed(made, folder=Path("/nowhere")) -> BeautifulSoup:

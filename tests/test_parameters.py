@@ -4,9 +4,9 @@ import papermill
 import pytest
 from projects import ROOT, notebook
 
-from nbproof.notebook import parameters as values
-from nbproof.notebook.errors import Refused
-from nbproof.stage import parameters
+from nbproof.notebook import params as values
+from nbproof.notebook.errors import UserError
+from nbproof.runner import schema
 
 CELL = """\
 epochs: int = P.epochs  # [1, 100] passes
@@ -33,8 +33,8 @@ def checked(tmp_path, inside):
         given = "".join(f"    {name}: {value}\n" for name, value in (GOOD | changes).items() if value is not None)
         whole = text or f"split: {{seed: 1}}\nmodels:\n  x:\n{given}"
         (tmp_path / "params.yaml").write_text(whole, encoding="utf-8")
-        parameters.check_known([path])
-        return parameters.values_of(path)
+        schema.check_known([path])
+        return schema.values_of(path)
 
     return check
 
@@ -53,7 +53,7 @@ def test_typed_values(checked):
 
 def test_what_a_parameter_knows_of_itself(checked, tmp_path):
     checked()
-    found = parameters.declared(tmp_path / "notebooks" / "x.ipynb")
+    found = schema.declared(tmp_path / "notebooks" / "x.ipynb")
     assert (found["lr"].key, found["seed"].key) == ("models.x.lr", "split.seed")
     assert (found["sizes"].type, found["sizes"].allowed, found["sizes"].meaning) == ("list[int]", "[1, 9]", "sizes")
     assert found["limit"].expected == "float | None, in [0, 1)" and found["loud"].expected == "bool"
@@ -92,7 +92,7 @@ def test_a_notebook_without_parameters(checked):
     ({"tags": "a"}, "tags", "list[str] | None, each in {a, b} (marks)", "'a'"),
 ])
 def test_one_sentence_for_a_bad_value(checked, changes, key, expected, found):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         checked(**changes)
     assert str(refused.value) == f"params.yaml: models.x.{key} must be {expected}, found {found}."
 
@@ -116,7 +116,7 @@ CALLED = ("the range of `epochs: int = P.epochs` must be two numbers such as [1,
     ({"text": "a: !!python/object/apply:os.getcwd []\n"}, "params.yaml is not valid YAML: could not determine"),
 ])
 def test_one_sentence_for_a_bad_file(checked, options, said):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         checked(**options)
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
 
@@ -139,47 +139,47 @@ def test_one_sentence_for_a_bad_file(checked, options, said):
     ("epochs: int =", "line 1 of the parameters cell is not Python: invalid syntax."),
 ])
 def test_one_sentence_for_a_bad_declaration(checked, cell, said):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         checked(f"@{cell}")
     assert str(refused.value).startswith(f"notebooks/x.ipynb: {said}") and "\n" not in str(refused.value)
 
 
 def test_two_parameter_cells(checked):
-    with pytest.raises(Refused, match="^notebooks/x.ipynb must have at most one cell tagged `parameters`, found 2.$"):
+    with pytest.raises(UserError, match="^notebooks/x.ipynb must have at most one cell tagged `parameters`, found 2.$"):
         checked("@epochs: int = P.epochs", "@lr: float = P.lr")
 
 
 def test_names_of_sections_are_plain(checked):
-    with pytest.raises(Refused, match="^notebooks/x.ipynb: the section 'models.X' of params.yaml; a name is small"):
+    with pytest.raises(UserError, match="^notebooks/x.ipynb: the section 'models.X' of params.yaml; a name is small"):
         checked('P = section("models.X")', "@lr: float = P.lr")
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1" + "0" * 400])
 def test_a_float_without_a_range_is_a_finite_number(checked, value):
-    with pytest.raises(Refused, match=r"models.x.lr must be float \(step\), found"):
+    with pytest.raises(UserError, match=r"models.x.lr must be float \(step\), found"):
         checked("@lr: float = P.lr  # step", text=f"models: {{x: {{lr: {value}}}}}")
 
 
 def test_a_name_that_is_mistyped(checked, tmp_path):
-    with pytest.raises(Refused, match="unknown"):
+    with pytest.raises(UserError, match="unknown"):
         checked(lr=None, l_r="3")
-    with pytest.raises(Refused, match=r"models.x.lr is missing; .* Did you mean l_r\?$"):
-        parameters.values_of(tmp_path / "notebooks" / "x.ipynb")
+    with pytest.raises(UserError, match=r"models.x.lr is missing; .* Did you mean l_r\?$"):
+        schema.values_of(tmp_path / "notebooks" / "x.ipynb")
 
 
 def test_two_notebooks_may_share_a_section(checked, tmp_path):
     text = "models: {x: {epochs: 1, lr: 0.5}}"
-    with pytest.raises(Refused, match="models.x.lr is unknown; notebooks/x.ipynb knows epochs"):
+    with pytest.raises(UserError, match="models.x.lr is unknown; notebooks/x.ipynb knows epochs"):
         checked("@epochs: int = P.epochs", text=text)
     first, second = (tmp_path / "notebooks" / name for name in ("x.ipynb", "y.ipynb"))
     notebook(second, 'P = section("models.x")', "@lr: float = P.lr")
-    parameters.check_known([first, second])
+    schema.check_known([first, second])
 
 
 def test_bytes_that_are_no_text(checked, tmp_path):
     checked()
     (tmp_path / "params.yaml").write_bytes(b"models: {x: {}} # \xff\n")
-    with pytest.raises(Refused, match="^params.yaml is not valid YAML: 'utf-8' codec"):
+    with pytest.raises(UserError, match="^params.yaml is not valid YAML: 'utf-8' codec"):
         values.read()
 
 
@@ -196,15 +196,15 @@ def test_not_a_notebook(tmp_path, content, said):
     path.parent.mkdir()
     if content is not None:
         path.write_text(content)
-    with pytest.raises(Refused, match=f"^notebooks/x.ipynb {said}"):
-        parameters.declared(path)
+    with pytest.raises(UserError, match=f"^notebooks/x.ipynb {said}"):
+        schema.declared(path)
 
 
 def test_papermill_sees_the_same_declarations(tmp_path):
     """It has no eye for `| None`; it passes such a parameter all the same."""
     notebook(tmp_path / "x.ipynb", "P = section('models.x')\nS = section('split')", f"@{CELL}")
     seen = papermill.inspect_notebook(str(tmp_path / "x.ipynb"))
-    ours = {name: each.type for name, each in parameters.declared(tmp_path / "x.ipynb").items()}
+    ours = {name: each.type for name, each in schema.declared(tmp_path / "x.ipynb").items()}
     assert {name: each["inferred_type_name"] for name, each in seen.items()} == {
         name: kind for name, kind in ours.items() if "None" not in kind}
 

@@ -24,9 +24,10 @@ from projects import (
 )
 from typer.testing import CliRunner
 
-from nbproof import cli, run, stages
+from nbproof import cli
+from nbproof.pipeline import dag, run
 from nbproof.notebook import files
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 ALL = {"data", "near", "far", "compare"}
 
@@ -92,7 +93,7 @@ def test_what_a_kill_leaves_beside_results_is_no_change(finished):
 @pytest.mark.parametrize("value, told", [("9" * 5000, "Exceeds the limit"), ("[" * 2000 + "]" * 2000, "too deep")])
 def test_parameters_that_no_parser_takes(single, inside, value, told):
     (inside(single) / "params.yaml").write_text(f"models:\n  x: {{n: {value}}}\n")
-    with pytest.raises(Refused, match=f"^params.yaml is not valid YAML: .*{told}"), stages.opened(single):
+    with pytest.raises(UserError, match=f"^params.yaml is not valid YAML: .*{told}"), dag.opened(single):
         pass
 
 
@@ -249,8 +250,8 @@ BEFORE_A_RUN = [
 @pytest.mark.parametrize("change, said", BEFORE_A_RUN)
 def test_what_is_refused_before_anything_runs(finished, inside, change, said):
     change(inside(finished))
-    with pytest.raises(Refused) as refused, stages.opened(finished) as repo:
-        run.check_all(stages.read(repo))
+    with pytest.raises(UserError) as refused, dag.opened(finished) as repo:
+        run.check_all(dag.read(repo))
     assert str(refused.value) == said
 
 
@@ -291,8 +292,8 @@ def test_a_lock_that_calls_sources_outputs_deletes_none_of_them(finished, inside
     outs += [{"path": "data/old.txt", "md5": hashlib.md5(b"of a stage").hexdigest()}, {"path": "data/link/bare"}]
     edit_yaml(finished / "dvc.lock", lambda content: content["stages"].update(gone={"cmd": "x", "outs": outs}))
     before = results(finished)
-    with stages.opened(finished) as repo:
-        run.forget_removed(repo, stages.read(repo))
+    with dag.opened(finished) as repo:
+        run.forget_removed(repo, dag.read(repo))
     assert all((finished / name).exists() for name in ("params.yaml", "notebooks/near.ipynb", ".git/config"))
     assert (outside / "kept").exists() and not (finished / "data" / "old.txt").exists()
     del before["data/old.txt"]
@@ -358,7 +359,7 @@ def test_no_command_writes_outside_of_what_git_ignores(finished, inside):
     assert known == elsewhere | {words[0] for words in called}
     for words in called:
         done = CliRunner().invoke(cli.app, words)
-        assert done.exception is None or isinstance(done.exception, SystemExit | Refused), done.exception
+        assert done.exception is None or isinstance(done.exception, SystemExit | UserError), done.exception
         assert command(finished, "git", "status", "--porcelain").stdout == "", words
     ignored = command(finished, "git", "status", "--porcelain", "--ignored").stdout.splitlines()
     known = r"!! (\.dvc/|data/|models/|reports/|mlartifacts/|mlflow\.db|.*__pycache__/)"

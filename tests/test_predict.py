@@ -8,8 +8,9 @@ import pandas
 import pytest
 from mlflow.models import infer_signature
 
-from nbproof import predict, project
-from nbproof.notebook.errors import Refused
+from nbproof.pipeline import config
+from nbproof.tracking import predict
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 
 MODEL = """\
@@ -35,7 +36,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def contract(here: Path, more: str = "") -> None:
     (here / "project.yaml").write_text(f"name: small\nmetric: {{key: f1, goal: max}}\n{more}")
     root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_tables_are_answered_as_csv(champion, capsys):
 )
 def test_a_table_that_does_not_fit_is_refused(champion, text, sentence):
     champion("return model_input.age", TABLE, numpy.array([1.0]))
-    with pytest.raises(Refused, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         predict.predict(asked("a.csv", text))
 
 
@@ -115,13 +116,13 @@ def test_a_table_that_does_not_fit_is_refused(champion, text, sentence):
 )
 def test_json_that_does_not_fit_is_refused(champion, text, sentence):
     champion("return model_input.age", TABLE, numpy.array([1.0]))
-    with pytest.raises(Refused, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         predict.predict(asked("a.json", text))
 
 
 def test_what_a_model_raises_is_one_sentence(champion):
     champion("raise KeyError('no such ward')", numpy.zeros((3, 2)), numpy.zeros(3))
-    with pytest.raises(Refused, match="cannot answer that: 'no such ward'"):
+    with pytest.raises(UserError, match="cannot answer that: 'no such ward'"):
         predict.predict(asked("a.csv", "a,b\n1,2\n"))
 
 
@@ -131,7 +132,7 @@ def test_arrays(champion, capsys):
     )
     predict.predict(asked("a.csv", "a,b\n1,2\n3,4\n"))
     assert capsys.readouterr().out == "row,prediction_1,prediction_2\n1,3.0,2.0\n2,7.0,4.0\n"
-    with pytest.raises(Refused, match="must have 2 columns, found 3"):
+    with pytest.raises(UserError, match="must have 2 columns, found 3"):
         predict.predict(asked("a.csv", "a,b,c\n1,2,3\n"))
 
 
@@ -165,7 +166,7 @@ def test_files_are_looked_at_before_the_store(here, name, sentence, monkeypatch)
     monkeypatch.setattr(predict, "_champion", lambda: pytest.fail("the store was asked"))
     Path("empty.csv").touch()
     Path("a.txt").write_text("x")
-    with pytest.raises(Refused, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         predict.predict([Path(name)] if name else [])
 
 
@@ -186,12 +187,12 @@ def test_a_pickle_is_not_loaded_unless_the_project_trusts_it(here, monkeypatch, 
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     contract(here, "compare: compare\n")
-    with pytest.raises(Refused, match="pickle: true in project.yaml"):
+    with pytest.raises(UserError, match="pickle: true in project.yaml"):
         predict.predict(asked("a.csv", "x\n3\n"))
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
     contract(here, "compare: compare\npickle: true\n")
     predict.predict(asked("a.csv", "x\n3\n"))
     assert "has no champion yet. models/line of this folder is asked instead." in capsys.readouterr().err
     (here / "metrics/compare.json").unlink()
-    with pytest.raises(Refused, match="has no champion yet; nbproof run"):
+    with pytest.raises(UserError, match="has no champion yet; nbproof run"):
         predict.predict(asked("a.csv", "x\n3\n"))

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from nbproof import project
+from nbproof.pipeline import config
 from nbproof.notebook import files
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 GOOD = """\
 name: prices
@@ -25,14 +25,14 @@ def read(folder, text):
     (folder / "pins.txt").touch()
     (folder / "draw.html").touch()
     (folder / "project.yaml").write_text(text, encoding="utf-8")
-    return project.read(folder)
+    return config.read(folder)
 
 
 def test_everything_that_it_may_say(tmp_path):
     found = read(tmp_path, GOOD)
-    assert found == project.Project(
-        tmp_path, "prices", project.Metric("rmse", "min"), "compare", "data.source", "pins.txt",
-        project.Tolerance(relative=0.01), True, "draw.html", {"better": "science:better"},
+    assert found == config.Project(
+        tmp_path, "prices", config.Metric("rmse", "min"), "compare", "data.source", "pins.txt",
+        config.Tolerance(relative=0.01), True, "draw.html", {"better": "science:better"},
     )
 
 
@@ -79,7 +79,7 @@ def test_what_may_be_left_out(tmp_path):
 ])
 def test_each_mistake_is_one_sentence(tmp_path, before, after, said):
     assert before in GOOD
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         read(tmp_path, GOOD.replace(before, after, 1))
     assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
 
@@ -87,19 +87,19 @@ def test_each_mistake_is_one_sentence(tmp_path, before, after, said):
 @pytest.mark.parametrize("text", [
     "", "just words", "[1]", "name: [", "a: 1\na: 2", "x: !!python/object/apply:os.getcwd []"])
 def test_what_is_no_mapping(tmp_path, text):
-    with pytest.raises(Refused, match=r"^project\.yaml [^\n]+\.$"):
+    with pytest.raises(UserError, match=r"^project\.yaml [^\n]+\.$"):
         read(tmp_path, text)
 
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "project.yaml").write_bytes(b"name: \xff\n")
-    with pytest.raises(Refused, match=r"^project\.yaml cannot be read: 'utf-8' codec"):
-        project.read(tmp_path)
+    with pytest.raises(UserError, match=r"^project\.yaml cannot be read: 'utf-8' codec"):
+        config.read(tmp_path)
 
 
 @pytest.mark.parametrize("goal, better, worse", [("min", 1.0, 2.0), ("max", 2.0, 1.0)])
 def test_the_direction_of_the_metric(goal, better, worse):
-    metric = project.Metric("error", goal)
+    metric = config.Metric("error", goal)
     assert metric.better(better, worse) and not metric.better(worse, better) and not metric.better(better, better)
     assert metric.better(worse, math.nan)
     assert not metric.better(math.nan, worse) and not metric.better(math.nan, math.nan)
@@ -111,7 +111,7 @@ def test_the_direction_of_the_metric(goal, better, worse):
     (math.inf, 1.0, False),
 ])
 def test_the_tolerance(new, old, holds):
-    assert project.Tolerance(absolute=0.002, relative=0.01).holds(new, old) is holds
+    assert config.Tolerance(absolute=0.002, relative=0.01).holds(new, old) is holds
 
 
 def test_hooks_come_from_the_notebooks(tmp_path, inside):
@@ -120,7 +120,7 @@ def test_hooks_come_from_the_notebooks(tmp_path, inside):
     inside(tmp_path)
     assert read(tmp_path, GOOD.replace("science:better", "hooked_science:better")).hook("better")([1, 2], []) == 2
     for missing in ("hooked_science:worse", "no_such_module:better"):
-        with pytest.raises(Refused, match=rf"^project.yaml: hooks.better is {missing}, which cannot be had: "):
+        with pytest.raises(UserError, match=rf"^project.yaml: hooks.better is {missing}, which cannot be had: "):
             read(tmp_path, GOOD.replace("science:better", missing)).hook("better")
 
 
@@ -128,13 +128,13 @@ def test_the_nearest_project_above_counts(tmp_path, inside):
     read(tmp_path, GOOD)
     (tmp_path / "a" / "b").mkdir(parents=True)
     inside(tmp_path / "a" / "b")
-    assert files.root() == tmp_path and project.load().name == "prices"
+    assert files.root() == tmp_path and config.load().name == "prices"
     read(tmp_path / "a", GOOD.replace("prices", "nearer"))
     inside(tmp_path / "a" / "b")
-    assert files.root() == tmp_path / "a" and project.load().name == "nearer"
+    assert files.root() == tmp_path / "a" and config.load().name == "nearer"
 
 
 def test_no_project_is_one_sentence(tmp_path, inside):
     inside(tmp_path)
-    with pytest.raises(Refused, match=r"^There is no project\.yaml in .* or above: .*nbproof new\.$"):
+    with pytest.raises(UserError, match=r"^There is no project\.yaml in .* or above: .*nbproof new\.$"):
         files.root()

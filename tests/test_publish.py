@@ -14,11 +14,11 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from nbproof import project
+from nbproof.pipeline import config
 from nbproof.github import command, publish, results
 from nbproof.github.api import Answer, Api
 from nbproof.notebook import files
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 # Outputs by place; a dict is a folder. metrics/ and reports/small are kept by git.
 BEFORE = {
@@ -209,7 +209,7 @@ class World:
         """Work in the project at `folder`."""
         self.monkeypatch.chdir(folder)
         files.root.cache_clear()
-        project.load.cache_clear()
+        config.load.cache_clear()
 
     def publish(self, sha: str = "", commits: bool = True, app: bool = True) -> str | None:
         """The new commit, if one was made."""
@@ -238,7 +238,7 @@ class World:
 def world(tmp_path, monkeypatch):
     yield World(tmp_path, monkeypatch)
     files.root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()
 
 
 def test_right_results_are_pushed_and_committed_together(world):
@@ -291,7 +291,7 @@ def test_a_branch_with_newer_commits_is_left_alone(world):
 
 
 def test_on_main_nothing_is_committed(world):
-    with pytest.raises(Refused, match="not those that topic records.*by a pull request"):
+    with pytest.raises(UserError, match="not those that topic records.*by a pull request"):
         world.publish(commits=False)
     assert world.untouched()
     world.empty_results()
@@ -305,7 +305,7 @@ def test_on_main_nothing_is_committed(world):
 def test_a_tampered_output_is_refused(world, path):
     place = world.results / path
     place.write_bytes(place.read_bytes()[:-1] + b"!")
-    with pytest.raises(Refused, match="does not have the bytes"):
+    with pytest.raises(UserError, match="does not have the bytes"):
         world.publish()
     assert world.untouched()
 
@@ -317,11 +317,11 @@ def test_an_output_more_less_or_twice_is_refused(world):
         ("dvc/metrics/cnn.json", "twice"),
     ):
         write(world.results, {extra: b"{}"})
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(UserError, match=words):
             world.publish()
         (world.results / extra).unlink()
     (world.results / "dvc" / "models" / "mlp").unlink()
-    with pytest.raises(Refused, match="models/mlp is recorded in dvc.lock and not among"):
+    with pytest.raises(UserError, match="models/mlp is recorded in dvc.lock and not among"):
         world.publish()
     assert world.untouched()
 
@@ -351,7 +351,7 @@ def test_an_output_more_less_or_twice_is_refused(world):
 def test_places_outside_of_the_outputs_are_refused(world, path):
     with (world.results / "dvc.lock").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"x": {"outs": [{"path": path, "md5": "0" * 32, "size": 0}]}}}, file)
-    with pytest.raises(Refused, match="cannot be used as dvc.lock"):
+    with pytest.raises(UserError, match="cannot be used as dvc.lock"):
         world.publish()
     assert world.untouched()
 
@@ -359,7 +359,7 @@ def test_places_outside_of_the_outputs_are_refused(world, path):
 @pytest.mark.parametrize("name", ["dvc/models/cnn/.hidden", "elsewhere/metrics/cnn.json", "README.md", "git/README.md"])
 def test_files_at_other_places_are_refused(world, name):
     write(world.results, {name: b"x"})
-    with pytest.raises(Refused, match="no regular file with the place and name of an output"):
+    with pytest.raises(UserError, match="no regular file with the place and name of an output"):
         world.publish()
     assert world.untouched()
 
@@ -382,7 +382,7 @@ def test_files_at_other_places_are_refused(world, name):
 )
 def test_a_dvc_lock_of_another_form_is_refused(world, text):
     (world.results / "dvc.lock").write_text(text, encoding="utf-8")
-    with pytest.raises(Refused, match="cannot be used as dvc.lock"):
+    with pytest.raises(UserError, match="cannot be used as dvc.lock"):
         world.publish()
     assert world.untouched()
 
@@ -395,7 +395,7 @@ def test_links_are_refused(world, tmp_path, path):
     link = world.results / path
     link.rename(tmp_path / "aside")
     link.symlink_to(tmp_path / "aside")
-    with pytest.raises(Refused, match="no regular file"):
+    with pytest.raises(UserError, match="no regular file"):
         world.publish()
     assert world.untouched()
 
@@ -403,7 +403,7 @@ def test_links_are_refused(world, tmp_path, path):
 @pytest.mark.parametrize("name", ["MOST_LOCK", "MOST_KEPT", "MOST_ALL"])
 def test_too_large_results_are_refused(world, monkeypatch, name):
     monkeypatch.setattr(results, name, 20)
-    with pytest.raises(Refused, match="too large"):
+    with pytest.raises(UserError, match="too large"):
         world.publish()
     assert world.untouched()
 
@@ -411,7 +411,7 @@ def test_too_large_results_are_refused(world, monkeypatch, name):
 def test_a_remote_that_fails_leaves_no_commit(world):
     world.remote.rmdir()
     world.remote.write_text("a file, no folder")
-    with pytest.raises(Refused, match="The DVC remote"):
+    with pytest.raises(UserError, match="The DVC remote"):
         world.publish()
     assert world.head == world.sha
 
@@ -429,7 +429,7 @@ def test_a_rule_of_the_branch_is_no_newer_commit(world, monkeypatch):
         raise Answer(422, "Repository rule violations found: commits must have verified signatures")
 
     monkeypatch.setattr(world.api, "patch_refs", refused)
-    with pytest.raises(Refused, match="verified signatures"):
+    with pytest.raises(UserError, match="verified signatures"):
         world.publish()
 
 
@@ -466,7 +466,7 @@ def test_the_branch_is_what_the_api_says(world):
     world.sha = "cd" * 20
     assert branch(event="push", default="topic") is None  # it has newer commits
     for name in ("main", "--force", "a b", "+refs", "a:b"):
-        with pytest.raises(Refused, match="Nothing is committed"):
+        with pytest.raises(UserError, match="Nothing is committed"):
             branch(pull(name, world.sha))
 
 
@@ -524,11 +524,11 @@ def test_moved_numbers_are_told(world, monkeypatch, tmp_path):
     code, text = retrain('{"rmse": 0.505, "n": NaN}')
     assert code == 0 and "| `metrics/cnn.json` | rmse | 0.5 | 0.505 |" in text and ": none." in text
     (world.work / "project.yaml").write_text("name: tiny\nmetric: {key: other, goal: min}\n")
-    project.load.cache_clear()
+    config.load.cache_clear()
     assert retrain('{"rmse": 0.6, "n": NaN}')[0] == 0  # the tolerance is that of the metric that counts
     write_project(world.work, BEFORE)
     write(world.work, {".dvc/config": b""})
-    project.load.cache_clear()
+    config.load.cache_clear()
     for moved, name in (
         ('{"rmse": 0.6, "n": NaN}', "rmse"),
         ('{"rmse": NaN, "n": NaN}', "rmse"),
@@ -556,7 +556,7 @@ def test_the_remote_comes_by_environment_alone():
         "u",
         "p",
     )
-    with pytest.raises(Refused, match="http, https or s3"):
+    with pytest.raises(UserError, match="http, https or s3"):
         results.remote({"REMOTE_URL": "/folder", "REMOTE_USER": "u"})
 
 

@@ -19,9 +19,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from nbproof import project as contract
+from nbproof.pipeline import config as contract
 from nbproof.github import command as workflow
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.report import build, sections, text
 from nbproof.report.facts import Result
@@ -406,7 +406,7 @@ def test_hooks_that_misbehave(regression, monkeypatch):
         ("def better(new, old):\n    return {'better': True}", "failed: `KeyError: 'why'`."),
         ("def better(new, old):\n    raise SystemExit(3)", "failed: `SystemExit: 3`."),
         ("better = ", "failed: `SyntaxError"),
-        ("", "failed: `Refused: project.yaml: hooks.better is science:better, which cannot be had"),
+        ("", "failed: `UserError: project.yaml: hooks.better is science:better, which cannot be had"),
         ("def better(new, old):\n    return {'better': 0, 'why': 'no.', 'p': None}", "on the same 100 cases: `no`"),
     ):
         sys.modules.pop("science", None)
@@ -575,9 +575,9 @@ def test_from_a_folder_below(tiny, monkeypatch):
 
 
 def test_unknown_base_is_refused(tiny):
-    with pytest.raises(Refused, match="no commit 'nowhere' to compare with"):
+    with pytest.raises(UserError, match="no commit 'nowhere' to compare with"):
         tiny.begin().report("nowhere")
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         tiny.report("--output=x")
 
 

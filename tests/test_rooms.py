@@ -14,10 +14,10 @@ def test_imports_go_one_way():
 
 
 @pytest.mark.parametrize("room, wrong, told", [
-    ("notebooks/mnist", "nbproof.run", "mnist.wrong -> nbproof.run"),
+    ("notebooks/mnist", "nbproof.pipeline.run", "mnist.wrong -> nbproof.pipeline.run"),
     ("nbproof", "mnist.data", "nbproof.wrong -> mnist.data"),
-    ("nbproof/notebook", "nbproof.project", ".notebook -> .project"),
-    ("nbproof/stage", "nbproof.verify", "nbproof.stage.wrong -> nbproof.verify"),
+    ("nbproof/notebook", "nbproof.pipeline.config", ".notebook -> .project"),
+    ("nbproof/runner", "nbproof.pipeline.verify", "nbproof.runner.wrong -> nbproof.pipeline.verify"),
 ])
 def test_an_import_the_other_way_is_found(tmp_path, room, wrong, told):
     """The contracts are not empty words."""
@@ -62,4 +62,4 @@ def test_what_help_imports_is_light(tmp_path):
     ("kernel", HEAVY | {"jsonschema"}), ("execute", {"boto3", "botocore", "pyarrow", "mlflow", "torch"})])
 def test_what_a_stage_and_its_kernel_import_is_little(tmp_path, module, spared):
     """Before the kernel's own ipykernel; and papermill's ways to the cloud are none of a stage's."""
-    assert modules_of(tmp_path, f"import nbproof.stage.{module}") & spared == set()
+    assert modules_of(tmp_path, f"import nbproof.runner.{module}") & spared == set()

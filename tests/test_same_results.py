@@ -8,9 +8,11 @@ import sys
 import pytest
 from projects import ROOT, WRITES, cells, commit, edit_params, nbproof, results, stages_run
 
-from nbproof import isolation, lab, run
-from nbproof.stage import arithmetic
-from nbproof.stage.source import strip_file
+from nbproof import isolation
+from nbproof.pipeline import run
+from nbproof.workspace import lab
+from nbproof.runner import determinism
+from nbproof.runner.source import strip_file
 
 
 def set_text(path, old: str, new: str) -> None:
@@ -41,7 +43,7 @@ def test_more_than_prose_runs_the_notebook(finished, what):
     path = finished / "notebooks" / "near.ipynb"
     if what == "arithmetic":
         report = finished / "reports" / "near.ipynb"
-        report.write_text(report.read_text().replace(arithmetic.machine(), "another"), encoding="utf-8")
+        report.write_text(report.read_text().replace(determinism.machine(), "another"), encoding="utf-8")
         subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", "train@near"], cwd=finished, check=True)
     set_text(path, "a model", "a model that I like")
     if what == "code":
@@ -74,7 +76,7 @@ def test_another_arithmetic_is_compared_by_value(finished):
     (finished / "project.yaml").write_text((finished / "project.yaml").read_text() + "tolerance: {absolute: 0.01}\n")
     commit(finished)
     report, metrics = finished / "reports" / "far.ipynb", finished / "metrics" / "far.json"
-    report.write_text(report.read_text().replace(arithmetic.machine(), "linux-aarch64"), encoding="utf-8")
+    report.write_text(report.read_text().replace(determinism.machine(), "linux-aarch64"), encoding="utf-8")
     for off, said in ((0.005, "all numbers are the committed ones within 0.01"), (0.5, "outside 0.01: error")):
         error = json.loads(metrics.read_text())["error"]
         metrics.write_text(json.dumps({"error": error + off}))
@@ -90,11 +92,11 @@ def test_a_machine_with_another_arithmetic_says_so_first(finished, inside, monke
     assert capsys.readouterr().out.startswith("This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
 
 
-@pytest.mark.skipif(not arithmetic.machine().startswith(arithmetic.NAME), reason="this machine has no AVX2 by itself")
+@pytest.mark.skipif(not determinism.machine().startswith(determinism.NAME), reason="this machine has no AVX2 by itself")
 def test_the_processor_is_asked_with_numpy_and_without():
-    asks = "from nbproof.stage import arithmetic\nprint(arithmetic.machine(), 'numpy' in sys.modules)\n"
+    asks = "from nbproof.runner import arithmetic\nprint(determinism.machine(), 'numpy' in sys.modules)\n"
     command = [sys.executable, "-c", f"import sys\n{asks}import numpy\n{asks}"]
-    here = arithmetic.machine()
+    here = determinism.machine()
     for hidden, found in (("", here), ("X86_V3", here.replace("avx2", "sse"))):  # hidden from NumPy alone
         variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": hidden}
         said = subprocess.run(command, env=variables, capture_output=True, text=True).stdout
@@ -105,10 +107,10 @@ def test_the_processor_is_asked_with_numpy_and_without():
 def test_a_build_of_pytorch_for_processors_alone_is_another_arithmetic(tmp_path, version, added):
     (tmp_path / "torch-2.15.0.dist-info").mkdir()
     (tmp_path / "torch-2.15.0.dist-info" / "METADATA").write_text(f"Name: torch\nVersion: {version}\n")
-    says = "from nbproof.stage import arithmetic; print(arithmetic.machine(), arithmetic.process(), sep='\\n')"
+    says = "from nbproof.runner import arithmetic; print(determinism.machine(), determinism.process(), sep='\\n')"
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", says], env=variables, capture_output=True, text=True)
-    plain = arithmetic.machine().removesuffix("-torch-cpu")
+    plain = determinism.machine().removesuffix("-torch-cpu")
     assert done.stdout.split() == [plain + added] * 2, done.stderr
 
 
@@ -141,9 +143,9 @@ def test_a_kernel_has_the_settings_and_nothing_of_a_persons_own(single):
     assert done.returncode == 0 and done.stdout.count("mine") == 1, done.stdout  # by the Python that it began with
     executed = json.loads((single / "reports" / "x.ipynb").read_text())
     found = json.loads(executed["cells"][-1]["outputs"][0]["text"][0])
-    assert found["MKL_CBWR"] == arithmetic.SETTINGS["MKL_CBWR"] and found["OMP_NUM_THREADS"] == "1"
+    assert found["MKL_CBWR"] == determinism.SETTINGS["MKL_CBWR"] and found["OMP_NUM_THREADS"] == "1"
     assert found["MKL_DEBUG_CPU_TYPE"] is None and str(single / "mine") not in (found["PYTHONPATH"] or "")
-    assert executed["metadata"]["arithmetic"] == arithmetic.machine()
+    assert executed["metadata"]["arithmetic"] == determinism.machine()
 
 
 def test_a_clean_environment_is_left_alone():
@@ -165,25 +167,25 @@ def test_jupyterlab_has_the_same_arithmetic(single, inside, tmp_path):
     inside(single)
     files = lab.files(tmp_path, "python")
     kernel = json.loads(files[tmp_path / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"])
-    assert kernel["env"] == arithmetic.SETTINGS
-    assert arithmetic.SETTINGS.items() <= os.environ.items(), "and the tests themselves"
+    assert kernel["env"] == determinism.SETTINGS
+    assert determinism.SETTINGS.items() <= os.environ.items(), "and the tests themselves"
 
 
 def test_a_lock_that_is_being_written_is_read_a_moment_later(finished):
-    from nbproof import stages
+    from nbproof.pipeline import dag
 
     lock, tries = finished / "dvc.lock", []
     whole, text = lock.read_text(encoding="utf-8"), "stages: 1\n"
 
     def read() -> set[str]:
         tries.append(lock.write_text(text if len(tries) < torn else whole, encoding="utf-8"))
-        with stages.opened(finished) as repo:
-            return set(stages.read(repo))
+        with dag.opened(finished) as repo:
+            return set(dag.read(repo))
 
     torn = 3
-    assert "compare" in stages.patiently(read) and len(tries) == 4
+    assert "compare" in dag.patiently(read) and len(tries) == 4
     tries.clear()
     torn = 100
-    with pytest.raises(stages.Unreadable, match="DVC cannot read the pipeline"):
-        stages.patiently(read)
+    with pytest.raises(dag.Unreadable, match="DVC cannot read the pipeline"):
+        dag.patiently(read)
     assert len(tries) == 11

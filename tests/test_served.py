@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nbproof.notebook import served
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 SCHEMA = """
 CREATE TABLE answers(id TEXT PRIMARY KEY, time REAL, version TEXT, model TEXT, answer TEXT, best TEXT, probability REAL,
@@ -58,18 +58,18 @@ def test_a_part_of_the_log(log):
 
 def test_features_of_two_models_do_not_mix(log):
     log([answer(1, 1.0), answer(2, 2.0, version="2", features=(1.0,))])
-    with pytest.raises(Refused, match="1 and 2 numbers, of several models: name the version"):
+    with pytest.raises(UserError, match="1 and 2 numbers, of several models: name the version"):
         served.served()
     assert served.served(version="2")["features"].tolist() == [[1.0]]
     assert served.served(features=False)["features"].shape == (2, 0)
 
 
 def test_no_log_and_a_broken_one(tmp_path, log):
-    with pytest.raises(Refused, match="no log served/log.sqlite yet: nbproof serve writes it"):
+    with pytest.raises(UserError, match="no log served/log.sqlite yet: nbproof serve writes it"):
         served.served()
     (tmp_path / "served").mkdir()
     (tmp_path / served.LOG).write_bytes(b"no database" * 1000)
-    with pytest.raises(Refused, match="cannot be read .*: move it away"):
+    with pytest.raises(UserError, match="cannot be read .*: move it away"):
         served.served()
 
 
@@ -79,7 +79,7 @@ def test_the_log_of_another_folder(tmp_path, log, monkeypatch):
     monkeypatch.setenv("SERVED", str(tmp_path / "elsewhere"))
     assert served.served()["id"] == ["id1"]
     monkeypatch.setenv("SERVED", str(tmp_path / "nowhere"))
-    with pytest.raises(Refused, match="no log .*nowhere/log.sqlite yet"):
+    with pytest.raises(UserError, match="no log .*nowhere/log.sqlite yet"):
         served.served()
 
 

@@ -6,7 +6,7 @@ import json
 import nbformat
 import pytest
 
-from nbproof.stage import source
+from nbproof.runner import source
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def train(project: Path, *words: str, **environment: str) -> list[dict]:
 
 
 def sync(project: Path, address: str, code: int = 0) -> str:
-    words = [sys.executable, "-c", "import sys; from nbproof.sync import sync; sys.exit(sync())"]
+    words = [sys.executable, "-c", "import sys; from nbproof.tracking.sync import sync; sys.exit(sync())"]
     variables = os.environ | {"MLFLOW_TRACKING_URI": address}
     done = subprocess.run(words, cwd=project, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
@@ -292,8 +292,8 @@ def altered(path: Path, statement: str) -> sqlite3.Connection:
      "is of another version of MLflow: a newer one needs that MLflow"),
 ], ids=["damaged", "folder", "locked", "older", "newer"])
 def test_a_store_that_cannot_be_used_is_one_sentence_with_the_cure(project, inside, capfd, damage, told):
-    from nbproof import predict, registry
-    from nbproof.notebook.errors import Refused
+    from nbproof.tracking import predict, registry
+    from nbproof.notebook.errors import UserError
 
     kept = damage(inside(project) / "mlflow.db")
     (project / "models" / "x").mkdir(parents=True)
@@ -303,7 +303,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence_with_the_cure(project, insi
     (project / "dvc.lock").write_text("stages: {x: {deps: [], outs: [{path: models/x}, {path: metrics/x.json}]}}")
     (project / "table.csv").write_text("a\n1\n")
     for call in (lambda: registry.promote("x"), lambda: predict.predict([Path("table.csv")])):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(UserError) as refused:
             call()
         assert "mlflow.db" in str(refused.value) and told in str(refused.value) and "SQL" not in str(refused.value)
         assert "\n" not in str(refused.value)

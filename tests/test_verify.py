@@ -9,8 +9,8 @@ import pytest
 from projects import command, commit, edit_params, nbproof, results, stages_run
 from ruamel.yaml import YAML
 
-from nbproof import verify
-from nbproof.stages import opened
+from nbproof.pipeline import verify
+from nbproof.pipeline.dag import opened
 
 
 @pytest.fixture

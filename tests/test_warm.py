@@ -12,8 +12,9 @@ import pytest
 from projects import WRITES, cells, nbproof, notebook
 from test_failures import LEFT_BEHIND, STILL, family, started, wait_for
 
-from nbproof import dependencies, warm
-from nbproof.stage import arithmetic, forked
+from nbproof.pipeline import deps
+from nbproof.runner import warm
+from nbproof.runner import determinism, forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel is forked")
 # Whose child the kernel is, in a file that is no result.
@@ -54,11 +55,11 @@ def test_a_forked_kernel_is_as_one_that_is_started(single):
     dvc_yaml = (single / "dvc.yaml").read_text()
     (single / "dvc.yaml").write_text(dvc_yaml.replace("cmd: nbproof", "cmd: nice -n 1 nbproof"))  # so it is refused
     begun = nbproof(single, "run")
-    assert begun.returncode == 0 and "nbproof.warm" not in parent(single), begun.stdout
+    assert begun.returncode == 0 and "nbproof.runner.warm" not in parent(single), begun.stdout
     (single / "dvc.yaml").write_text(dvc_yaml)
     first = {path: path.read_bytes() for path in (single / "reports").glob("x.*")}
     forked = nbproof(single, "run", "--force")
-    assert forked.returncode == 0 and "-m nbproof.warm" in parent(single), forked.stdout
+    assert forked.returncode == 0 and "-m nbproof.runner.warm" in parent(single), forked.stdout
     assert executed(single) == first[single / "reports" / "x.ipynb"].decode()
     assert {path: path.read_bytes() for path in first} == first
 
@@ -72,7 +73,7 @@ def test_kernels_draw_other_random_numbers(single):
     (single / "notebooks" / "y.ipynb").write_text(text.replace("models.x", "models.y").replace("x.txt", "y.txt"))
     (single / "params.yaml").write_text("models:\n  x: {n: 1}\n  y: {n: 1}\n")
     done = nbproof(single, "run", "--jobs", "2")
-    assert done.returncode == 0 and "-m nbproof.warm" in parent(single), done.stdout
+    assert done.returncode == 0 and "-m nbproof.runner.warm" in parent(single), done.stdout
     first, second = (line.split() for line in (single / "drawn").read_text().splitlines())
     assert len(first) == 3 and not set(first) & set(second)
 
@@ -82,7 +83,7 @@ def warm_ones(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "nbproof.warm" in process.cmdline() and process.environ().get("NBPROOF_OUTPUT") == str(folder):
+            if "nbproof.runner.warm" in process.cmdline() and process.environ().get("NBPROOF_OUTPUT") == str(folder):
                 found.append(process)
         except psutil.Error:
             continue
@@ -138,13 +139,13 @@ def test_where_nobody_answers_the_kernel_is_started(single, tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))  # and nobody listens, as after the warm process was killed
         done = nbproof(single, "stage", "x", NBPROOF_WARM=str(place), NBPROOF_DEBUG="1")
-    assert done.returncode == 0 and "nbproof.stage" not in done.stdout, done.stdout
+    assert done.returncode == 0 and "nbproof.runner" not in done.stdout, done.stdout
     assert "The kernel is started, not forked: [Errno 111] Connection refused" in done.stdout
-    assert "nbproof.warm" not in parent(single) and " stage x" in parent(single)
+    assert "nbproof.runner.warm" not in parent(single) and " stage x" in parent(single)
 
 
 def settings(folder: Path) -> dict[str, str]:
-    return arithmetic.environment(folder, folder / "events")
+    return determinism.environment(folder, folder / "events")
 
 
 def asked(folder: Path, **also: str) -> forked.ForkedKernel | None:
@@ -187,7 +188,7 @@ LIBRARIES = {
 
 IMPORTS = """\
 import os, sys
-from nbproof import warm
+from nbproof.runner import warm
 file, told = os.open('said', os.O_RDWR | os.O_CREAT), os.dup(1)
 os.dup2(file, 1), os.dup2(file, 2)
 os.write(told, warm.unfit(sys.argv[1:], file).encode())"""
@@ -246,8 +247,8 @@ def test_what_all_notebooks_import_at_their_top_level(inside, single):
              "%matplotlib inline\nimport tqdm\nfrom nbproof.notebook import tracking\nif 1:\n    import rich")
     notebook(place / "b.ipynb", "from own.more import late", "import numpy.linalg",
              "from nbproof.notebook import models")
-    assert dependencies.libraries([place / "a.ipynb"]) == [
+    assert deps.libraries([place / "a.ipynb"]) == [
         "yaml", "yaml.loader", "psutil", "filelock", "numpy", *dependencies.BELOW_MLFLOW]
-    assert dependencies.libraries([place / name for name in ("a.ipynb", "b.ipynb")]) == [
+    assert deps.libraries([place / name for name in ("a.ipynb", "b.ipynb")]) == [
         "yaml", "psutil", "filelock", "numpy", *dependencies.BELOW_MLFLOW]
-    assert dependencies.libraries([]) == []
+    assert deps.libraries([]) == []

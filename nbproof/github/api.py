@@ -8,13 +8,13 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 PASSING = (429, 500, 502, 503, 504)
 HEADERS = {"Accept": "application/vnd.github+json", "User-Agent": "nbproof", "X-GitHub-Api-Version": "2022-11-28"}
 
 
-class Answer(Refused):
+class Answer(UserError):
     """An answer that is no success: its status (0 where none came) and GitHub's words."""
 
     def __init__(self, status: int, words: object) -> None:
@@ -35,7 +35,7 @@ class Api:
         self.repository = repository or os.environ.get("GITHUB_REPOSITORY", "")
         self.token, self.pause = token or os.environ.get("GITHUB_TOKEN", ""), pause
         if self.repository.count("/") != 1 or not self.token:
-            raise Refused("The workflow's step must set GITHUB_REPOSITORY (owner/name) and GITHUB_TOKEN in its env.")
+            raise UserError("The workflow's step must set GITHUB_REPOSITORY (owner/name) and GITHUB_TOKEN in its env.")
 
     def call(self, method: str, path: str, body: dict | None = None, retries: int = 4):
         """The JSON of the answer. `path` starts below /repos/OWNER/NAME, or at the root where it starts with //."""
@@ -68,7 +68,7 @@ class Api:
         Nothing that a run says is trusted. All open ones are read: /commits/SHA/pulls knows no commit of a fork.
         """
         if not re.fullmatch(r"[0-9a-f]{40}", sha):
-            raise Refused(f"A full commit SHA is needed, 40 hexadecimal digits, found {sha!r}.")
+            raise UserError(f"A full commit SHA is needed, 40 hexadecimal digits, found {sha!r}.")
         return [each for each in self.pages("/pulls?state=open") if each["head"]["sha"] == sha]
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 
 app = typer.Typer(help="Setting up GitHub (setup), and the steps of the workflows.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def pull(base: Base = "") -> None:
     why = ""
     try:
         print(f"From the DVC remote: {results.pull(of_base, configuration)} files fetched.")
-    except Refused as refusal:
+    except UserError as refusal:
         print(f"{refusal} What is missing is made again.")
         why = str(refusal) if configuration else ""
     (fresh("pull") / "why").write_text(why, encoding="utf-8")  # the report says it
@@ -99,12 +99,13 @@ def run(force: Annotated[bool, typer.Option("--force", help="Run every stage aga
 @app.command("try")
 def try_(base: Base = "", event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "") -> None:
     """Write the pages that ask a model in the browser: of the models that changed, on a push of the champion, too."""
-    from nbproof import project, trypage
     from nbproof.github import results
+    from nbproof.pipeline import config
+    from nbproof.serve import trypage
 
-    contract = project.load()
+    contract = config.load()
     if not contract.page:
-        print(f"{project.CONTRACT} names no page (serve: page): there is nothing to try.")
+        print(f"{config.CONTRACT} names no page (serve: page): there is nothing to try.")
         return
     now, before = results.here(), results.at(base)
     names = [Path(path).stem for path in now if MODEL.fullmatch(path) and now[path] != before.get(path)]
@@ -201,7 +202,7 @@ def site() -> None:
     """Pack main's pages with their index for GitHub Pages."""
     reports = root() / "reports"
     if not (reports / "index.html").exists():
-        raise Refused("reports/index.html is not there, which nbproof run writes: run first.")
+        raise UserError("reports/index.html is not there, which nbproof run writes: run first.")
     with tarfile.open(fresh("site") / "artifact.tar", "w") as packed:
         for page in sorted(reports.rglob("*.html")):
             if page != reports / "changes.html":
@@ -212,10 +213,10 @@ def site() -> None:
 def computed(name: Annotated[str, typer.Option(envvar="PLACE", help="Names this machine.")] = "here") -> None:
     """Write what this processor computed to scratch/computed/NAME.json: its name, its arithmetic, a hash of all."""
     from nbproof.github import results
-    from nbproof.stage import arithmetic
+    from nbproof.runner import determinism
 
     rows = "".join(f"{path} {md5}\n" for path, md5 in sorted(results.here().items()))
-    said = {"processor": _processor(), "arithmetic": arithmetic.machine(),
+    said = {"processor": _processor(), "arithmetic": determinism.machine(),
             "results": hashlib.sha256(rows.encode()).hexdigest()}
     (fresh("computed") / f"{name}.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     print(", ".join(f"{key}: {value}" for key, value in said.items()))
@@ -253,9 +254,9 @@ def take(run: Annotated[int, typer.Argument(min=1, help="The run's id, the numbe
     try:
         done = subprocess.run(command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     except FileNotFoundError:
-        raise Refused("The results come by GitHub's program gh: install it (https://cli.github.com).") from None
+        raise UserError("The results come by GitHub's program gh: install it (https://cli.github.com).") from None
     if done.returncode:
-        raise Refused(f"gh could not bring the results of run {run}: {' '.join(done.stdout.split())[:300]}.")
+        raise UserError(f"gh could not bring the results of run {run}: {' '.join(done.stdout.split())[:300]}.")
     results.bring(folder)
     print(f"The results of run {run} are here: look at git diff, then commit and push dvc.lock with the rest.")
 
@@ -271,7 +272,7 @@ def cml(sha256: Annotated[str, typer.Option(envvar="CML_SHA256", help="The sum t
         return
     content = requests.get(address, timeout=60).content
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise Refused(f"{address} does not have the checksum {sha256}: it is not used.")
+        raise UserError(f"{address} does not have the checksum {sha256}: it is not used.")
     program = fresh("cml") / "cml"
     program.write_bytes(content)
     program.chmod(0o755)
@@ -319,9 +320,9 @@ def post(report: Annotated[Path, typer.Option(help="The Markdown, which is not t
                 print(post(api, each["number"], f"{first} Tests of {sha[:8]}: {TESTS_SAY[ended]}.{line}{rest}"))
             if ended:
                 return
-    except Refused as refusal:
+    except UserError as refusal:
         summarise(text)
-        raise Refused(f"{refusal} The report is in the job's summary.") from None
+        raise UserError(f"{refusal} The report is in the job's summary.") from None
 
 
 @app.command()
@@ -351,15 +352,15 @@ def retrain() -> None:
     Fails where the metric that counts moved beyond the tolerance, which is its own and no other number's, or where any
     number came, went, or is none now.
     """
-    from nbproof import project, stages
     from nbproof.github import results
+    from nbproof.pipeline import config, dag
 
-    with stages.opened(root()) as repo:
+    with dag.opened(root()) as repo:
         changed = repo.metrics.diff(a_rev="HEAD").get("diff", {})
     found = [(path, name, each["old"], each["new"]) for path, names in sorted(changed.items())
              for name, each in names.items() if str(each["old"]) != str(each["new"])]  # NaN is not equal to itself
     moves = [each for each in found if {type(each[2]), type(each[3])} & {int, float}]
-    contract = project.load()
+    contract = config.load()
 
     def bad(name: str, old: object, new: object) -> bool:
         if not {type(old), type(new)} <= {int, float} or math.isnan(old) != math.isnan(new):

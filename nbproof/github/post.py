@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from nbproof.github.api import PASSING, Answer, Api
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 MARK = "<!-- nbproof: report -->"
 TITLE = "pipeline-report"
@@ -28,7 +28,7 @@ def post(api: Api, number: int, report: str) -> str:
             return _post(api, number, report)
         except Answer as answer:  # an answer can get lost: looking again finds the comment that was made all the same
             if wait is None or answer.status not in (0, *PASSING):
-                raise Refused(f"No comment on pull request {number} (needs `pull-requests: write`). {answer}") from None
+                raise UserError(f"No comment on pull request {number} (needs `pull-requests: write`). {answer}") from None
             time.sleep(wait * api.pause)
     raise AssertionError("the last try returns or raises")
 

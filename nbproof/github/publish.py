@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from nbproof.github import results
 from nbproof.github.api import Answer, Api
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 TRAILER = "Published-From-Run"
 TAKE = "In a checkout of the branch, `nbproof github take {run}` brings these results, to be committed and pushed."
@@ -31,14 +31,14 @@ def publish(api: Api, folder: Path, sha: str, branch: str, commits: bool, run: i
     parent = api.call("GET", f"/git/commits/{sha}")
     listed = api.call("GET", f"/git/trees/{parent['tree']['sha']}?recursive=1")
     if listed["truncated"]:
-        raise Refused(f"{sha[:8]} has more files than GitHub lists: nothing is published.")
+        raise UserError(f"{sha[:8]} has more files than GitHub lists: nothing is published.")
     files = {each["path"]: each["sha"] for each in listed["tree"] if each["type"] == "blob"}
     text = api.call("GET", f"/git/blobs/{files['dvc.lock']}")["content"] if "dvc.lock" in files else None
     old_lock = None if text is None else base64.b64decode(text)
     before = results.recorded(old_lock and old_lock.decode(errors="replace"), f"dvc.lock of {sha[:12]}")
     if not commits and outputs != before:
         paths = ", ".join(sorted({path for path, _ in outputs.items() ^ before.items()}))
-        raise Refused(f"The run's results are not those that {branch} records ({paths}); nothing is published: "
+        raise UserError(f"The run's results are not those that {branch} records ({paths}); nothing is published: "
                       "bring them in by a pull request.")
     pushed = f"{results.push(objects, remote)} files were new to the DVC remote. " if remote else ""
     if commits and parent["committer"]["name"] == BOT["name"] and f"\n{TRAILER}: " in parent["message"]:
@@ -81,6 +81,6 @@ def branch_of(api: Api, sha: str, event: str, default: str) -> tuple[str, bool] 
     if branch is None:
         return None
     if branch == default or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200}", branch):
-        raise Refused(f"Nothing is committed to the branch {json.dumps(branch)}: it is the default branch, or its name "
+        raise UserError(f"Nothing is committed to the branch {json.dumps(branch)}: it is the default branch, or its name "
                       "has signs other than letters, digits and ._/+#@-.")
     return branch, True

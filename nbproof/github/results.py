@@ -21,11 +21,11 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 from ruamel.yaml import YAML, YAMLError
 
-from nbproof import stages
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.remote import data_problem
+from nbproof.pipeline import dag
 from nbproof.report import revision
+from nbproof.tracking.remotes import data_problem
 
 MOST_LOCK, MOST_KEPT, MOST_ALL = 2_000_000, 1_000_000, 8_000_000_000  # bytes: dvc.lock, a file for git, all together
 PLACE = re.compile(r"(?=.{1,400}\Z)(?:data|models|metrics|reports)(?:/[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,99})+")
@@ -33,7 +33,7 @@ MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 
 
 def recorded(text: str | None, where: str) -> dict[str, str]:
-    """The MD5 sum (.dir: a folder's) of each output in the dvc.lock `text`; Refused where it has another form."""
+    """The MD5 sum (.dir: a folder's) of each output in the dvc.lock `text`; UserError where it has another form."""
     try:
         if len(text or "") > MOST_LOCK:
             raise ValueError(f"it has more than {MOST_LOCK} characters")
@@ -45,7 +45,7 @@ def recorded(text: str | None, where: str) -> dict[str, str]:
         if len(dict(listed)) != len(listed):
             raise ValueError("an output is recorded twice")
     except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Refused(f"{where} cannot be used as dvc.lock: {' '.join(str(error).split())[:200]}.") from None
+        raise UserError(f"{where} cannot be used as dvc.lock: {' '.join(str(error).split())[:200]}.") from None
     return dict(listed)
 
 
@@ -60,7 +60,7 @@ def at(commit: str) -> dict[str, str]:
 
 
 def lay_out(folder: Path) -> None:
-    """Copy the project's results into `folder`; Refused where they could not be published."""
+    """Copy the project's results into `folder`; UserError where they could not be published."""
     kept = _kept()
     for path in here():
         _copy(root() / path, folder / ("git" if path in kept else "dvc") / path)
@@ -77,20 +77,20 @@ def keep(folder: Path) -> None:
 def bring(folder: Path) -> None:
     """Make the results in `folder` those of this project: dvc.lock, DVC's cache, the files themselves."""
     _, _, kept, objects = taken(folder)
-    with stages.opened(root()) as repo:
+    with dag.opened(root()) as repo:
         for store, found in objects:
             transfer(store, repo.cache.local, {found}, shallow=False)
         for path, file in kept.items():
             _copy(file, root() / path)
         _copy(folder / "dvc.lock", root() / "dvc.lock")
-    with stages.opened(root()) as repo:
+    with dag.opened(root()) as repo:
         repo.checkout(force=True)
 
 
 def _kept() -> set[str]:
     """The outputs that git keeps, `cache: false` in dvc.yaml."""
-    with stages.opened(root()) as repo:
-        return {out.path for stage in stages.read(repo).values() for out in stage.outputs if not out.cached}
+    with dag.opened(root()) as repo:
+        return {out.path for stage in dag.read(repo).values() for out in stage.outputs if not out.cached}
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -105,24 +105,24 @@ def _copy(path: Path, target: Path) -> None:
 def taken(folder: Path) -> tuple[bytes, dict[str, str], dict[str, Path], list[tuple]]:
     """dvc.lock, what it records, the files for git by place, and DVC's objects (store, hash) for the remote.
 
-    Refused unless all that dvc.lock records is in `folder`, nothing else is, and every byte is right.
+    UserError unless all that dvc.lock records is in `folder`, nothing else is, and every byte is right.
     """
     files = _files(folder)
     if "dvc.lock" not in files:
-        raise Refused("The run's results hold no dvc.lock.")
+        raise UserError("The run's results hold no dvc.lock.")
     lock, objects = files.pop("dvc.lock").read_bytes(), []
     outputs = recorded(lock.decode("utf-8", errors="replace"), "dvc.lock of the run's results")
     if strange := [name for name in files if not below(name[4:], outputs)]:
-        raise Refused(f"{strange[0]} is among the run's results and not recorded in dvc.lock: nothing is published.")
+        raise UserError(f"{strange[0]} is among the run's results and not recorded in dvc.lock: nothing is published.")
     for path, md5 in outputs.items():
         homes = [home for home in ("git", "dvc") if (folder / home / path).exists()]
         if len(homes) != 1:
-            raise Refused(f"{path} is recorded in dvc.lock and {'twice' if homes else 'not'} among the run's results: "
+            raise UserError(f"{path} is recorded in dvc.lock and {'twice' if homes else 'not'} among the run's results: "
                           "nothing is published.")
         place = str(folder / homes[0] / path)
         store, _, found = build(HashFileDB(localfs, place), place, localfs, "md5")  # has no state, so each byte is read
         if found.hash_info.value != md5:
-            raise Refused(f"{path} does not have the bytes that dvc.lock records: nothing is published.")
+            raise UserError(f"{path} does not have the bytes that dvc.lock records: nothing is published.")
         objects += [(store, found.hash_info)] if homes == ["dvc"] else []
     return lock, outputs, {name[4:]: file for name, file in files.items() if name.startswith("git/")}, objects
 
@@ -133,7 +133,7 @@ def below(path: str, outputs: Mapping[str, str]) -> bool:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Each file below `folder` by its name; Refused where one is no regular file, too large, or at another place."""
+    """Each file below `folder` by its name; UserError where one is no regular file, too large, or at another place."""
     found, size = {}, 0
     for path in folder.rglob("*"):
         name, status = path.relative_to(folder).as_posix(), path.lstat()
@@ -141,11 +141,11 @@ def _files(folder: Path) -> dict[str, Path]:
             continue
         placed = name == "dvc.lock" or name[:4] in ("git/", "dvc/") and PLACE.fullmatch(name[4:])
         if not placed or not stat.S_ISREG(status.st_mode):
-            raise Refused(f"{name!r} among the run's results is no regular file with the place and name of an output "
+            raise UserError(f"{name!r} among the run's results is no regular file with the place and name of an output "
                           "(letters, digits and _.=+- below data/, models/, metrics/, reports/): nothing is published.")
         found[name], size = path, size + status.st_size
         if status.st_size > {"dvc.": MOST_LOCK, "git/": MOST_KEPT}.get(name[:4], MOST_ALL) or size > MOST_ALL:
-            raise Refused(f"{name} is too large to be published ({status.st_size} bytes, {size} with those before it).")
+            raise UserError(f"{name} is too large to be published ({status.st_size} bytes, {size} with those before it).")
     return found
 
 
@@ -161,7 +161,7 @@ def remote(environment: Mapping[str, str] = os.environ) -> dict:
         settings |= {"access_key_id": user, "secret_access_key": password} if account else {}
         settings |= {"endpointurl": endpoint} if endpoint else {}
     elif url and account:
-        raise Refused("REMOTE_USER and REMOTE_PASSWORD are for a REMOTE_URL that begins with http, https or s3.")
+        raise UserError("REMOTE_USER and REMOTE_PASSWORD are for a REMOTE_URL that begins with http, https or s3.")
     return {"core": {"remote": "storage"}, "remote": {"storage": settings}} if url else {}
 
 
@@ -169,15 +169,15 @@ def remote(environment: Mapping[str, str] = os.environ) -> dict:
 def _connected(configuration: dict) -> Iterator[Repo]:
     with Repo(str(root()), config=configuration) as repo:
         if not repo.config["core"].get("remote"):
-            raise Refused("No DVC remote is configured (the variable DVC_REMOTE_URL).")
+            raise UserError("No DVC remote is configured (the variable DVC_REMOTE_URL).")
         # DVC itself takes a refusal for files that do not exist
         if problem := data_problem(repo, "the secrets for it, which a run of a fork or of Dependabot has not"):
-            raise Refused(f"The DVC remote {problem}")
+            raise UserError(f"The DVC remote {problem}")
         try:
             yield repo
         except Exception as error:  # each kind of remote raises its own
             why = " ".join(str(error).split())[:200]
-            raise Refused(f"The DVC remote did not do its part ({type(error).__name__}: {why}).") from None
+            raise UserError(f"The DVC remote did not do its part ({type(error).__name__}: {why}).") from None
 
 
 def pull(of_base: Mapping[str, str], configuration: dict) -> int:
@@ -195,5 +195,5 @@ def push(objects: list[tuple], configuration: dict) -> int:
             transfer(store, repo.cache.local, {found}, shallow=False)
         done = [transfer(repo.cache.local, target, {found}, shallow=False) for _, found in objects]
     if failed := sum(len(each.failed) for each in done):
-        raise Refused(f"The DVC remote did not take {failed} files.")
+        raise UserError(f"The DVC remote did not take {failed} files.")
     return sum(len(each.transferred) for each in done)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import typer
 
-from nbproof import remote
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml, root
+from nbproof.tracking import remotes
 
 CHECKS = ("pipeline", "test (ubuntu-latest)")  # the jobs that a merge must wait for
 RULES = "nbproof: required checks"
@@ -32,16 +32,16 @@ class Gh:
         if code and "HTTP 404" in err and path and method == "GET":
             return None
         if code:
-            raise Refused(f"GitHub did not take {method} {path or '/'} of {self.name}: {' '.join(err.split())[:300]}")
+            raise UserError(f"GitHub did not take {method} {path or '/'} of {self.name}: {' '.join(err.split())[:300]}")
         return json.loads(out) if out.strip() else {}
 
 
 def run_gh(words: list[str], given: str = "") -> tuple[int, str, str]:
-    """Exit code and words of gh; Refused where it is not installed."""
+    """Exit code and words of gh; UserError where it is not installed."""
     try:
         done = subprocess.run(["gh", *words], cwd=root(), input=given, capture_output=True, text=True)
     except FileNotFoundError:
-        raise Refused("GitHub is set up by its program gh: install it (https://cli.github.com), then gh auth login.") \
+        raise UserError("GitHub is set up by its program gh: install it (https://cli.github.com), then gh auth login.") \
             from None
     return done.returncode, done.stdout, done.stderr
 
@@ -80,7 +80,7 @@ def repository() -> str:
     asked = subprocess.run(["git", "remote", "get-url", "origin"], cwd=root(), capture_output=True, text=True)
     if found := REMOTE.search(asked.stdout.strip()):
         return found[1]
-    raise Refused("The git remote origin is no repository on GitHub: push the project there first "
+    raise UserError("The git remote origin is no repository on GitHub: push the project there first "
                   "(gh repo create, or git remote add origin ...).")
 
 
@@ -96,7 +96,7 @@ def steps(gh: Gh) -> list[Step]:
     rules = [each["name"] for each in gh("GET", "/rulesets") or []]
     on = (gh("GET", "/actions/permissions") or {}).get("enabled")
     if not (root() / ".github" / "workflows" / "report.yml").exists():
-        raise Refused("There is no .github/workflows/report.yml here: nothing would run. Copy .github from the project "
+        raise UserError("There is no .github/workflows/report.yml here: nothing would run. Copy .github from the project "
                       "nbproof first, and commit it.")
     return [
         Step("Actions run", "" if on else "they are switched off",
@@ -152,16 +152,16 @@ def _ask_values(gh: Gh, yes: bool) -> None:
     servers = root() / "remote.yaml"
     named = from_yaml(servers.read_text(encoding="utf-8")) if servers.exists() else {}
     known = {"DVC_REMOTE_URL": _dvc_url(), "MLFLOW_TRACKING_URI": (named or {}).get("tracking", "")}
-    for name, meaning in remote.VARIABLES.items():
+    for name, meaning in remotes.VARIABLES.items():
         if value := typer.prompt(f"{name} ({meaning})", default=known.get(name, ""), show_default=True):
             _set_variable(gh, name, value)
-    for name, meaning in remote.SECRETS.items():
+    for name, meaning in remotes.SECRETS.items():
         if "workflows" in meaning and (value := typer.prompt(f"{name} ({meaning})", default="", hide_input=True,
                                                               show_default=False)):
             place = ["--env", "publish"] if "environment publish" in meaning else []
             code, _, err = run_gh(["secret", "set", name, "--repo", gh.name, *place], value)
             if code:
-                raise Refused(f"GitHub did not take the secret {name}: {' '.join(err.split())[:300]}")
+                raise UserError(f"GitHub did not take the secret {name}: {' '.join(err.split())[:300]}")
 
 
 def _dvc_url() -> str:

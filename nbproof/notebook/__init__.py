@@ -1,7 +1,7 @@
 """What a notebook of any project imports: parameters, files, progress, tracking, models.
 
-    from nbproof.notebook import chosen, section, source, write       # params.yaml in, files in and out
-    from nbproof.notebook import models, progress, tracking           # MLflow models, a live curve, an MLflow run
+    from nbproof.notebook import chosen, section, source, write# params.yaml in, files in and out
+    from nbproof.notebook import models, progress, tracking# MLflow models, a live curve, an MLflow run
 
     P = section("models.NAME")
     run = tracking.start("NAME", chosen(P, globals()), data=("table", digest))
@@ -17,7 +17,7 @@ Importing this loads neither MLflow nor IPython.
 
 from nbproof.notebook.errors import Remedy, require
 from nbproof.notebook.files import output, output_folder, source, write
-from nbproof.notebook.parameters import chosen, section
+from nbproof.notebook.params import chosen, section
 from nbproof.notebook.progress import show
 
 __all__ = ["Remedy", "chosen", "output", "output_folder", "require", "section", "show", "source", "write"]

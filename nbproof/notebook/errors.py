@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from nbproof.notebook.progress import say, show
 
 
-class Refused(Exception):
+class UserError(Exception):
     """A command does not do what it was asked to; its message says what, where, and what to do."""
 
 

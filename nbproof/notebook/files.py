@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.progress import in_jupyter
 
 CONTRACT = "project.yaml"
@@ -21,7 +21,7 @@ def root() -> Path:
     for folder in (here, *here.parents):
         if (folder / CONTRACT).is_file():
             return folder
-    raise Refused(f"There is no {CONTRACT} in {here} or above: go into a project, or make one with nbproof new.")
+    raise UserError(f"There is no {CONTRACT} in {here} or above: go into a project, or make one with nbproof new.")
 
 
 def source(name: str) -> Path:

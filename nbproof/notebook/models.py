@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import output
 
 VARIES = ("model_uuid", "model_id", "run_id", "utc_time_created", "artifact_path", "model_size_bytes")
@@ -40,15 +40,15 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
 
 
 def _describe(name: str, folder: Path) -> None:
-    """Rewrite the description of a saved model; Refused if it is none, or lacks a signature."""
+    """Rewrite the description of a saved model; UserError if it is none, or lacks a signature."""
     import yaml
 
     described = folder / "MLmodel"
     if not described.is_file():
-        raise Refused(f"models/{name} is no MLflow model: save(folder) wrote no file MLmodel into the folder.")
+        raise UserError(f"models/{name} is no MLflow model: save(folder) wrote no file MLmodel into the folder.")
     facts = yaml.safe_load(described.read_text(encoding="utf-8"))
     if not (facts.get("signature") or {}).get("inputs"):
-        raise Refused(f"models/{name} has no signature: save it with signature=infer_signature(INPUT, OUTPUT).")
+        raise UserError(f"models/{name} has no signature: save it with signature=infer_signature(INPUT, OUTPUT).")
     facts = {key: value for key, value in facts.items() if key not in VARIES}
     for flavor in facts["flavors"].values():  # both name the Python of this machine
         flavor.pop("python_version", None)

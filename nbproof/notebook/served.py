@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 
 LOG = "served/log.sqlite"
@@ -32,7 +32,7 @@ def served(
     an array [N, F] (F is 0 where a model has none); `id`, `version`, `model`, `answer`, `best`, `shadow_version`,
     `shadow_answer`, `label` and `input` (flat float32 arrays) are lists, None where the log holds nothing: an `answer`
     of None is "I do not know". Without `features` their array is empty, and the log may hold those of several models.
-    Refused where there is no log, or none that can be read.
+    UserError where there is no log, or none that can be read.
     """
     import numpy as np  # notebooks that read no log need not wait for it
 
@@ -45,7 +45,7 @@ def served(
                          else np.frombuffer(row[name], dtype="<f4") for row in rows]
     lengths = {len(each) for each in columns["features"] if each is not None}
     if len(lengths) > 1:
-        raise Refused(f"{LOG} holds features of {' and '.join(map(str, sorted(lengths)))} numbers, of several models: "
+        raise UserError(f"{LOG} holds features of {' and '.join(map(str, sorted(lengths)))} numbers, of several models: "
                       "name the version whose answers are to be read, or read without features.")
     length = lengths.pop() if lengths else 0
     empty = np.full(length, np.nan, dtype=np.float32)
@@ -55,16 +55,16 @@ def served(
 
 
 def place() -> Path:
-    """Where the log is; Refused where there is none."""
+    """Where the log is; UserError where there is none."""
     path = Path(os.environ.get("SERVED") or root() / "served") / "log.sqlite"
     if not path.is_file():
         shown = path if os.environ.get("SERVED") else LOG
-        raise Refused(f"There is no log {shown} yet: nbproof serve writes it while it answers.")
+        raise UserError(f"There is no log {shown} yet: nbproof serve writes it while it answers.")
     return path.resolve()
 
 
 def newest_version() -> str | None:
-    """The version of the model that gave the newest answer; None where there is none yet. Refused as `served` is."""
+    """The version of the model that gave the newest answer; None where there is none yet. UserError as `served` is."""
     found = _asked("SELECT version FROM answers ORDER BY time DESC, rowid DESC LIMIT 1")
     return found[0]["version"] if found else None
 
@@ -84,4 +84,4 @@ def _asked(query: str, *values) -> list[sqlite3.Row]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise Refused(f"{LOG} cannot be read ({error}): move it away, and nbproof serve begins a new one.") from None
+        raise UserError(f"{LOG} cannot be read ({error}): move it away, and nbproof serve begins a new one.") from None

@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, output, root, source
 from nbproof.notebook.progress import say
 
@@ -48,7 +48,7 @@ for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
 
-class Unusable(Refused):
+class Unusable(UserError):
     """A store's database that cannot be read; the message says how it can again."""
 
 

@@ -15,7 +15,7 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
 
     `links` maps notebooks to the https addresses of their pages, `changes` to that of the page before and after, which
     is written, too (reports/changes.html); `outcome` is what the run printed; `run` is the id of
-    the workflow's run, `final` whether it is main's. Refused where git has no such revision, or DVC is at work here.
+    the workflow's run, `final` whether it is main's. UserError where git has no such revision, or DVC is at work here.
     """
     facts = gather(root(), revision.base_of(root(), base), outcome)
     changes.write(facts)
@@ -34,5 +34,5 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
 
 
 def write_changes(base: str) -> bool:
-    """Write the page before and after alone, against the commit `base`; whether there is one. Refused as `build`."""
+    """Write the page before and after alone, against the commit `base`; whether there is one. UserError as `build`."""
     return changes.write(gather(root(), base))

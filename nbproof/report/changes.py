@@ -17,8 +17,8 @@ from nbproof.notebook.files import root, write_whole
 from nbproof.report.facts import Facts, Result
 from nbproof.report.outputs import HEADING, LINES, text_of
 from nbproof.report.text import count, plain
-from nbproof.stage import layout
-from nbproof.stage.source import counted
+from nbproof.runner import layout
+from nbproof.runner.source import counted
 
 PLACE = "reports/changes.html"
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")

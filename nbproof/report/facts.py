@@ -12,14 +12,14 @@ from dvc.utils.flatten import flatten
 from dvc.utils.serialize import PARSERS, ParseError
 from ruamel.yaml.error import YAMLError
 
-from nbproof import project, stages
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml
+from nbproof.pipeline import config, dag
+from nbproof.pipeline.dag import Stage
 from nbproof.report import outputs, revision
 from nbproof.report.plots import Plot, rows
 from nbproof.report.revision import Sides
-from nbproof.stage.source import counted
-from nbproof.stages import Stage
+from nbproof.runner.source import counted
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Result:
 class Facts:
     """Everything for one report. Ids of commits are full; `base` is empty where there is nothing to compare with."""
 
-    project: project.Project
+    project: config.Project
     head: str
     base: str
     uncommitted: list[str] = field(default_factory=list)
@@ -79,18 +79,18 @@ class Facts:
 
 def gather(root: Path, base: str | None, outcome: str = "") -> Facts:
     """Read the workspace at `root` and the commit `base` (None: a first run). `outcome` names what failed."""
-    facts, read = Facts(project.load(), revision.commit(root, "HEAD") or "", base or ""), {}
+    facts, read = Facts(config.load(), revision.commit(root, "HEAD") or "", base or ""), {}
     facts.pulled = (revision.here(root, revision.PULLED) or "").strip()
     try:
-        with stages.opened(root) as repo:
-            read = stages.read(repo)
+        with dag.opened(root) as repo:
+            read = dag.read(repo)
             sides = Sides.of(repo, root, facts.base)
             lock, committed = sides.lock, revision.recorded(revision.at(root, facts.head, "dvc.lock"))
             facts.results = _results(sides, read, outcome)
             _add_diffs(facts, sides, read)
             facts.differing = [each.name for each in facts.results if each.current and each.stage in committed
                                and _outs(lock[each.stage]) != _outs(committed[each.stage])]
-    except (Refused, YAMLError) as error:
+    except (UserError, YAMLError) as error:
         if isinstance(error.__context__, LockError):  # the report can be had a moment later
             raise
         facts.troubles.append(str(error))
@@ -98,7 +98,7 @@ def gather(root: Path, base: str | None, outcome: str = "") -> Facts:
     return facts
 
 
-def _uncommitted(contract: project.Project, read: dict[str, Stage]) -> list[str]:
+def _uncommitted(contract: config.Project, read: dict[str, Stage]) -> list[str]:
     """Files that results come from, or are, and that differ from the commit; what else lies about does not matter."""
     paths = {"dvc.lock", "dvc.yaml", "params.yaml", "project.yaml", contract.pins or "dvc.lock"}
     for stage in read.values():

@@ -7,7 +7,7 @@ import re
 import nbformat
 
 from nbproof.report.text import line, plain
-from nbproof.stage.source import counted
+from nbproof.runner.source import counted
 
 CHARACTERS, LINES = 200_000, 400  # of an output that are read, of a cell that are compared
 HEADING = re.compile(r" {0,3}#{1,6}\s+(.+?)\s*#*\s*")

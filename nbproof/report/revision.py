@@ -9,7 +9,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml.error import YAMLError
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml
 
 LARGEST = 20_000_000  # bytes of a file that is still read
@@ -22,7 +22,7 @@ def git(root: Path, *arguments: str) -> bytes | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise Refused("The report needs git, which is not installed.") from None
+        raise UserError("The report needs git, which is not installed.") from None
     return done.stdout if done.returncode == 0 else None
 
 
@@ -35,14 +35,14 @@ def commit(root: Path, revision: str) -> str | None:
 def base_of(root: Path, wanted: str | None) -> str | None:
     """The commit to compare with: where this branch left `wanted` (None: origin/main, or else main; empty: none).
 
-    Where the history is too shallow to tell, it is `wanted` itself. Refused where there is no such revision.
+    Where the history is too shallow to tell, it is `wanted` itself. UserError where there is no such revision.
     """
     if wanted == "":
         return None
     if wanted is None:
         tip = commit(root, "origin/main") or commit(root, "main")
     elif not (tip := commit(root, wanted)):
-        raise Refused(f"git knows no commit {wanted!r} to compare with: fetch it (git fetch origin), "
+        raise UserError(f"git knows no commit {wanted!r} to compare with: fetch it (git fetch origin), "
                       "or name another one by --base.")
     fork = git(root, "merge-base", tip, "HEAD") if tip else None
     return fork.decode().split()[0] if fork else tip

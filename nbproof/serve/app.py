@@ -15,9 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from nbproof import project
-from nbproof.notebook.errors import Refused, trace
+from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root
+from nbproof.pipeline import config
 from nbproof.serve import protocol
 from nbproof.serve.errors import Trouble, wrong
 from nbproof.serve.handler import Handler, Reply, verdict
@@ -60,7 +60,7 @@ class Application:
     """The routes and what they share. `app` is the ASGI application, with its guard."""
 
     def __init__(self, handler: Handler, limits: Limits):
-        self.handler, self.limits, self.contract = handler, limits, project.load()
+        self.handler, self.limits, self.contract = handler, limits, config.load()
         self.prepare = self.contract.hook("prepare")
         self.preparing = ThreadPoolExecutor(1, "prepare")
         if self.prepare:
@@ -139,7 +139,7 @@ class Application:
         try:
             given = await loop.run_in_executor(self.preparing, lambda: self.prepare(
                 [Given(*file) for file in files], model.facts.metadata))
-        except Refused as refused:
+        except UserError as refused:
             raise Trouble(422, "INVALID_PARAMETER_VALUE", str(refused)) from None
         except Exception:  # of anybody's hook on anybody's bytes
             trace()

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from nbproof import project
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.serve.app import Application
 from nbproof.serve.handler import Handler
 from nbproof.serve.metrics import Metrics
@@ -23,7 +22,7 @@ def serve(options: Options) -> int:
     """Serve until the process is told to end."""
     limits = options.limits()
     if options.replicas and not os.environ.get("RAY_ADDRESS"):
-        raise Refused("REPLICAS is for a cluster: set RAY_ADDRESS, too.")
+        raise UserError("REPLICAS is for a cluster: set RAY_ADDRESS, too.")
     listening = _socket(options.host, options.port)
     with _handler(options, listening.getsockname()[1]) as handler:
         handler.start()
@@ -38,7 +37,7 @@ def serve(options: Options) -> int:
         kept = "inputs are kept" if options.images else "no inputs are kept"
         token = "a token is asked for" if limits.token else "no token"
         place = f"http://{shown}:{listening.getsockname()[1]}"
-        print(f"{project.load().name} is served at {place} ({kept}, {token}; Ctrl-C ends it).", file=sys.stderr,
+        print(f"{config.load().name} is served at {place} ({kept}, {token}; Ctrl-C ends it).", file=sys.stderr,
               flush=True)
         loop = config.get_loop_factory()  # uvloop's, where it is
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
@@ -60,7 +59,7 @@ def _handler(options: Options, port: int) -> Iterator[Handler]:
 
 
 def _socket(host: str, port: int) -> socket.socket:
-    """A listening socket at the address; Refused where another program has it. Port 0 takes any that is free."""
+    """A listening socket at the address; UserError where another program has it. Port 0 takes any that is free."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only so
@@ -68,7 +67,7 @@ def _socket(host: str, port: int) -> socket.socket:
         listening.bind(where)
         listening.listen(512)  # what connects from now on waits for the model
     except (OSError, OverflowError) as error:
-        raise Refused(f"{host}:{port} cannot be taken ({getattr(error, 'strerror', None) or error}): name another "
+        raise UserError(f"{host}:{port} cannot be taken ({getattr(error, 'strerror', None) or error}): name another "
                       "port, such as PORT=8001.") from None
     return listening
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nbproof.notebook.errors import Refused, trace
+from nbproof.notebook.errors import UserError, trace
 from nbproof.serve.log import Entry, Log
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import Answers, Portable
@@ -76,13 +76,13 @@ class Handler:
     # -- which models answer ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load what answers first: the registered champion, or the one of this folder. Refused if there is none."""
+        """Load what answers first: the registered champion, or the one of this folder. UserError if there is none."""
         self.look()
         if self.serving is None:
             here = self.store.here()
             if here is None:
                 why = self.refused.get("champion", {}).get("why") or self.note or "the registry has no champion"
-                raise Refused(f"There is nothing to serve: {why.rstrip('.')}; and this folder has no ONNX file of its "
+                raise UserError(f"There is nothing to serve: {why.rstrip('.')}; and this folder has no ONNX file of its "
                               "comparison's champion: nbproof run makes it, nbproof pull brings it.")
             self._swap(here, None)
             self.look()
@@ -143,13 +143,13 @@ class Handler:
             self._missed = f"The registry does not give {wanted.name} ({wanted.version}): {error}."
             return None
         except Exception as error:  # whatever a file of somebody else's brings about, what answers stays
-            if not isinstance(error, Refused):
+            if not isinstance(error, UserError):
                 trace()
-            why = str(error) if isinstance(error, Refused) else f"it cannot be loaded: {' '.join(str(error).split())}"
+            why = str(error) if isinstance(error, UserError) else f"it cannot be loaded: {' '.join(str(error).split())}"
             self.refused[alias] = {"version": wanted.version, "model": wanted.name, "source": wanted.source, "why": why,
                                    "time": time.time()}
             self.metrics.refused.labels(alias).inc()
-            print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
+            print(f"UserError as {alias}: {why}", file=sys.stderr, flush=True)
             return None
         self.refused.pop(alias, None)
         return model

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.notebook.served import LOG
 
@@ -212,7 +212,7 @@ def forget() -> int:
             database.execute("VACUUM")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
-        raise Refused(f"served/{path.name} cannot be emptied ({error}): end the servers of this folder and try again, "
+        raise UserError(f"served/{path.name} cannot be emptied ({error}): end the servers of this folder and try again, "
                       "or remove the folder served.") from None
     return held
 

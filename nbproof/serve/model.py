@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnxruntime
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 NEAR = 1e-4  # how far a probability may be from the one that is stored with the model
 QUICK = 0.003  # seconds: a model that needs less for a case is asked without a detour
@@ -45,14 +45,14 @@ class Facts:
 
 
 class Portable:
-    """An ONNX model in memory. Refused, with the reason, where it cannot be loaded or fails its check."""
+    """An ONNX model in memory. UserError, with the reason, where it cannot be loaded or fails its check."""
 
     def __init__(self, content: bytes, facts: Facts, threads: int = 1):
         self.facts = facts
         self.digest = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()  # as files.digest says it of a file
         known = facts.tags.get("portable_digest", self.digest)
         if known != self.digest:
-            raise Refused(f"{self} is damaged: its ONNX file is not the one that was registered.")
+            raise UserError(f"{self} is damaged: its ONNX file is not the one that was registered.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # what it would print, the error says, too
@@ -63,7 +63,7 @@ class Portable:
             self.labels = [str(label) for label in json.loads(held.get("labels", "[]"))]
             self.limit = float(held.get("limit", math.inf))
         except Exception as error:  # of a library in C++, which has a class for each of its troubles
-            raise Refused(f"{self} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
+            raise UserError(f"{self} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
         self.inputs = self.session.get_inputs()
         self.names = [each.name for each in self.session.get_outputs()]
         self.first = "probabilities" if "probabilities" in self.names else self.names[0]
@@ -115,16 +115,16 @@ class Portable:
             inputs = inputs.reshape(-1, *(size or 1 for size in self.shape[1:]))
             found = self.ask({self.inputs[0].name: inputs}).outputs
             seconds = self._seconds({self.inputs[0].name: inputs[:1]})  # the size of most questions
-        except Refused:
+        except UserError:
             raise
         except Exception as error:
-            raise Refused(f"{self} fails its check: {' '.join(str(error).split())[:200]}.") from None
+            raise UserError(f"{self} fails its check: {' '.join(str(error).split())[:200]}.") from None
         expected = expected.reshape(len(inputs), -1)
         if found.shape != expected.shape:
-            raise Refused(f"{self} fails its check: it gives {found.shape}, its stored answers are {expected.shape}.")
+            raise UserError(f"{self} fails its check: it gives {found.shape}, its stored answers are {expected.shape}.")
         far = float(np.abs(found - expected).max())
         if not far <= NEAR:  # NaN, too
-            raise Refused(f"{self} fails its check: its answers are {far:.2g} from the stored ones, and {NEAR:g} is "
+            raise UserError(f"{self} fails its check: its answers are {far:.2g} from the stored ones, and {NEAR:g} is "
                           "allowed.")
         return seconds
 

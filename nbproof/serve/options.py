@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.serve import log
 from nbproof.serve.limits import Limits
 from nbproof.serve.metrics import Metrics
@@ -30,17 +30,17 @@ class Options:
     replicas: str = ""
 
     def limits(self) -> Limits:
-        """The limits; Refused where they leave a server open that others can reach."""
+        """The limits; UserError where they leave a server open that others can reach."""
         local, token = self.host in LOOPBACK, os.environ.get(TOKEN, "")
         if not local and not token:
-            raise Refused(f"{self.host} can be reached from other machines: set the environment variable {TOKEN} to a "
+            raise UserError(f"{self.host} can be reached from other machines: set the environment variable {TOKEN} to a "
                           "long random text, which clients send as Authorization: Bearer TEXT; or listen at 127.0.0.1.")
         if token and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-            raise Refused(f"{TOKEN} must have at least 16 characters of ASCII without spaces, such as `openssl rand "
+            raise UserError(f"{TOKEN} must have at least 16 characters of ASCII without spaces, such as `openssl rand "
                           "-hex 32` gives.")
         for name in ("body", "seconds", "concurrent", "log_size", "threads"):
             if getattr(self, name) <= 0:
-                raise Refused(f"{name.upper()} must be more than 0, found {getattr(self, name)}.")
+                raise UserError(f"{name.upper()} must be more than 0, found {getattr(self, name)}.")
         rate = self.rate if self.rate >= 0 else (0 if local else 50)
         return Limits(int(self.body * 1e6), rate, self.seconds, self.concurrent, token, local)
 
@@ -52,5 +52,5 @@ class Options:
         """The least and the most replicas on a cluster."""
         found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", self.replicas or REPLICAS)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise Refused(f"REPLICAS must be the least and the most, such as {REPLICAS}, found {self.replicas}.")
+            raise UserError(f"REPLICAS must be the least and the most, such as {REPLICAS}, found {self.replicas}.")
         return int(found[1]), int(found[2])

@@ -25,8 +25,8 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 
 import nbproof
-from nbproof import cluster, project
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
+from nbproof.pipeline import config
 from nbproof.serve import log
 from nbproof.serve.app import Application
 from nbproof.serve.errors import Trouble
@@ -35,6 +35,7 @@ from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import Answers, Facts, Portable
 from nbproof.serve.options import Options
 from nbproof.serve.store import Store
+from nbproof.sweep import cluster
 
 HELD = 4  # models in the memory of a replica: champion and shadow, and those before them
 EACH = 2  # questions to a replica at a time: it answers one, and has the next
@@ -72,7 +73,7 @@ class Replica:
         try:
             for parcel in parcels:
                 await self._model(parcel)
-        except Refused as error:
+        except UserError as error:
             refused = {"refused": str(error)}
         return {"replica": context.get_actor_id(), "node": context.get_node_id(),
                 "holds": [" ".join(key[:2]) for key in self.models]} | refused
@@ -105,7 +106,7 @@ class Far(Portable):
         self.parcel = Parcel(facts, self.digest, [ray.put(content)], threads)
         for each in told(replicas, [self.parcel]):
             if "refused" in each:
-                raise Refused(f"{each['refused'].rstrip('.')}, on the node {each['node']}.")
+                raise UserError(f"{each['refused'].rstrip('.')}, on the node {each['node']}.")
 
 
 def told(replicas, parcels: list[Parcel]) -> list[dict]:
@@ -193,7 +194,7 @@ async def _answer(response) -> Answers:
 def _lost(error: BaseException | None) -> bool:
     """Whether `error` is of the replica or its node, and not of the model."""
     if isinstance(error, RayTaskError):
-        return isinstance(error.cause, Refused)  # of a node on which the model fails its check
+        return isinstance(error.cause, UserError)  # of a node on which the model fails its check
     return isinstance(error, RayError | serve.exceptions.RayServeException)
 
 
@@ -213,8 +214,8 @@ def deployment(options: Options, port: int) -> Iterator:
     """The replicas, on the cluster at RAY_ADDRESS for the block; what else is there stays as it is."""
     options.between()
     if os.environ["RAY_ADDRESS"].startswith("ray://"):
-        raise Refused("RAY_ADDRESS must be HOST:PORT here, on a machine of the cluster: questions do not go by ray://.")
-    name = f"{project.load().name}-{cluster.MACHINE}-{port}"
+        raise UserError("RAY_ADDRESS must be HOST:PORT here, on a machine of the cluster: questions do not go by ray://.")
+    name = f"{config.load().name}-{cluster.MACHINE}-{port}"
     logging.getLogger("ray").setLevel(logging.ERROR)
     with cluster.connected({"py_modules": [str(Path(nbproof.__file__).parent)], "excludes": ["__pycache__"]}):
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
@@ -223,7 +224,7 @@ def deployment(options: Options, port: int) -> Iterator:
                 alone = not serve.status().applications
                 serve.start(proxy_location="Disabled")
         except RayError as error:
-            raise Refused(f"The cluster cannot run Ray Serve ({_end_of(error)}): its nodes need what "
+            raise UserError(f"The cluster cannot run Ray Serve ({_end_of(error)}): its nodes need what "
                           "requirements-serve-ray.txt lists.") from None
         try:
             target = serve.RunTarget(_replicas(options), name, route_prefix=None)
@@ -247,9 +248,9 @@ def _wait(name: str, options: Options) -> None:
     ends = time.monotonic() + ROOM
     while (now := serve.status().applications[name]).status != "RUNNING":
         if now.status == "DEPLOY_FAILED":
-            raise Refused(f"The cluster cannot run the replicas: {_end_of(now.deployments['replica'].message)}.")
+            raise UserError(f"The cluster cannot run the replicas: {_end_of(now.deployments['replica'].message)}.")
         if time.monotonic() > ends:
-            raise Refused(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
+            raise UserError(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
                           f"processors each ({ROOM} s were waited for): name fewer (REPLICAS=1:4), or add nodes.")
         time.sleep(0.2)
 

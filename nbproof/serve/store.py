@@ -20,10 +20,10 @@ from urllib.request import Request, url2pathname, urlopen
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from nbproof import project
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, root
 from nbproof.notebook.tracking import address, commit, database, without_credentials
+from nbproof.pipeline import config
 from nbproof.serve.model import Facts, Portable
 
 PATIENCE = 5  # seconds for a server to answer
@@ -41,7 +41,7 @@ class Store:
     """
 
     def __init__(self, threads: int = 1, made: Callable[..., Portable] = Portable):
-        self.threads, self.made, self.name, self.address = threads, made, project.load().name, address()
+        self.threads, self.made, self.name, self.address = threads, made, config.load().name, address()
         self.local = self.address.startswith("sqlite:")
         self.every = 1.0 if self.local else 3.0  # seconds between two looks
 
@@ -53,7 +53,7 @@ class Store:
             return self._by_rest(alias)
 
     def load(self, facts: Facts) -> Portable:
-        """The model of `facts`; Refused where it has no portable form, is damaged, or fails its check."""
+        """The model of `facts`; UserError where it has no portable form, is damaged, or fails its check."""
         content = self._read(facts, f"portable/{facts.name}.onnx")
         if content is None:
             content = self._of_this_folder(facts)
@@ -62,7 +62,7 @@ class Store:
 
     def here(self) -> Portable | None:
         """The champion of this folder: the model that metrics/COMPARE.json names, from the DVC outputs."""
-        name = project.load().compared().get("champion", "")
+        name = config.load().compared().get("champion", "")
         file = root() / "models" / f"{name}.onnx"
         if not name or not file.exists():
             return None
@@ -74,7 +74,7 @@ class Store:
         file = folder.with_name(f"{facts.name}.onnx")
         same = "/" not in facts.name and folder.is_dir() and digest(folder) == facts.tags.get("model_digest")
         if not same or not file.exists():
-            raise Refused(f"{facts.name} ({facts.version}) is registered without an ONNX file, the only form that is "
+            raise UserError(f"{facts.name} ({facts.version}) is registered without an ONNX file, the only form that is "
                           "served: train it again (nbproof run), then nbproof promote.")
         return file.read_bytes()
 
@@ -122,7 +122,7 @@ class Store:
             if (file := _file(place)) is not None:
                 return file.joinpath(path).read_bytes() if file.joinpath(path).is_file() else None
             if self.local:
-                raise Refused(f"{facts.name} ({facts.version}) lies at {without_credentials(place)}, which only a "
+                raise UserError(f"{facts.name} ({facts.version}) lies at {without_credentials(place)}, which only a "
                               "tracking server can give.")
             below = urlsplit(place).path.strip("/")
             if place.startswith("mlflow-artifacts:"):
@@ -193,7 +193,7 @@ def _of_mlmodel(described: bytes) -> dict:
         return {"metadata": content.get("metadata") or {}, "columns": _columns(content.get("signature"))}
     except (YAMLError, UnicodeDecodeError, AttributeError) as error:
         said = " ".join(str(error).split())[:150]
-        raise Refused(f"The model's description (MLmodel) cannot be read: {said}.") from None
+        raise UserError(f"The model's description (MLmodel) cannot be read: {said}.") from None
 
 
 def _columns(signature: dict | None) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ def _name(found: dict) -> str:
 
 def _safe(name: str) -> str:
     """A model's name as it may stand in a path; whoever registers may have written anything."""
-    return name if project.NAME.fullmatch(name) else ""
+    return name if config.NAME.fullmatch(name) else ""
 
 
 def _file(place: str) -> Path | None:

@@ -9,24 +9,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nbproof import environment, project, stages
-from nbproof.cluster import connected, data_of, remove_dead
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.tracking import without_credentials
-from nbproof.stage import cell_timeout, source, write_reports
+from nbproof.pipeline import config, dag
+from nbproof.runner import cell_timeout, source, write_reports
 from nbproof.sweep import space
+from nbproof.sweep.cluster import connected, data_of, remove_dead
 from nbproof.sweep.table import best_of, counted, listed
+from nbproof.workspace import bootstrap
 
 
 def sweep(model: str, force: bool) -> int:
     """Run the sweep of the stage `model` to its end; `force` begins anew. 0 if at least one trial finished."""
-    with stages.opened(root()) as repo:
-        wanted = space.read(model, stages.read(repo))
-        stages.check_current(repo, model, itself=False)
+    with dag.opened(root()) as repo:
+        wanted = space.read(model, dag.read(repo))
+        dag.check_current(repo, model, itself=False)
     _check_metric(wanted)
-    environment.add(root(), environment.SWEEP)
+    bootstrap.add(root(), bootstrap.SWEEP)
     source.strip_file(root() / wanted.stage.notebook)
     sweeps = root() / "scratch" / "sweeps"
     folder = sweeps / f"{model}-{wanted.digest()}"
@@ -44,14 +45,14 @@ def sweep(model: str, force: bool) -> int:
             folder.mkdir(exist_ok=True)
             return _sweep(wanted, folder)
     except Timeout:
-        raise Refused(f"Another sweep of {model} is at work in this folder: wait for it to end.") from None
+        raise UserError(f"Another sweep of {model} is at work in this folder: wait for it to end.") from None
 
 
 def _check_metric(wanted: space.Sweep) -> None:
-    """Refused where the last run of the stage wrote no such number."""
-    key, numbers = wanted.metric.key, project.load().metrics(wanted.name)
+    """UserError where the last run of the stage wrote no such number."""
+    key, numbers = wanted.metric.key, config.load().metrics(wanted.name)
     if numbers and type(numbers.get(key)) not in (int, float):
-        raise Refused(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{wanted.name}.json of "
+        raise UserError(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{wanted.name}.json of "
                       f"the last run has {', '.join(numbers)}.")
 
 
@@ -63,7 +64,7 @@ def _sweep(wanted: space.Sweep, folder: Path) -> int:
         store = tracking.client()
         parent, experiment = _parent(wanted, folder, store)
     except (MlflowException, OSError) as error:
-        raise Refused(f"MLflow at {without_credentials(tracking.address())} does not answer, and a sweep keeps its "
+        raise UserError(f"MLflow at {without_credentials(tracking.address())} does not answer, and a sweep keeps its "
                       f"trials there: {without_credentials(str(error))}") from None
     job = {"name": wanted.name, "notebook": wanted.stage.notebook, "fixed": wanted.fixed, "metric": wanted.metric.key,
            "timeout": timeout, "experiment": experiment, "tags": {
@@ -76,7 +77,7 @@ def _sweep(wanted: space.Sweep, folder: Path) -> int:
             return 130
         return _conclude(wanted, folder, found, parent, store)
     except (MlflowException, OSError) as error:
-        raise Refused(f"The sweep stopped, because a trial could not be kept: {without_credentials(str(error))} What "
+        raise UserError(f"The sweep stopped, because a trial could not be kept: {without_credentials(str(error))} What "
                       f"was finished is kept: mend that, and nbproof sweep {wanted.name} goes on.") from None
 
 
@@ -177,8 +178,8 @@ def _table(found: list[dict], key: str) -> str:
 
 def _against_committed(wanted: space.Sweep, best: float) -> str:
     """Whether the best trial is ahead of the last run, where that is one of the parameters and data of now."""
-    ours = project.load().metrics(wanted.name).get(wanted.metric.key)
-    with stages.opened(root()) as repo:
+    ours = config.load().metrics(wanted.name).get(wanted.metric.key)
+    with dag.opened(root()) as repo:
         changed = repo.status([wanted.stage.name])
     if changed or ours is None:
         return "There is no result of the parameters in params.yaml to compare with: make run."
@@ -188,7 +189,7 @@ def _against_committed(wanted: space.Sweep, best: float) -> str:
 
 def _page(wanted: space.Sweep, folder: Path) -> None:
     """The result as a notebook, executed in the sweep's folder: reports/sweep-NAME.ipynb and .html."""
-    from nbproof.stage.execute import execute
+    from nbproof.runner.execute import execute
 
     notebook = Path(shutil.copy(Path(__file__).with_name("sweep.ipynb"), folder))
     values = {"name": wanted.name, "trials": (folder / "trials.csv").relative_to(root()).as_posix(),

@@ -9,9 +9,9 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from nbproof.cluster import ATTEMPTS, Lost, hired, needs, settings, taken
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import write_whole
+from nbproof.sweep.cluster import ATTEMPTS, Lost, hired, needs, settings, taken
 from nbproof.sweep.space import Sweep
 from nbproof.sweep.table import Table
 from nbproof.sweep.trial import Trials
@@ -163,7 +163,7 @@ class Search:
         """Tell Optuna and the terminal how a trial ended."""
         before = {each["state"] for each in self.results}
         if result.get("unknown") and "done" not in before:
-            raise Refused(f"The sweep stopped: {result['failure']} Say which one counts (sweep.{self.wanted.name}"
+            raise UserError(f"The sweep stopped: {result['failure']} Say which one counts (sweep.{self.wanted.name}"
                           ".metric in params.yaml, or metric.key in project.yaml).")
         _tell(self.study, attempt.trial, result)
         self.results.append(result)

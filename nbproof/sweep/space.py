@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from nbproof import project
-from nbproof.notebook import parameters as values
-from nbproof.notebook.errors import Refused
+from nbproof.notebook import params as values
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, root
-from nbproof.stage import parameters, source
-from nbproof.stages import Stage
+from nbproof.pipeline import config
+from nbproof.pipeline.dag import Stage
+from nbproof.runner import schema, source
 
 COUNT = ("a positive whole number", lambda value: type(value) is int and value > 0)
 KNOWN = {
@@ -31,7 +31,7 @@ class Sweep:
     stage: Stage
     trials: int
     minutes: float
-    metric: project.Metric
+    metric: config.Metric
     grace: int
     reduction: int
     space: dict
@@ -53,7 +53,7 @@ class Sweep:
         """The space as Optuna has it; choices as JSON, so that lists and null may be among them."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-        declared, found = parameters.declared(root() / self.stage.notebook), {}
+        declared, found = schema.declared(root() / self.stage.notebook), {}
         for name, tried in self.space.items():
             if isinstance(tried, list):
                 found[name] = CategoricalDistribution([json.dumps(value) for value in tried])
@@ -72,7 +72,7 @@ def _content(dependency: str) -> str:
     """The digest of what a dependency holds: of a notebook its source, of code not what Python keeps beside it."""
     path = root() / dependency
     if not path.exists():
-        raise Refused(f"{dependency} is not there yet: make run (or dvc pull) makes it.")
+        raise UserError(f"{dependency} is not there yet: make run (or dvc pull) makes it.")
     if path.suffix == ".ipynb":
         return source.stripped(path.read_text(encoding="utf-8"))
     inside = [each for each in sorted(path.rglob("*")) if each.is_file() and "__pycache__" not in each.parts]
@@ -80,20 +80,20 @@ def _content(dependency: str) -> str:
 
 
 def read(name: str, found: dict[str, Stage]) -> Sweep:
-    """The sweep of the stage that people call `name`; Refused names file, key, what is expected, what was found."""
+    """The sweep of the stage that people call `name`; UserError names file, key, what is expected, what was found."""
     section = values.read().get("sweep")
     if not isinstance(section, dict) or name not in section:
         there = ", ".join(section) if isinstance(section, dict) and section else "none"
-        raise Refused(f"params.yaml: sweep.{name} is missing: it says what to try; there are {there}.")
+        raise UserError(f"params.yaml: sweep.{name} is missing: it says what to try; there are {there}.")
     stage = next((each for each in found.values() if each.short == name and each.notebook), None)
     if stage is None:
         there = ", ".join(each.short for each in found.values() if each.notebook)
-        raise Refused(f"params.yaml: sweep.{name} is there, but dvc.yaml has no stage {name} that runs a notebook; it "
+        raise UserError(f"params.yaml: sweep.{name} is there, but dvc.yaml has no stage {name} that runs a notebook; it "
                       f"has {there}. Correct the name, or remove its section.")
     given, notebook = section[name], root() / stage.notebook
     _check_keys(f"sweep.{name}", given)
-    declared, fixed = parameters.declared(notebook), parameters.values_of(notebook)
-    tried = {key: _tried(f"sweep.{name}.space.{key}", value, declared.get(key), parameters.shown(notebook))
+    declared, fixed = schema.declared(notebook), schema.values_of(notebook)
+    tried = {key: _tried(f"sweep.{name}.space.{key}", value, declared.get(key), schema.shown(notebook))
              for key, value in given["space"].items()}
     return Sweep(stage, given["trials"], float(given.get("minutes", 60)), _metric(f"sweep.{name}", given),
                  given.get("grace", 1), given.get("reduction", 3), tried,
@@ -101,56 +101,56 @@ def read(name: str, found: dict[str, Stage]) -> Sweep:
 
 
 def check_all(found: dict[str, Stage]) -> None:
-    """Check every sweep of params.yaml; Refused at the first that is wrong."""
+    """Check every sweep of params.yaml; UserError at the first that is wrong."""
     section = values.read().get("sweep")
     if section is not None and not isinstance(section, dict):
-        raise Refused(f"params.yaml: sweep must hold names of stages with what to try, found {section!r}.")
+        raise UserError(f"params.yaml: sweep must hold names of stages with what to try, found {section!r}.")
     for name in section or {}:
         read(name, found)
 
 
-def _metric(key: str, given: dict) -> project.Metric:
-    ours = project.load().metric
+def _metric(key: str, given: dict) -> config.Metric:
+    ours = config.load().metric
     name = given.get("metric", ours.key)
     if name != ours.key and "goal" not in given:
-        raise Refused(f"params.yaml: {key}.metric is {name}, not the project's {ours.key}: say whether less or more of "
+        raise UserError(f"params.yaml: {key}.metric is {name}, not the project's {ours.key}: say whether less or more of "
                       f"it is better ({key}.goal: min or max).")
-    return project.Metric(name, given.get("goal", ours.goal))
+    return config.Metric(name, given.get("goal", ours.goal))
 
 
 def _check_keys(where: str, given: object) -> None:
     if not isinstance(given, dict):
-        raise Refused(f"params.yaml: {where} must hold {', '.join(KNOWN)}, found {given!r}.")
+        raise UserError(f"params.yaml: {where} must hold {', '.join(KNOWN)}, found {given!r}.")
     for key, value in given.items():
         if key not in KNOWN:
-            raise Refused(f"params.yaml: {where}.{key} is unknown; it knows {', '.join(KNOWN)}.")
+            raise UserError(f"params.yaml: {where}.{key} is unknown; it knows {', '.join(KNOWN)}.")
         expected, is_right = KNOWN[key]
         if not is_right(value):
-            raise Refused(f"params.yaml: {where}.{key} must be {expected}, found {value!r}.")
+            raise UserError(f"params.yaml: {where}.{key} must be {expected}, found {value!r}.")
     for key in {"trials", "space"} - set(given):
-        raise Refused(f"params.yaml: {where}.{key} is missing.")
+        raise UserError(f"params.yaml: {where}.{key} is missing.")
 
 
-def _tried(key: str, tried: object, parameter: parameters.Parameter | None, notebook: str) -> object:
+def _tried(key: str, tried: object, parameter: schema.Parameter | None, notebook: str) -> object:
     """What to try of one parameter, typed."""
     if key.rpartition(".")[2] in ("threads", "device"):
-        raise Refused(f"params.yaml: {key}: what a trial takes of a machine is the same for all: leave it out.")
+        raise UserError(f"params.yaml: {key}: what a trial takes of a machine is the same for all: leave it out.")
     if parameter is None:
-        raise Refused(f"params.yaml: {key} is unknown; {notebook} does not declare it.")
+        raise UserError(f"params.yaml: {key} is unknown; {notebook} does not declare it.")
     is_range = isinstance(tried, dict) and {"low", "high"} <= set(tried) <= {"low", "high", "log"}
     if is_range and type(tried.get("log", False)) is bool and parameter.type.split(" ")[0] in ("int", "float"):
         ends = {f"{key}.{end}": tried[end] for end in ("low", "high")}
     elif isinstance(tried, list) and tried:
         ends = {f"{key}: {value!r}": value for value in tried}
     else:
-        raise Refused(f"params.yaml: {key} must be a list of choices or a range such as "
+        raise UserError(f"params.yaml: {key} must be a list of choices or a range such as "
                       f"{{low: 0.001, high: 0.1, log: true}}, found {tried!r}.")
     for where, value in ends.items():
         if not parameter.accepts(value):
-            raise Refused(f"params.yaml: {where.partition(': ')[0]} must be {parameter.expected}, found {value!r}.")
+            raise UserError(f"params.yaml: {where.partition(': ')[0]} must be {parameter.expected}, found {value!r}.")
     if isinstance(tried, list):
         return [parameter.typed(value) for value in tried]
     if None in ends.values() or tried["low"] >= tried["high"] or (tried.get("log") and tried["low"] <= 0):
         also = ", above 0 for log" if tried.get("log") else ""
-        raise Refused(f"params.yaml: {key} must go from a lower to a higher number{also}, found {tried!r}.")
+        raise UserError(f"params.yaml: {key} must go from a lower to a higher number{also}, found {tried!r}.")
     return tried

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import nbformat
 
-from nbproof.cluster import Worker, working_folder
 from nbproof.notebook import tracking
 from nbproof.notebook.progress import STEP
+from nbproof.sweep.cluster import Worker, working_folder
 
 STATES = {"done": "FINISHED", "stopped early": "KILLED", "failed": "FAILED"}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 SIDE, INK_SIDE = 28, 20  # pixels: an image of the training set, and the longer side of the digit in it
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # no others are tried: each reader is a way in for what is hostile
@@ -19,7 +19,7 @@ MOST, ENOUGH = 25_000_000, 1000  # pixels of a picture that is read; the side to
 def prepare(paths: list[Path], metadata: dict) -> np.ndarray:
     """The pictures at `paths` as the model expects them, float32 [N, 1, 28, 28].
 
-    `metadata` is the model's: `ink` (bright or dark), `ink_side`, `mean` and `deviation`. Refused if a file is no
+    `metadata` is the model's: `ink` (bright or dark), `ink_side`, `mean` and `deviation`. UserError if a file is no
     picture, or nothing is drawn on it.
     """
     return np.stack([_prepared(path, metadata) for path in paths]).astype(np.float32)[:, None]
@@ -72,7 +72,7 @@ def _prepared(path: Path, metadata: dict) -> np.ndarray:
     rim = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = 1 - grey if np.median(rim) > 0.5 else grey
     if ink.max() - ink.min() < 0.1:
-        raise Refused(f"{path} has one colour only: draw a digit on it first.")
+        raise UserError(f"{path} has one colour only: draw a digit on it first.")
     if grey.shape != (SIDE, SIDE):
         ink = centred(ink, metadata["ink_side"])
     if metadata["ink"] != "bright":
@@ -86,14 +86,14 @@ def _read(path: Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST:
                 size = f"{image.width} x {image.height}"
-                raise Refused(f"{path} has {size} pixels: use a picture of at most 5000 x 5000.")
+                raise UserError(f"{path} has {size} pixels: use a picture of at most 5000 x 5000.")
             if max(image.size) > ENOUGH:
                 image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
             layers = _turned(image).convert("RGBA")
     except FileNotFoundError:
-        raise Refused(f"There is no picture {path}: name one that is there, such as digit.png.") from None
+        raise UserError(f"There is no picture {path}: name one that is there, such as digit.png.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Refused(f"{path} cannot be read as a picture ({error}): use a PNG or JPEG file.") from None
+        raise UserError(f"{path} cannot be read as a picture ({error}): use a PNG or JPEG file.") from None
     white = Image.new("RGBA", layers.size, "white")
     return np.asarray(Image.alpha_composite(white, layers).convert("L"), dtype=np.float64) / 255
 

@@ -11,7 +11,7 @@ import torch
 from mnist import data
 from mnist.data import Dataset
 from nbproof.notebook import source, write
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, root
 
 FOLDER, VERSION = "data/drawn", "data/drawn.json"
@@ -53,13 +53,13 @@ class Harvest:
 
 
 def stored() -> Drawings:
-    """The drawings in data/drawn, none where there are none yet; Refused where they are of another version."""
+    """The drawings in data/drawn, none where there are none yet; UserError where they are of another version."""
     known = json.loads(source(VERSION).read_text(encoding="utf-8"))
     if not known["cases"]:
         return EMPTY
     folder = root() / FOLDER
     if not folder.is_dir() or digest(folder) != known["digest"]:
-        raise Refused(f"{FOLDER} does not hold the {known['cases']} drawings that {VERSION} names: bring them by "
+        raise UserError(f"{FOLDER} does not hold the {known['cases']} drawings that {VERSION} names: bring them by "
                       f"`dvc pull {FOLDER}.dvc` (or dvc checkout).")
     parts = [data.restore(f"{FOLDER}/{name}.safetensors")[0] for name in ("train", "validation")]
     return Drawings(*(torch.cat([part[key] for part in parts]) for key in ("images", "labels")))

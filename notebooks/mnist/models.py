@@ -18,7 +18,7 @@ from torch import nn
 from mnist import data
 from mnist.evaluation import Evaluation
 from nbproof.notebook import source, write
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.models import save_model
 
 PROGRAM = "data/program/model.pt2"  # in the folder of the MLflow model
@@ -101,12 +101,12 @@ def export(net: nn.Module, example: torch.Tensor) -> bytes:
 
 
 def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
-    """The model `name`, ready to answer. Refused if its file holds a pickle, which could run code when it is read."""
+    """The model `name`, ready to answer. UserError if its file holds a pickle, which could run code when it is read."""
     return program(f"models/{name}/{PROGRAM}").to(device)
 
 
 def program(name: str) -> nn.Module:
-    """The program in the file `name`, ready to be called. Refused as in `load`."""
+    """The program in the file `name`, ready to be called. UserError as in `load`."""
     loaded = torch.export.load(_checked(name)).module()
     return loaded.to(memory_format=torch.channels_last)  # convolutions are twice as fast
 
@@ -119,13 +119,13 @@ def _checked(name: str) -> io.BytesIO:
             for record in given.infolist():
                 content = given.read(record)
                 if not _is_plain(record.filename.partition("/")[2], content):
-                    raise Refused(
+                    raise UserError(
                         f"{name} is not loaded: its part {record.filename} could run code when it is read. "
                         "Remove the model and run its stage again."
                     )
                 kept.writestr(record.filename, content)
     except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed in another way
-        raise Refused(f"{name} is damaged ({error}). Remove the model and run its stage again.") from None
+        raise UserError(f"{name} is damaged ({error}). Remove the model and run its stage again.") from None
     checked.seek(0)
     return checked
 

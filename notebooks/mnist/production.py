@@ -14,17 +14,17 @@ from mnist.data import Split
 from mnist.plots import shown
 from mnist.portable import Portable
 from nbproof.notebook import served, source, write
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 PARTS = 10  # of the log, for what changes with time
 
 
 def read(newest: int | None) -> dict:
-    """The newest answers of the version that answered last; Refused where there is none."""
+    """The newest answers of the version that answered last; UserError where there is none."""
     version = served.newest_version()
     log = served.served(newest=newest, version=version)
     if not log["id"]:
-        raise Refused(f"{served.LOG} holds no answer yet: ask the server something first (nbproof serve).")
+        raise UserError(f"{served.LOG} holds no answer yet: ask the server something first (nbproof serve).")
     return log
 
 
@@ -47,7 +47,7 @@ def seen(log: dict, asked: Portable) -> tuple[np.ndarray, np.ndarray, str]:
     """Features [N, F] and strangeness [N] of the logged answers, and a sentence on where they come from.
 
     Where the log has the images, the model of this folder looks at them again: it need not be the very one that
-    answered. Refused where there is no image, and the features are of another model.
+    answered. UserError where there is no image, and the features are of another model.
     """
     if all(each is not None for each in log["input"]):
         said = asked(np.stack(log["input"]).reshape(-1, 1, 28, 28))
@@ -57,7 +57,7 @@ def seen(log: dict, asked: Portable) -> tuple[np.ndarray, np.ndarray, str]:
         return features, said["strangeness"], f"Features of the logged images{words}."
     expected = int(asked.session.get_outputs()[1].shape[1])
     if log["features"].shape[1] != expected or np.isnan(log["features"]).any():
-        raise Refused(
+        raise UserError(
             f"{served.LOG} holds {log['features'].shape[1]} features of an answer, models/{log['model'][-1]}.onnx has "
             f"{expected}: bring the model that answered into this folder (dvc checkout, or dvc pull)."
         )

@@ -13,9 +13,9 @@ import sys
 import traceback
 from pathlib import Path
 
-IMPORTS = ("nbproof.cli", "nbproof.run", "nbproof.github.command", "nbproof.github.publish", "nbproof.github.post",
-           "nbproof.github.results", "nbproof.report", "nbproof.stage.execute", "nbproof.stage.page",
-           "nbproof.registry", "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.status",
+IMPORTS = ("nbproof.cli", "nbproof.pipeline.run", "nbproof.github.command", "nbproof.github.publish", "nbproof.github.post",
+           "nbproof.github.results", "nbproof.report", "nbproof.runner.execute", "nbproof.runner.html",
+           "nbproof.tracking.registry", "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce", "dvc.repo.status",
            "dvc.repo.commit", "dvc.fs", "dvc_http", "dvc_s3", "mlflow")
 MAINS = {"nbproof": ("nbproof.cli", "main"), "dvc": ("dvc.cli", "main")}
 

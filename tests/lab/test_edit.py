@@ -8,11 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from nbproof import edit, project  # noqa: E402
-from nbproof.notebook import tracking  # noqa: E402
-from nbproof.notebook.errors import Refused  # noqa: E402
+from nbproof.pipeline import config
+from nbproof.workspace import edit# noqa: E402
+from nbproof.notebook import tracking# noqa: E402
+from nbproof.notebook.errors import UserError  # noqa: E402
 from nbproof.notebook.files import root  # noqa: E402
-from nbproof.stage import source  # noqa: E402
+from nbproof.runner import source# noqa: E402
 
 TEXT = """\
 # values
@@ -105,10 +106,10 @@ def here(tmp_path, monkeypatch) -> Path:
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     monkeypatch.chdir(tmp_path)
     root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()
     yield tmp_path
     root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()
 
 
 def test_values_change_and_the_rest_stays_byte_for_byte():
@@ -142,7 +143,7 @@ def test_values_change_and_the_rest_stays_byte_for_byte():
         expected.replace("[8, 4]", "[8]").replace("\n      - 1 # one\n      - 2", " [3]").replace("null #", "0.5 #")
     )
     assert changed == expected.replace("nothing:", "nothing: [x, null]").replace("seed: 1", "seed: 2")
-    with pytest.raises(Refused, match="no models.svm.depth"):
+    with pytest.raises(UserError, match="no models.svm.depth"):
         edit.with_values(TEXT, {"models.svm.depth": 1})
 
 
@@ -171,7 +172,7 @@ def test_a_copied_section_is_the_only_change():
     )
     block = TEXT[TEXT.index("  svm:") : TEXT.index("  ridge:")]
     assert edit.with_copy(TEXT, "models", "svm", "vit") == TEXT.replace(block, block.replace("svm:", "vit:") + block)
-    with pytest.raises(Refused, match="models.vit could not be written"):
+    with pytest.raises(UserError, match="models.vit could not be written"):
         edit.with_copy("models: {svm: {lr: 1}}\n", "models", "svm", "vit")
 
 
@@ -181,7 +182,7 @@ def test_edited_parameters_read_from_params_yaml_again():
     assert edit.with_parameters_restored(edited, holders, "x") == (
         "größe: int = P.größe  # [1, 9] large\nlayers: list[int] = S.layers\nseed: int = S.seed\nlr: float = P.lr  # r"
     )
-    with pytest.raises(Refused, match="2 of the sections that it reads have seed"):
+    with pytest.raises(UserError, match="2 of the sections that it reads have seed"):
         edit.with_parameters_restored("seed: int = 3", {"P": {"seed": 1}, "S": {"seed": 1}}, "x")
 
 
@@ -214,16 +215,16 @@ def test_the_last_model_is_the_one_to_start_from(here, capsys):
     ],
 )
 def test_a_name_that_is_taken_is_refused(here, name, taken):
-    with pytest.raises(Refused, match=taken):
+    with pytest.raises(UserError, match=taken):
         edit.new_model(name)
     assert (here / "params.yaml").read_text() == TEXT
 
 
 def test_a_model_that_no_foreach_makes_is_no_pattern(here):
-    with pytest.raises(Refused, match="no model 'compare' to start from.*makes svm, ridge"):
+    with pytest.raises(UserError, match="no model 'compare' to start from.*makes svm, ridge"):
         edit.new_model("vit", "compare")
     (here / "dvc.yaml").write_text(DVC.replace("${models}", "[svm, ridge]").replace("key", "item"))
-    with pytest.raises(Refused, match="makes none"):
+    with pytest.raises(UserError, match="makes none"):
         edit.new_model("vit")
 
 
@@ -236,15 +237,15 @@ def explore(values: dict) -> str:
 def test_an_exploration_is_adopted_into_each_section(here, capsys):
     path = here / "notebooks/svm.ipynb"
     original = path.read_text()
-    with pytest.raises(Refused, match="no run to adopt yet"):
+    with pytest.raises(UserError, match="no run to adopt yet"):
         edit.adopt("last", True)
     path.write_text(original.replace("= P.lr", "= 0.02").replace("= S.seed", "= 7"))
     values = {"lr": 0.02, "layers": [16, 8], "floor": None, "kind": "fast", "seed": 7}
     first = explore(values)
-    with pytest.raises(Refused, match="a yes on a terminal"):
+    with pytest.raises(UserError, match="a yes on a terminal"):
         edit.adopt("last", False)
     path.write_text(path.read_text().replace("= 0.02", "= 0.03"))
-    with pytest.raises(Refused, match="says lr = 0.03, its newest finished run .* had 0.02"):
+    with pytest.raises(UserError, match="says lr = 0.03, its newest finished run .* had 0.02"):
         edit.adopt("last", True)
     path.write_text(path.read_text().replace("= 0.03", "= 0.02"))
     assert edit.adopt("last", True) == 0
@@ -272,12 +273,12 @@ def test_an_exploration_is_adopted_into_each_section(here, capsys):
         "floor: 0.25 # no floor" in (here / "params.yaml").read_text()
         and "seed: 7" in (here / "params.yaml").read_text()
     )
-    with pytest.raises(Refused, match="no finished sweep of ridge"):
+    with pytest.raises(UserError, match="no finished sweep of ridge"):
         edit.adopt("best", True, "ridge")
     assert edit.adopt(first, True) == 0 and (here / "params.yaml").read_text() == expected
-    with pytest.raises(Refused, match="lr must be float, in .0, 1., found .3.0"):
+    with pytest.raises(UserError, match="lr must be float, in .0, 1., found .3.0"):
         edit.adopt(explore({**values, "lr": 3.0}), True)
-    with pytest.raises(Refused, match="has the parameters lr; its notebook now has"):
+    with pytest.raises(UserError, match="has the parameters lr; its notebook now has"):
         edit.adopt(explore({"lr": 0.1}), True)
-    with pytest.raises(Refused, match=rf"does not give run 'nothing'.* The newest here: .*{second} \(svm\)"):
+    with pytest.raises(UserError, match=rf"does not give run 'nothing'.* The newest here: .*{second} \(svm\)"):
         edit.adopt("nothing", True)

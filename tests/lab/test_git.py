@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbproof import git
-from nbproof.notebook.errors import Refused
+from nbproof.workspace import git
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.stage import source
+from nbproof.runner import source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WHO = {f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -122,7 +122,7 @@ def test_the_way_back_leaves_the_clone_as_it_was(folder, capsys):
 
 def test_outside_git_and_inside_another_repository_nothing_is_changed(folder):
     shutil.rmtree(".git")
-    with pytest.raises(Refused, match="in no git repository"):
+    with pytest.raises(UserError, match="in no git repository"):
         git.set_up()
     call("-C", str(folder), "init", "--quiet")
     (folder / "inner").mkdir()
@@ -130,14 +130,14 @@ def test_outside_git_and_inside_another_repository_nothing_is_changed(folder):
     os.chdir("inner")
     root.cache_clear()
     before = call("config", "--local", "--list")
-    with pytest.raises(Refused, match="a part of the git repository"):
+    with pytest.raises(UserError, match="a part of the git repository"):
         git.set_up()
     assert call("config", "--local", "--list") == before
 
 
 def test_a_project_without_the_attributes_is_told_the_line(folder):
     Path(".gitattributes").write_text("*.ipynb text\n")
-    with pytest.raises(Refused, match=r"add the line \*.ipynb filter=nbproof"):
+    with pytest.raises(UserError, match=r"add the line \*.ipynb filter=nbproof"):
         git.set_up()
 
 

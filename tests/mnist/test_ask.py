@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mnist import ask
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 METADATA = {"mean": 0.13, "deviation": 0.31, "ink": "bright", "ink_side": 20}
 SEVEN = [(60, 50), (140, 50), (100, 160)]
@@ -57,20 +57,20 @@ def test_a_model_of_dark_ink_gets_dark_ink(tmp_path):
 def test_what_is_no_picture_of_a_digit_is_refused(tmp_path, name, content, said):
     path = tmp_path / name
     Image.new("L", (50, 50), 200).save(path) if content is None else path.write_bytes(content)
-    with pytest.raises(Refused, match=said) as refused:
+    with pytest.raises(UserError, match=said) as refused:
         ask.prepare([path], METADATA)
     assert str(path) in str(refused.value)
 
 
 def test_a_missing_picture_is_refused(tmp_path):
-    with pytest.raises(Refused, match="There is no picture"):
+    with pytest.raises(UserError, match="There is no picture"):
         ask.prepare([tmp_path / "none.png"], METADATA)
 
 
 def test_a_broken_picture_is_refused(tmp_path):
     path = picture(tmp_path / "whole.png", "white", "black")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         ask.prepare([path], METADATA)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mnist import data, drawings
 from nbproof.notebook import served
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest
 
 MEAN, DEVIATION, STRANGEST = 0.25, 0.5, 6.0
@@ -130,5 +130,5 @@ def test_another_version_than_the_one_named_is_refused(dataset, project):
     keep(harvested(dataset, project, [digit(0)], ["0"]), project)
     assert len(drawings.stored()) == 1
     next((project / "data" / "drawn").iterdir()).unlink()
-    with pytest.raises(Refused, match="does not hold the 1 drawings that data/drawn.json names: bring them by"):
+    with pytest.raises(UserError, match="does not hold the 1 drawings that data/drawn.json names: bring them by"):
         drawings.stored()

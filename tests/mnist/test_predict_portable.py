@@ -60,7 +60,7 @@ def test_digits_and_noise_in_one_call(asked, watched, digits):  # noqa: F811
 
 
 def test_neither_mlflow_nor_torch_is_loaded(asked):
-    code = ("import sys, pathlib\nfrom nbproof.predict import predict\npredict([pathlib.Path('00.png')])\n"
+    code = ("import sys, pathlib\nfrom nbproof.tracking.predict import predict\npredict([pathlib.Path('00.png')])\n"
             "print([name for name in ('mlflow', 'torch', 'pandas', 'dvc') if name in sys.modules])")
     done = command(asked, sys.executable, "-c", code, MLFLOW_TRACKING_URI="", PYTHONPATH=str(ROOT))
     assert done.returncode == 0 and "[]" in done.stdout.splitlines(), done.stdout

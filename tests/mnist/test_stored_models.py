@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mnist import comparison, data, models, training
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest
 
 
@@ -127,7 +127,7 @@ def test_an_archive_with_anything_else_is_refused_before_torch_reads_it(stored, 
         for name, content in (parts | change(parts, pickled(mark))).items():
             archive.writestr(name, content)
     monkeypatch.setattr(torch.export, "load", lambda _: pytest.fail("torch has read it"))
-    with pytest.raises(Refused, match="could run code when it is read"):
+    with pytest.raises(UserError, match="could run code when it is read"):
         models.load("x")
     assert not mark.exists()
 
@@ -147,7 +147,7 @@ def test_the_crafted_archive_would_run_code(stored, project):
 def test_a_damaged_archive_is_refused(stored, project):
     path = project / "models" / "x" / models.PROGRAM
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(Refused, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         models.load("x")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mnist import corrupted, data, portable, production, sources, strange, training, watching
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 
 LEVEL, COMPONENTS, ANSWERS, WINDOWS = 0.001, 32, 200, 50
 
@@ -138,11 +138,11 @@ def test_features_without_images(model, dataset, project):
     assert production.seen(log, model)[2] == "Features as the log holds them."
     assert production.strangest(log, log["strangeness"])[0].shape == (0, 1, 28, 28)
     log["features"] = log["features"][:, :5]
-    with pytest.raises(Refused, match="holds 5 features of an answer, models/cnn.onnx has 800"):
+    with pytest.raises(UserError, match="holds 5 features of an answer, models/cnn.onnx has 800"):
         production.seen(log, model)
 
 
 def test_an_empty_log(model, dataset, project):
     logs.write(project, model, dataset.validation.images[:0].numpy().reshape(0, 1, 28, 28))
-    with pytest.raises(Refused, match="holds no answer yet"):
+    with pytest.raises(UserError, match="holds no answer yet"):
         production.read(None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from projects import command, commit, copy_of_project, edit_params, results, stages_run
 
-from nbproof.stage import arithmetic
+from nbproof.runner import determinism
 
 EMULATOR = "qemu-x86_64"
 SMALL = {
@@ -26,7 +26,7 @@ WHOLE, CNN = ("nbproof", "run", "--jobs", "2"), ("dvc", "repro", "train@cnn")
 STAGES = {WHOLE: 6, CNN: 2}
 pytestmark = [
     pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"{EMULATOR} is missing (Debian: apt install qemu-user)"),
-    pytest.mark.skipif(not arithmetic.machine().startswith(arithmetic.NAME), reason="this machine has no AVX2 itself"),
+    pytest.mark.skipif(not determinism.machine().startswith(determinism.NAME), reason="this machine has no AVX2 itself"),
 ]
 
 

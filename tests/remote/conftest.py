@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import servers  # noqa: E402
 import small  # noqa: E402
 
-from nbproof import project  # noqa: E402
+from nbproof.pipeline import config# noqa: E402
 from nbproof.notebook.files import root  # noqa: E402
 
 for name in (
@@ -84,9 +84,9 @@ def here(trained, tmp_path, monkeypatch) -> Path:
     forget()
     yield tmp_path / "project"
     root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()
 
 
 def forget() -> None:
     root.cache_clear()
-    project.load.cache_clear()
+    config.load.cache_clear()

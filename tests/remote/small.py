@@ -54,7 +54,7 @@ stages:
 """
 DATA = """\
 from pathlib import Path
-from nbproof.notebook.parameters import section
+from nbproof.notebook.params import section
 first = {"table": 1, "other": 5}[section("data").source]
 Path("data").mkdir(exist_ok=True)
 Path("data/table.csv").write_text("x,y\\n" + "".join(f"{x},{2 * x}\\n" for x in range(first, first + 8)))

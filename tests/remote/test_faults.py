@@ -30,7 +30,7 @@ def train(project: Path, address: str, *words: str, **account: str) -> list[dict
 
 
 def sync(project: Path, address: str, code: int = 0, **account: str) -> str:
-    script = "import sys; from nbproof.sync import sync; sys.exit(sync())"
+    script = "import sys; from nbproof.tracking.sync import sync; sys.exit(sync())"
     return _run(project, code, [script], {"MLFLOW_TRACKING_URI": address} | (account or ACCOUNT))
 
 

@@ -10,11 +10,12 @@ import servers
 import small
 from small import edit
 
-from nbproof import project, registry
+from nbproof.pipeline import config
+from nbproof.tracking import registry
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import Refused
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, root
-from nbproof.predict import predict
+from nbproof.tracking.predict import predict
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def said(capsys):
     """What a call prints, whatever it returns."""
 
     def call(function, *arguments) -> str:
-        project.load.cache_clear()
+        config.load.cache_clear()
         sys.modules.pop("judge", None)
         capsys.readouterr()
         function(*arguments)
@@ -140,20 +141,20 @@ def test_without_a_registry_tags_of_runs_say_it(mlflow3, here, said, monkeypatch
 
 
 def test_what_cannot_be_registered_is_refused_in_a_sentence(here, said):
-    with pytest.raises(Refused, match="There is no trained model 'nobody'; there are far, near."):
+    with pytest.raises(UserError, match="There is no trained model 'nobody'; there are far, near."):
         registry.promote("nobody")
     (here / "metrics/far.json").write_text(json.dumps({"mae": 1}))
-    with pytest.raises(Refused, match="metrics/far.json has no rmse"):
+    with pytest.raises(UserError, match="metrics/far.json has no rmse"):
         registry.promote("far")
     edit(here / "models/near/MLmodel", "signature:", "other:")
-    with pytest.raises(Refused, match="not an MLflow model with a signature"):
+    with pytest.raises(UserError, match="not an MLflow model with a signature"):
         registry.promote()
     assert "The champion was not registered: models/near" in said(registry.promote_once)
     edit(here / "project.yaml", "data.source", "data.nothing")
-    project.load.cache_clear()
-    with pytest.raises(Refused, match="data is data.nothing, which params.yaml does not have"):
+    config.load.cache_clear()
+    with pytest.raises(UserError, match="data is data.nothing, which params.yaml does not have"):
         registry.data_in_use()
     (here / "metrics/compare.json").unlink()
-    with pytest.raises(Refused, match="no comparison yet"):
+    with pytest.raises(UserError, match="no comparison yet"):
         registry.promote()
     assert said(registry.promote_once) == ""

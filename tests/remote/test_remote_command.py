@@ -97,7 +97,7 @@ def test_a_folder_is_a_remote_too(project, tmp_path):
     ],
 )
 def test_errors_of_libraries_become_one_sentence(error, status, sentence):
-    from nbproof.remote import _reason
+    from nbproof.tracking.remotes import _reason
 
     assert sentence in _reason(error, "NAMES", status)
 
@@ -109,7 +109,7 @@ def test_secrets_are_listed_by_name_and_never_shown(project):
 
 
 def test_the_page_on_github_and_make_secrets_name_what_the_workflows_read():
-    from nbproof.remote import SECRETS, VARIABLES
+    from nbproof.tracking.remotes import SECRETS, VARIABLES
 
     text = "".join(path.read_text(encoding="utf-8") for path in (servers.ROOT / ".github").rglob("*.yml"))
     read = set(re.findall(r"secrets\.([A-Z0-9_]+)", text)), set(re.findall(r"vars\.([A-Z0-9_]+)", text))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbproof import environment
+from nbproof.workspace import bootstrap
 from nbproof.notebook.files import digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ class Server:
     """A real server as a process."""
 
     def __init__(self, served: Served, words: tuple, variables: dict, python: Path | None = None):
-        python = python or environment_of_servers() / environment.PYTHON
+        python = python or environment_of_servers() / bootstrap.PYTHON
         self.said = served.root / f"said-{time.monotonic_ns()}.txt"
         with self.said.open("wb") as file:
             self.process = subprocess.Popen(
@@ -213,6 +213,6 @@ ZERO = np.zeros((1, 1, 28, 28)).tolist()
 
 def environment_of_servers() -> Path:
     """.venv-serve of this repository, filled where it is not."""
-    subprocess.run([sys.executable, str(ROOT / "nbproof" / "environment.py"), "setup", "--serve"], check=True,
+    subprocess.run([sys.executable, str(ROOT / "nbproof" / "bootstrap.py"), "setup", "--serve"], check=True,
                    stdout=subprocess.DEVNULL)
-    return ROOT / environment.SERVING
+    return ROOT / bootstrap.SERVING

@@ -9,7 +9,7 @@ import time
 from portable_models import portable
 from serving import MLMODEL, ZERO
 
-from nbproof.registry import Entry
+from nbproof.tracking.registry import Entry
 
 LOCK = """\
 schema: '2.0'
@@ -20,7 +20,7 @@ stages:
     deps: [{{path: data/table, md5: abc}}]
     outs: [{{path: models/{name}, md5: '{name}'}}, {{path: metrics/{name}.json, md5: '{name}'}}]
 """ for name in ("one", "two"))
-CALL = "import sys; from nbproof.registry import promote, rollback; sys.exit({})"
+CALL = "import sys; from nbproof.tracking.registry import promote, rollback; sys.exit({})"
 
 
 def trained(served) -> None:

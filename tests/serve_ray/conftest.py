@@ -12,15 +12,15 @@ from cluster import Cluster, cluster  # noqa: E402
 from portable_models import portable  # noqa: E402
 from serving import ROOT, Served  # noqa: E402
 
-from nbproof import environment  # noqa: E402
+from nbproof.workspace import bootstrap# noqa: E402
 
 
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of .venv-serve-ray of this repository, which is filled where it is not."""
-    subprocess.run([sys.executable, str(ROOT / "nbproof" / "environment.py"), "setup", "--serve", "--ray"], check=True,
+    subprocess.run([sys.executable, str(ROOT / "nbproof" / "bootstrap.py"), "setup", "--serve", "--ray"], check=True,
                    stdout=subprocess.DEVNULL)
-    return ROOT / environment.SERVING_RAY / environment.PYTHON
+    return ROOT / bootstrap.SERVING_RAY / bootstrap.PYTHON
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,17 @@ import dataclasses
 
 import pytest
 
-from nbproof import stages
-from nbproof.notebook.errors import Refused
+from nbproof.pipeline import dag
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.project import Metric
+from nbproof.pipeline.config import Metric
 from nbproof.sweep import drive, plots, search, space
 from nbproof.sweep.table import Table
 
 
 def read(name: str = "fit") -> space.Sweep:
-    with stages.opened(root()) as repo:
-        return space.read(name, stages.read(repo))
+    with dag.opened(root()) as repo:
+        return space.read(name, dag.read(repo))
 
 
 @pytest.mark.parametrize("section, sentence", [
@@ -35,7 +35,7 @@ def read(name: str = "fit") -> space.Sweep:
 ])
 def test_a_wrong_section_is_refused_in_one_sentence(section, sentence, here):
     here.write(f"sweep: {section}\n")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         read()
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
 
@@ -67,16 +67,16 @@ def test_lists_null_and_whole_numbers_are_tried_as_the_notebook_takes_them(here)
 def test_a_metric_that_the_last_run_did_not_write_is_refused(here):
     (root() / "metrics").mkdir()
     (root() / "metrics/fit.json").write_text('{"gain": 1.0, "word": "a"}')
-    with pytest.raises(Refused, match="the metric loss is unknown; metrics/fit.json of the last run has gain, word"):
+    with pytest.raises(UserError, match="the metric loss is unknown; metrics/fit.json of the last run has gain, word"):
         drive.sweep("fit", False)
     here.write("sweep: {fit: {trials: 3, metric: word, goal: max, space: {x: [0.1]}}}\n")
-    with pytest.raises(Refused, match="the metric word is unknown"):
+    with pytest.raises(UserError, match="the metric word is unknown"):
         drive.sweep("fit", False)
 
 
 def test_data_that_is_not_that_of_now_is_refused(here):
     (root() / "data/numbers.csv").write_text("5")  # as another run may have left it
-    with pytest.raises(Refused, match="data must run first, because files or parameters have changed: nbproof run"):
+    with pytest.raises(UserError, match="data must run first, because files or parameters have changed: nbproof run"):
         drive.sweep("fit", False)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import psutil
 
-from nbproof.stage import source
+from nbproof.runner import source
 
 PROJECT = "name: tiny\nmetric: {key: loss, goal: min}\n"
 PIPELINE = """
@@ -46,7 +46,7 @@ sweep:
 """
 CELLS = [
     "import json\nimport os\nimport time\n\nfrom nbproof.notebook.files import output_folder, source, write\n"
-    "from nbproof.notebook.parameters import section\nfrom nbproof.notebook.progress import say\n\n"
+    "from nbproof.notebook.params import section\nfrom nbproof.notebook.progress import say\n\n"
     "P = section(\"fit\")",
     "x: float = P.x  # (0, 100] where to look\nsteps: int = P.steps  # [0, 1000] how long\n"
     "pause: float = P.pause  # [0, 60] seconds of each step\nsizes: list[int] = P.sizes  # [1, 9] anything\n"

@@ -1,1 +1,0 @@
-nbproof/environment.py

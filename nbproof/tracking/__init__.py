@@ -1,0 +1,1 @@
+"""MLflow as a person meets it: the registry, predictions, servers."""

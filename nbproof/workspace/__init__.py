@@ -1,0 +1,1 @@
+"""A person's tools: JupyterLab, git, parameters, new models and projects."""
