@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from projects import NOT_COPIED, ONE_STAGE, ROOT, WRITES, cells, commit, nbproof, project, tiny
 
-from nbproof.pipeline import config as contract
 from nbproof.notebook import files
+from nbproof.pipeline import config
 from nbproof.runner import determinism
 
 sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
@@ -29,7 +30,7 @@ def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
     """`inside(folder)` lets this process work in a project, as the commands do that know it by where they are."""
     def enter(folder: Path) -> Path:
         monkeypatch.chdir(folder)
-        for known in (files.root, contract.load):
+        for known in (files.root, config.load):
             known.cache_clear()
         return folder
 
@@ -38,18 +39,39 @@ def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
         monkeypatch.setenv(name, "")  # MLflow sets them: they are as they were after the test
         monkeypatch.delenv(name)
     yield enter
-    for known in (files.root, contract.load):
+    for known in (files.root, config.load):
         known.cache_clear()
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory) -> tuple[Path, str]:
-    """The tiny project, run and committed, and what the run said; nobody changes it."""
-    folder = tiny(tmp_path_factory.mktemp("once") / "project")
-    done = nbproof(folder, "run", "--jobs", "2")
-    assert done.returncode == 0, done.stdout
-    commit(folder)
-    return folder, done.stdout
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)` returns the folder `name`, which `make(folder)` fills in the first of the workers."""
+    top = tmp_path_factory.getbasetemp()
+    shared = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        whole = shared / f"{name}.whole"
+        with FileLock(shared / f"{name}.lock"):
+            if not whole.exists():
+                make(shared / name)
+                whole.touch()
+        return shared / name
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def finished_once(made_once) -> tuple[Path, str]:
+    """The tiny project, run and committed, and what the run printed; nobody changes it."""
+    def make(folder: Path) -> None:
+        done = nbproof(tiny(folder / "project"), "run", "--jobs", "2")
+        assert done.returncode == 0, done.stdout
+        commit(folder / "project")
+        (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+
+    folder = made_once("finished", make)
+    return folder / "project", (folder / "output.txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -59,11 +81,13 @@ def finished(finished_once, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def single_once(tmp_path_factory) -> Path:
+def single_once(made_once) -> Path:
     """A project of the one notebook `x`; nobody changes it."""
-    folder = tmp_path_factory.mktemp("single") / "project"
-    cells(folder, WRITES)
-    return project(folder, params_yaml="models:\n  x: {n: 1}\n", dvc_yaml=ONE_STAGE)
+    def make(folder: Path) -> None:
+        cells(folder, WRITES)
+        project(folder, params_yaml="models:\n  x: {n: 1}\n", dvc_yaml=ONE_STAGE)
+
+    return made_once("single", make)
 
 
 @pytest.fixture

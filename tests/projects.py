@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+from warm import Warm
 
-from nbproof.runner import source
+from nbproof.runner import RESULTS, source
 
 ROOT = Path(__file__).resolve().parents[1]
+WARM = Warm()
 
 
 def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -22,7 +24,24 @@ def command(folder: Path, *words: str, **environment: str) -> subprocess.Complet
 
 
 def nbproof(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `nbproof ...` in `folder`."""
+    """Run `nbproof ...` in `folder`, in a fork of a process that has imported it (tests/warm.py)."""
+    return _forked(["nbproof", *words], folder, environment)
+
+
+def dvc(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `dvc ...` in `folder` in the same way; the `nbproof stage` that DVC starts is such a fork, too."""
+    return _forked(["dvc", *words], folder, environment)
+
+
+def _forked(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    if not hasattr(os, "fork"):
+        return command(folder, sys.executable, "-m", *words, **environment)
+    assert not any(name.startswith("PYTHON") for name in environment), "Python reads it at its start: nbproof_process"
+    return WARM.run(words, folder, os.environ | environment)
+
+
+def nbproof_process(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `nbproof ...` in `folder` in a Python of its own, where a test is about processes or environments."""
     return command(folder, sys.executable, "-m", "nbproof", *words, **environment)
 
 
@@ -81,9 +100,10 @@ def project(folder: Path, **texts: str) -> Path:
     for name, text in (kept | texts).items():
         (folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
     for ignored in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / "nbproof" / "template" / ignored, folder)
+        shutil.copy(ROOT / "nbproof" / "workspace" / "template" / ignored, folder)
     commit(folder, "init", "-q")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
+    done = dvc(folder, "init", "-q")
+    assert done.returncode == 0, done.stdout
     return folder
 
 
@@ -103,27 +123,28 @@ models:
   near: {step: 2, rounds: 3}
   far: {step: 4, rounds: 2}
 """
+PINS = f"# nbproof results: {RESULTS}\n"  # and no package that shapes results
 DVC_YAML = """\
 stages:
   data:
     cmd: nbproof stage
-    deps: [notebooks/data.ipynb, notebooks/tiny/__init__.py, notebooks/tiny/cases.py, pins.txt]
+    deps: [notebooks/data.ipynb, notebooks/tiny, pins.txt]
     params: [data]
-    outs: [data/table, reports/data.ipynb, reports/data.html]
+    outs: [data/table, reports/data.ipynb]
   train:
     foreach: ${models}
     do:
       cmd: nbproof stage
-      deps: ["notebooks/${key}.ipynb", notebooks/tiny/__init__.py, notebooks/tiny/cases.py, pins.txt, data/table]
+      deps: ["notebooks/${key}.ipynb", notebooks/tiny, pins.txt, data/table]
       params: ["models.${key}", split]
-      outs: ["models/${key}", "models/${key}.csv", "reports/${key}.ipynb", "reports/${key}.html"]
+      outs: ["models/${key}", "models/${key}.csv", "reports/${key}.ipynb"]
       metrics: [{"metrics/${key}.json": {cache: false}}]
       plots: [{"metrics/${key}.csv": {cache: false, x: round, y: error}}]
   compare:
     cmd: nbproof stage
-    deps: [notebooks/compare.ipynb, notebooks/tiny/__init__.py, notebooks/tiny/cases.py, pins.txt, models]
+    deps: [notebooks/compare.ipynb, notebooks/tiny, pins.txt, models]
     params: [models]
-    outs: [reports/compare.ipynb, reports/compare.html]
+    outs: [reports/compare.ipynb]
     metrics: [{metrics/compare.json: {cache: false}}]
     plots: [{metrics/answers.csv: {cache: false, template: confusion, x: predicted, y: actual}}]
   count:
@@ -205,8 +226,7 @@ def tiny(folder: Path) -> Path:
     science.mkdir(parents=True)
     (science / "__init__.py").write_text('"""The science."""\n')
     (science / "cases.py").write_text(CASES)
-    (science / "play.py").write_text('"""Not imported by a stage."""\n')
-    (folder / "pins.txt").write_text("# nothing that shapes results\n")
+    (folder / "pins.txt").write_text(PINS)
     notebook(folder / "notebooks" / "data.ipynb", *DATA)
     notebook(folder / "notebooks" / "compare.ipynb", *COMPARE)
     for name in ("near", "far"):
@@ -225,7 +245,7 @@ stages:
       cmd: nbproof stage
       deps: ["notebooks/${key}.ipynb"]
       params: ["models.${key}"]
-      outs: ["models/${key}.txt", "reports/${key}.ipynb", "reports/${key}.html"]
+      outs: ["models/${key}.txt", "reports/${key}.ipynb"]
 """
 WRITES = "from nbproof.notebook import write\n_ = write('models/x.txt', f'result {n}')"
 

@@ -233,5 +233,5 @@ def test_processors_are_compared(world):
     other = place / "computed-two" / "two.json"
     other.write_text(other.read_text().replace('"results": "', '"results": "0'))
     done = command(world.work, str(world.python), "-m", "nbproof", "github", "same", "--folder", str(place),
-                   QUICK_PYTHON=str(world.python))
+                   WARM_PYTHON=str(world.python))
     assert done.returncode == 1 and "Not the same bytes: " in done.stdout, done.stdout

@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from projects import MLMODEL, command, commit, notebook, project
+from projects import MLMODEL, WARM, command, commit, notebook, project
 from ruamel.yaml import YAML
 from test_publish import Github as Git
 
@@ -30,10 +29,10 @@ BOT, PERSON, DEPENDABOT = "github-actions[bot]", "person", "dependabot[bot]"
 DVC_YAML = """\
 stages:
   near:
-    cmd: $QUICK_PYTHON -m nbproof stage
+    cmd: $WARM_PYTHON -m nbproof stage
     deps: [notebooks/near.ipynb]
     params: [models.near, data]
-    outs: [models/near, models/near.csv, reports/near.ipynb, reports/near.html]
+    outs: [models/near, models/near.csv, reports/near.ipynb]
     metrics: [metrics/near.json: {cache: false}]
     plots: [metrics/near.csv: {cache: false, x: round, y: error}]
   far:
@@ -80,15 +79,7 @@ ENVIRONMENT = """\
 import os, sys
 if sys.argv[1:] == ["setup"]:
     sys.exit(os.environ.get("SETUP_FAILS") or None)
-os.execv(os.environ["QUICK_PYTHON"], ["python3", "-m", "nbproof", *sys.argv[1:]])
-"""
-QUICK = """\
-#!/bin/sh
-[ "$1" = -u ] && shift
-if [ "$1" = -m ] && {{ [ "$2" = nbproof ] || [ "$2" = dvc ]; }}; then
-  shift; exec "{python}" -I -S "{quick}" "{socket}" "$@"
-fi
-exec "{python}" "$@"
+os.execv(os.environ["WARM_PYTHON"], ["python3", "-m", "nbproof", *sys.argv[1:]])
 """
 ACTION = """\
 name: stand-in
@@ -254,12 +245,9 @@ class World:
         self.comments, self.pulls, self.done, self.mutation = [], [], {}, None
         self.checks = [{"name": "test (ubuntu-latest)", "conclusion": "success"}]
         tiny(self.work)
-        self.socket = folder / "quick"
+        WARM.start()
+        self.python = WARM.python
         self._lay_out()
-        self.quick = subprocess.Popen([sys.executable, str(HERE / "quick.py"), str(self.socket)])
-        while not self.socket.exists():
-            assert self.quick.poll() is None
-            time.sleep(0.1)
         self.run_pipeline(self.work)
         commit(self.work, "branch", "-M", "main")
         subprocess.run(["git", "clone", "-q", "--bare", str(self.work), str(self.origin)], check=True)
@@ -268,11 +256,9 @@ class World:
 
     def close(self) -> None:
         self.server.shutdown()
-        self.quick.terminate()
-        self.quick.wait(10)
 
     def _lay_out(self) -> None:
-        """The stand-ins for the actions, and the Python that forks."""
+        """Write the stand-ins for the actions."""
         python, self.repositories = sys.executable, {}
         for uses, inputs in actions().items():
             name, _, pin = uses.partition("@")
@@ -286,14 +272,11 @@ class World:
                 script=HERE / "standin.py", name="_".join([repository, *below]).replace("-", "_"))
             place.joinpath(*below, "action.yml").write_text(text)
             self.repositories[f"{owner}/{repository}@{pin}"] = str(place)
-        self.python = self.folder / "python"
-        self.python.write_text(QUICK.format(python=python, quick=HERE / "quick.py", socket=self.socket))
-        self.python.chmod(0o755)
 
     def run_pipeline(self, folder: Path) -> None:
         """Run the pipeline as a person does."""
         words = [str(self.python), "-m", "nbproof", "run", "--no-register"]
-        done = command(folder, *words, QUICK_PYTHON=str(self.python))
+        done = command(folder, *words, WARM_PYTHON=str(self.python))
         assert done.returncode == 0, done.stdout
 
     def git(self, *words: str) -> str:
@@ -338,7 +321,7 @@ class World:
         known = {"GITHUB_API_URL": self.server.address, "GITHUB_SERVER_URL": "https://github.com",
                  "GITHUB_REPOSITORY": "owner/name", "GITHUB_RUN_ID": run.id, "GITHUB_RUN_ATTEMPT": str(attempt),
                  "STANDIN": str(self.folder),
-                 "QUICK_PYTHON": str(self.python), "PYTHONSAFEPATH": "1", "AWS_EC2_METADATA_DISABLED": "true",
+                 "WARM_PYTHON": str(self.python), "PYTHONSAFEPATH": "1", "AWS_EC2_METADATA_DISABLED": "true",
                  "MUTATION": json.dumps(self.mutation), "PATH": os.environ["PATH"]} | (environment or {})
         options = [("--env", known), ("--var", variables or {}), ("-s", {"GITHUB_TOKEN": "token"} | (secrets or {})),
                    ("--local-repository", self.repositories)]

@@ -1,0 +1,223 @@
+"""Commands without their start-up: a process imports the packages once and forks for each command.
+
+`python warm.py SOCKET` serves until its standard input ends. `python warm.py SOCKET nbproof|dvc WORDS...` runs one
+command in a fork of that server, with the caller's folder, variables, streams and exit code. The tests call it by the
+class `Warm`; scripts of a test, and commands that a command starts, by the programs in `Warm.programs`.
+"""
+
+import array
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+
+MAINS = {"nbproof": "nbproof.cli", "dvc": "dvc.cli"}
+IMPORTS = (
+    "nbproof.cli", "nbproof.pipeline.run", "nbproof.pipeline.stage", "nbproof.pipeline.verify",
+    "nbproof.pipeline.compare", "nbproof.pipeline.index", "nbproof.runner.execute", "nbproof.runner.html",
+    "nbproof.notebook.tracking", "nbproof.tracking.registry", "nbproof.report", "nbproof.github.command",
+    "nbproof.github.post", "nbproof.github.publish", "nbproof.github.results",
+    "papermill.execute", "nbconvert", "jupyter_client.manager", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
+    "dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.commit", "dvc.repo.reproduce", "dvc.repo.status",
+    "dvc.stage.cache", "dvc.fs", "dvc_http", "dvc_s3",
+)
+PROGRAM = '#!/bin/sh\nexec "{python}" -I -S "{warm}" "{address}" {name} "$@"\n'
+# A Python whose `-m nbproof` and `-m dvc` are forks; anything else is the real one's.
+PYTHON = """\
+#!/bin/sh
+[ "$1" = -u ] && shift
+if [ "$1" = -m ] && {{ [ "$2" = nbproof ] || [ "$2" = dvc ]; }}; then
+  shift; exec "{python}" -I -S "{warm}" "{address}" "$@"
+fi
+exec "{python}" "$@"
+"""
+
+
+class Warm:
+    """The server of this process, started on first use and ended with it."""
+
+    def __init__(self) -> None:
+        self._process, self._starting = None, threading.Lock()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; nothing to do where it runs."""
+        with self._starting:
+            if self._process:
+                return
+            folder = Path(tempfile.mkdtemp(prefix="warm-"))
+            self.address, self.python, self.programs = folder / "socket", folder / "python", folder / "bin"
+            self.programs.mkdir()
+            known = {"python": sys.executable, "warm": __file__, "address": self.address}
+            texts = {self.python: PYTHON.format(**known)}
+            texts |= {self.programs / name: PROGRAM.format(name=name, **known) for name in MAINS}
+            for path, text in texts.items():
+                path.write_text(text, encoding="utf-8")
+                path.chmod(0o755)
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # else pyarrow starts one, which no fork has
+            # The pipe to its standard input ends with this process, however that ends, and the server with it.
+            self._process = subprocess.Popen([sys.executable, __file__, str(self.address)], env=environment,
+                                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+            atexit.register(self.stop)
+        while not self.address.exists():
+            assert self._process.poll() is None, "tests/warm.py did not start"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server; its folder goes with it."""
+        if self._process:
+            self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self._process.kill()
+            self._process.wait()
+            shutil.rmtree(self.address.parent, ignore_errors=True)
+            self._process = None
+
+    def run(self, words: list[str], folder: Path, environment: dict[str, str],
+            timeout: float = 1800) -> subprocess.CompletedProcess:
+        """Run `nbproof ...` or `dvc ...` in `folder`; its output has what it wrote to stderr, too.
+
+        subprocess.TimeoutExpired after `timeout` seconds, and then the command is killed.
+        """
+        self.start()
+        environment = environment | {"PATH": f"{self.programs}{os.pathsep}{environment['PATH']}"}
+        with tempfile.TemporaryFile() as output, Path(os.devnull).open("rb") as nothing:
+            try:
+                code = request(self.address, words, str(folder), environment,
+                               [nothing.fileno(), output.fileno(), output.fileno()], timeout)
+            except TimeoutError:
+                code = None
+            output.seek(0)
+            text = output.read().decode(errors="replace").replace("\r\n", "\n")
+        if code is None:
+            raise subprocess.TimeoutExpired(words, timeout, text)
+        return subprocess.CompletedProcess(words, code, text)
+
+
+def request(address: Path, words: list[str], folder: str, environment: dict[str, str], streams: list[int],
+            timeout: float | None = None) -> int:
+    """Have the server at `address` run `words`; return the exit code, TimeoutError after `timeout` seconds.
+
+    The command is killed when this process or the connection ends before it.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(address))
+        text = json.dumps([words, folder, environment]).encode()
+        descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+        connection.sendmsg([len(text).to_bytes(4, "big")], descriptors)
+        connection.sendall(text)
+        connection.settimeout(timeout)
+        return int(connection.recv(8) or b"1")
+
+
+def serve(address: str) -> None:
+    """Fork for each request until the standard input ends."""
+    del sys.path[0]  # the folder of this file
+    before = dict(os.environ)
+    for name in IMPORTS:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # the command that needs it will fail, too
+            print(f"tests/warm.py cannot import {name}: {error}", file=sys.stderr)
+    defaults = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    gc.collect()
+    gc.freeze()  # forks share these objects' pages
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"{address}.new")
+            listening.listen(64)
+            os.replace(f"{address}.new", address)  # whoever sees it can connect
+            while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
+                connection, _ = listening.accept()
+                if os.fork() == 0:
+                    listening.close()
+                    _attend(connection, defaults)
+                connection.close()
+    finally:
+        shutil.rmtree(Path(address).parent, ignore_errors=True)
+
+
+def _attend(connection: socket.socket, defaults: dict[str, str]) -> None:
+    """In a fork: run the command in a fork of its own, and send its exit code or kill it with the connection."""
+    head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    text = b""
+    while len(text) < int.from_bytes(head, "big"):
+        text += connection.recv(1 << 16)
+    ended, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    if not (child := os.fork()):
+        signal.set_wakeup_fd(-1)
+        for stream in (connection, ended, wake):
+            stream.close()
+        _become(*json.loads(text), descriptors, defaults)
+    select.select([connection, ended], [], [])
+    done, status = os.waitpid(child, os.WNOHANG)
+    if not done:
+        os.killpg(child, signal.SIGKILL)
+    else:
+        with contextlib.suppress(OSError):
+            connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _become(words: list[str], folder: str, environment: dict[str, str], descriptors: list[int],
+            defaults: dict[str, str]) -> None:
+    """Turn this fork into the command `words`, as a new process of it would be."""
+    os.setsid()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(defaults | environment)
+    sys.executable = environment.get("WARM_PYTHON", sys.executable)
+    sys.argv, sys.orig_argv = list(words), [sys.executable, "-m", *words]
+    code = _run(words[0], words[1:])
+    threading._shutdown()  # as at the end of any program, without taking its modules apart
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run(name: str, words: list[str]) -> int:
+    """Call the program's main function; return its exit code."""
+    try:
+        main = importlib.import_module(MAINS[name]).main
+        code = main(words) if name == "dvc" else main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        sys.exit(request(sys.argv[1], sys.argv[2:], str(Path.cwd()), dict(os.environ), [0, 1, 2]))
