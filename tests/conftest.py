@@ -17,17 +17,17 @@ from nbproof.runner import determinism
 sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-OF_A_PERSON = ("MNIST_MIRRORS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CELL_TIMEOUT",
-               "ENGINE", "JOBS", "FORCE", "YES", "SERVED")
-for name in [each for each in os.environ if each.startswith(("NBPROOF_", "DVC_")) or each in OF_A_PERSON]:
-    del os.environ[name]
+for name in list(os.environ):  # what a person has set is not what is tested
+    if name.startswith(("NBPROOF_", "DVC_", "MLFLOW_", "MNIST_")):
+        del os.environ[name]
 os.environ |= determinism.SETTINGS  # before any of the tests imports a library that computes
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1"}  # nothing leaves the machine
+# Nothing leaves the machine.
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1"}
 
 
 @pytest.fixture
 def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
-    """`inside(folder)` lets this process work in a project, as the commands do that know it by where they are."""
+    """`inside(folder)` lets this process work in a project, as commands do by their folder."""
     def enter(folder: Path) -> Path:
         monkeypatch.chdir(folder)
         for known in (files.root, config.load):
@@ -35,9 +35,9 @@ def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
         return folder
 
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"):
-        monkeypatch.setenv(name, "")  # MLflow sets them: they are as they were after the test
-        monkeypatch.delenv(name)
+    for name in ("TRACKING_URI", "REGISTRY_URI", "ALLOW_PICKLE_DESERIALIZATION"):
+        monkeypatch.setenv(f"MLFLOW_{name}", "")  # MLflow sets it: it is gone again after the test
+        monkeypatch.delenv(f"MLFLOW_{name}")
     yield enter
     for known in (files.root, config.load):
         known.cache_clear()
@@ -45,7 +45,7 @@ def inside(monkeypatch) -> Iterator[Callable[[Path], Path]]:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """`made_once(name, make)` returns the folder `name`, which `make(folder)` fills in the first of the workers."""
+    """`made_once(name, make)` returns a folder that `make(folder)` fills, once for all workers."""
     top = tmp_path_factory.getbasetemp()
     shared = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "shared"
     shared.mkdir(exist_ok=True)

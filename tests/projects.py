@@ -1,4 +1,4 @@
-"""Tiny projects to run things in: stages of a second or two, no torch, no scikit-learn, no network."""
+"""Tiny projects to run things in: stages of a second, no torch, no scikit-learn, no network."""
 
 import os
 import re
@@ -24,24 +24,25 @@ def command(folder: Path, *words: str, **environment: str) -> subprocess.Complet
 
 
 def nbproof(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `nbproof ...` in `folder`, in a fork of a process that has imported it (tests/warm.py)."""
+    """Run `nbproof ...` in `folder`, in a fork of a process that has imported it: tests/warm.py."""
     return _forked(["nbproof", *words], folder, environment)
 
 
 def dvc(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `dvc ...` in `folder` in the same way; the `nbproof stage` that DVC starts is such a fork, too."""
+    """Run `dvc ...` in `folder` in the same way; so is the `nbproof stage` that DVC starts."""
     return _forked(["dvc", *words], folder, environment)
 
 
-def _forked(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+def _forked(words: list[str], folder: Path, environment: dict) -> subprocess.CompletedProcess:
     if not hasattr(os, "fork"):
         return command(folder, sys.executable, "-m", *words, **environment)
-    assert not any(name.startswith("PYTHON") for name in environment), "Python reads it at its start: nbproof_process"
+    at_start = [name for name in environment if name.startswith("PYTHON")]
+    assert not at_start, f"Python reads {at_start} at its start: call nbproof_process"
     return WARM.run(words, folder, os.environ | environment)
 
 
 def nbproof_process(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `nbproof ...` in `folder` in a Python of its own, where a test is about processes or environments."""
+    """Run `nbproof ...` in a Python of its own, for tests of processes and environments."""
     return command(folder, sys.executable, "-m", "nbproof", *words, **environment)
 
 
@@ -52,8 +53,9 @@ def stages_run(output: str) -> set[str]:
 
 def commit(folder: Path, *first: str) -> None:
     """Commit everything in `folder`, after `git FIRST` where given."""
-    who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    for words in filter(None, (first, ("add", "-A"), (*who, "commit", "-qm", "state", "--allow-empty"))):
+    who = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    last = (*who, "commit", "-qm", "state", "--allow-empty")
+    for words in filter(None, (first, ("add", "-A"), last)):
         subprocess.run(["git", *words], cwd=folder, check=True)
 
 
@@ -74,15 +76,16 @@ def edit_params(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Every result file of a project with its bytes; the index and its links are none."""
-    files = [path for name in ("data", "models", "metrics", "reports") for path in sorted((folder / name).rglob("*"))]
+    """Every result file of a project with its bytes; pages, which are made from them, are none."""
+    files = (path for name in ("data", "models", "metrics", "reports")
+             for path in sorted((folder / name).rglob("*")))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files
-            if path.is_file() and path.name not in (".gitignore", "index.html")
+            if path.is_file() and path.name != ".gitignore" and path.suffix != ".html"
             and not {"download", "next", "previous"} & set(path.parts)}
 
 
 def notebook(path: Path, *cells: str) -> None:
-    """Write a source notebook: a cell that begins with `#!` is Markdown, one with `@` the parameters cell."""
+    """Write a notebook: a cell that begins with `#!` is Markdown, one with `@` has parameters."""
     made, name = [], re.sub(r"\W", "-", path.stem)
     for number, cell in enumerate(cells, start=1):
         kind = nbformat.v4.new_markdown_cell if cell.startswith("#!") else nbformat.v4.new_code_cell
@@ -90,7 +93,8 @@ def notebook(path: Path, *cells: str) -> None:
         if cell.startswith("@"):
             made[-1].metadata["tags"] = ["parameters"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(source.text(source.strip(nbformat.v4.new_notebook(cells=made))), encoding="utf-8")
+    text = source.text(source.strip(nbformat.v4.new_notebook(cells=made)))
+    path.write_text(text, encoding="utf-8")
 
 
 def project(folder: Path, **texts: str) -> Path:
@@ -174,8 +178,10 @@ MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\n"
            "signature: {inputs: '[{\"type\": \"long\", \"name\": \"case\"}]'}\n")
 DATA = (
     "#!# Data\n\n> numbers, and their classes",
-    "from nbproof.notebook import output_folder, section\nfrom tiny import cases\n\nP = section('data')",
-    "@sizes: list[int] = P.sizes  # [1, 9] cases in each file\nlabel: str | None = P.label  # a name for the data",
+    "from nbproof.notebook import output_folder, section\nfrom tiny import cases\n\n"
+    "P = section('data')",
+    "@sizes: list[int] = P.sizes  # [1, 9] cases in each file\n"
+    "label: str | None = P.label  # a name for the data",
     "folder = output_folder('data/table')\n"
     "for size in sizes:\n"
     "    lines = ['case,actual', *(f'{case},{cases.actual(case)}' for case in range(size))]\n"
@@ -186,10 +192,12 @@ MODEL = (
     "#!# NAME\n\n> a model\n\nIts error is $e < 1$.",
     "import json\n\nfrom nbproof.notebook import output_folder, progress, section, source, write\n"
     "from tiny.cases import error, rows\n\nP = section('models.NAME')\nS = section('split')",
-    "@step: int = P.step  # [1, 9] numbers that get one class\nrounds: int = P.rounds  # [1, 9] rounds\n"
+    "@step: int = P.step  # [1, 9] numbers that get one class\n"
+    "rounds: int = P.rounds  # [1, 9] rounds\n"
     "seed: int = S.seed  # of all",
     "given = [row for file in sorted(source('data/table').iterdir()) for row in rows(file)]\n"
-    "answers = [{'actual': row['actual'], 'predicted': str(int(row['case']) // step % 3)} for row in given]\n"
+    "answers = [{'actual': row['actual'], 'predicted': str(int(row['case']) // step % 3)}\n"
+    "           for row in given]\n"
     "curve = []\n"
     "with progress.follow(steps=rounds, unit='round') as follower:\n"
     "    for round in range(1, rounds + 1):\n"
@@ -199,9 +207,10 @@ MODEL = (
     "write('metrics/NAME.json', json.dumps({'error': curve[-1]}) + '\\n')\n"
     "lines = [f'{round},{value}' for round, value in enumerate(curve, start=1)]\n"
     "write('metrics/NAME.csv', '\\n'.join(['round,error', *lines]) + '\\n')\n"
-    "lines = ['actual,predicted', *(f'{row[\"actual\"]},{row[\"predicted\"]}' for row in answers)]\n"
-    "write('models/NAME.csv', '\\n'.join(lines) + '\\n')\n"
-    f"_ = (output_folder('models/NAME') / 'MLmodel').write_text({MLMODEL!r} + f'step: {{step}}\\n')",
+    "lines = [','.join(row.values()) for row in answers]\n"
+    "write('models/NAME.csv', '\\n'.join(['actual,predicted', *lines]) + '\\n')\n"
+    "folder = output_folder('models/NAME')\n"
+    f"_ = (folder / 'MLmodel').write_text({MLMODEL!r} + f'step: {{step}}\\n')",
 )
 COMPARE = (
     "#!# Comparison\n\n> which one is better",
@@ -217,11 +226,12 @@ COMPARE = (
 
 def model_notebook(folder: Path, name: str) -> None:
     """Write the notebook of a model called `name` into the tiny project at `folder`."""
-    notebook(folder / "notebooks" / f"{name}.ipynb", *(cell.replace("NAME", name) for cell in MODEL))
+    own = (cell.replace("NAME", name) for cell in MODEL)
+    notebook(folder / "notebooks" / f"{name}.ipynb", *own)
 
 
 def tiny(folder: Path) -> Path:
-    """A project of two models, a comparison, a folder as an output and an ordinary command; nothing is run yet."""
+    """Make a project of two models, a comparison and an ordinary command; nothing is run yet."""
     science = folder / "notebooks" / "tiny"
     science.mkdir(parents=True)
     (science / "__init__.py").write_text('"""The science."""\n')
@@ -251,16 +261,17 @@ WRITES = "from nbproof.notebook import write\n_ = write('models/x.txt', f'result
 
 
 def cells(folder: Path, *own: str) -> None:
-    """Give the notebook `x` the cells `own`, after those that read its parameter `n`; the first one is cell 3."""
+    """Give the notebook `x` the cells `own`, from cell 3 on, after those that read its `n`."""
     reads = "from nbproof.notebook import section\n\nP = section('models.x')"
     notebook(folder / "notebooks" / "x.ipynb", reads, "@n: int = P.n  # [0, 9] a number", *own)
 
 
 def copy_of_project(folder: Path) -> Path:
-    """The files of this repository in `folder`, a git repository with one commit; no results, no tests."""
+    """Copy this repository without results and tests to `folder`, and commit it there."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in filter(None, subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/")) and name != "dvc.lock":
+        left_out = name == "dvc.lock" or name.startswith(("tests/", "metrics/"))
+        if (ROOT / name).is_file() and not left_out:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     commit(folder, "init", "-q")

@@ -1,8 +1,9 @@
 """Commands without their start-up: a process imports the packages once and forks for each command.
 
-`python warm.py SOCKET` serves until its standard input ends. `python warm.py SOCKET nbproof|dvc WORDS...` runs one
-command in a fork of that server, with the caller's folder, variables, streams and exit code. The tests call it by the
-class `Warm`; scripts of a test, and commands that a command starts, by the programs in `Warm.programs`.
+`python warm.py SOCKET` serves until its standard input ends. `python warm.py SOCKET nbproof|dvc
+WORDS...` runs one command in a fork of that server, with the caller's folder, variables, streams
+and exit code. The tests call it by the class `Warm`; scripts of a test, and commands that a command
+starts, by the programs in `Warm.programs`.
 """
 
 import array
@@ -27,12 +28,13 @@ from pathlib import Path
 MAINS = {"nbproof": "nbproof.cli", "dvc": "dvc.cli"}
 IMPORTS = (
     "nbproof.cli", "nbproof.pipeline.run", "nbproof.pipeline.stage", "nbproof.pipeline.verify",
-    "nbproof.pipeline.compare", "nbproof.pipeline.index", "nbproof.runner.execute", "nbproof.runner.html",
-    "nbproof.notebook.tracking", "nbproof.tracking.registry", "nbproof.report", "nbproof.github.command",
-    "nbproof.github.post", "nbproof.github.publish", "nbproof.github.results",
-    "papermill.execute", "nbconvert", "jupyter_client.manager", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
-    "dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.commit", "dvc.repo.reproduce", "dvc.repo.status",
-    "dvc.stage.cache", "dvc.fs", "dvc_http", "dvc_s3",
+    "nbproof.pipeline.compare", "nbproof.pipeline.index", "nbproof.runner.execute",
+    "nbproof.runner.html", "nbproof.notebook.tracking", "nbproof.tracking.registry",
+    "nbproof.report", "nbproof.github.command", "nbproof.github.post", "nbproof.github.publish",
+    "nbproof.github.results", "papermill.execute", "nbconvert", "jupyter_client.manager",
+    "mlflow", "mlflow.store.tracking.sqlalchemy_store", "dvc.cli", "dvc.cli.parser", "dvc.repo",
+    "dvc.repo.commit", "dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.cache", "dvc.fs",
+    "dvc_http", "dvc_s3",
 )
 PROGRAM = '#!/bin/sh\nexec "{python}" -I -S "{warm}" "{address}" {name} "$@"\n'
 # A Python whose `-m nbproof` and `-m dvc` are forks; anything else is the real one's.
@@ -58,7 +60,8 @@ class Warm:
             if self._process:
                 return
             folder = Path(tempfile.mkdtemp(prefix="warm-"))
-            self.address, self.python, self.programs = folder / "socket", folder / "python", folder / "bin"
+            self.address, self.python = folder / "socket", folder / "python"
+            self.programs = folder / "bin"
             self.programs.mkdir()
             known = {"python": sys.executable, "warm": __file__, "address": self.address}
             texts = {self.python: PYTHON.format(**known)}
@@ -66,11 +69,14 @@ class Warm:
             for path, text in texts.items():
                 path.write_text(text, encoding="utf-8")
                 path.chmod(0o755)
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # else pyarrow starts one, which no fork has
-            # The pipe to its standard input ends with this process, however that ends, and the server with it.
-            self._process = subprocess.Popen([sys.executable, __file__, str(self.address)], env=environment,
-                                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+            environment = {name: value for name, value in os.environ.items()
+                           if not name.startswith("PYTHON")}
+            # Else pyarrow starts a thread when it is imported, and no fork has it.
+            environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+            # Its standard input ends with this process, however that ends, and the server with it.
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(self.address)], env=environment,
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
             atexit.register(self.stop)
         while not self.address.exists():
             assert self._process.poll() is None, "tests/warm.py did not start"
@@ -108,11 +114,11 @@ class Warm:
         return subprocess.CompletedProcess(words, code, text)
 
 
-def request(address: Path, words: list[str], folder: str, environment: dict[str, str], streams: list[int],
-            timeout: float | None = None) -> int:
-    """Have the server at `address` run `words`; return the exit code, TimeoutError after `timeout` seconds.
+def request(address: Path, words: list[str], folder: str, environment: dict[str, str],
+            streams: list[int], timeout: float | None = None) -> int:
+    """Have the server at `address` run `words`; return the exit code.
 
-    The command is killed when this process or the connection ends before it.
+    TimeoutError after `timeout` seconds. The command is killed when the connection ends before it.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(address))
@@ -153,7 +159,7 @@ def serve(address: str) -> None:
 
 
 def _attend(connection: socket.socket, defaults: dict[str, str]) -> None:
-    """In a fork: run the command in a fork of its own, and send its exit code or kill it with the connection."""
+    """In a fork: run the command in another one; send its exit code, or kill it with its caller."""
     head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
     text = b""
     while len(text) < int.from_bytes(head, "big"):
