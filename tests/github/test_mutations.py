@@ -90,6 +90,7 @@ def test_the_cases_hold_without_a_fault(world, name):
 
 @pytest.mark.parametrize(("path", "old", "new", "name"), MUTATIONS, ids=range(1, len(MUTATIONS) + 1))
 def test_a_planted_fault_is_noticed(world, path, old, new, name):
+    assert world.git("show", f"main:{path}").count(old) == 1, "outside of what a noticed fault raises"
     world.mutation = (path, old, new)
     with pytest.raises(AssertionError):
         CASES[name](world)

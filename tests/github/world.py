@@ -113,9 +113,10 @@ def tiny(folder: Path) -> Path:
 
 
 def mutate(folder: Path, path: str, old: str, new: str) -> None:
-    """Plant one fault in a workflow."""
+    """Plant one fault in a workflow; ValueError, which is no failed case, where `old` is not there once."""
     text = (folder / path).read_text(encoding="utf-8")
-    assert text.count(old) == 1, (path, old, text.count(old))
+    if text.count(old) != 1:
+        raise ValueError(f"{path} has {text.count(old)} times: {old}")
     (folder / path).write_text(text.replace(old, new), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from cluster import Cluster, cluster  # noqa: E402
 from portable_models import portable  # noqa: E402
 from serving import ROOT, Served  # noqa: E402
 
-from nbproof.workspace import bootstrap# noqa: E402
+from nbproof.workspace import bootstrap  # noqa: E402
 
 
 @pytest.fixture(scope="session")

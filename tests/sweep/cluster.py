@@ -23,7 +23,8 @@ class Cluster:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        (folder / "rfc3987_syntax.py").write_text("raise ImportError")  # as nbproof.sweep.cluster does: a node starts sooner
+        # as nbproof.sweep.cluster does: a node starts sooner
+        (folder / "rfc3987_syntax.py").write_text("raise ImportError")
         with socket.socket() as probe:
             probe.bind(("127.0.0.2", 0))
             self.port = probe.getsockname()[1]

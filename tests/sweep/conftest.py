@@ -10,8 +10,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "rem
 pytest.importorskip("ray", reason="ray is not installed: sweeps were not tried")
 import tiny  # noqa: E402
 
-from nbproof.pipeline import config as contract# noqa: E402
-from nbproof.notebook import files# noqa: E402
+from nbproof.notebook import files  # noqa: E402
+from nbproof.pipeline import config as contract  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from nbproof.pipeline import dag
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
+from nbproof.pipeline import dag
 from nbproof.pipeline.config import Metric
 from nbproof.sweep import drive, plots, search, space
 from nbproof.sweep.table import Table
