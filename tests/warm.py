@@ -82,6 +82,11 @@ class Warm:
             assert self._process.poll() is None, "tests/warm.py did not start"
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
     def stop(self) -> None:
         """End the server; its folder goes with it."""
         if self._process:

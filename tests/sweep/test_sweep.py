@@ -46,7 +46,7 @@ def test_less_is_better_and_the_best_gives_its_number_again(project):
     best = min(done, key=lambda row: float(row["loss"]))
     assert f"Best: loss {float(best['loss']):.4g} with x" in said and "no result of the parameters" in said
     note = json.loads((project.sweep / "best.json").read_text())
-    assert note == {"model": "fit", "run_id": best["run_id"], "loss": float(best["loss"])}
+    assert note == {"model": "fit", "run_id": best["run_id"], "trials": 6, "loss": float(best["loss"])}
     assert json.loads(best["sizes"]) in ([1], [1, 2])
     assert project.call("git", "status", "--porcelain") == tracked and not project.processes()
     page = (project.root / "reports/sweep-fit.html").read_text(encoding="utf-8")
