@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 import nbformat
+from markupsafe import Markup
 
 from nbproof.notebook.files import root, write_whole
 from nbproof.report.facts import Facts, Result
 from nbproof.report.outputs import HEADING, LINES, text_of
 from nbproof.report.text import count, plain
-from nbproof.runner import layout
+from nbproof.runner import html as html_page
 from nbproof.runner.source import counted
 
 PLACE = "reports/changes.html"
@@ -60,7 +61,7 @@ def page(facts: Facts, pairs: list[Result]) -> str:
             f"<code>{facts.base[:10]}</code> and of {here}, cell by cell. Red is the base, green the branch; "
             f"cells and figures that did not change are left out.</p></blockquote>\n"
             f"<ul>{links}</ul>\n{''.join(sections)}</main>\n")
-    return layout.whole("Before and after", body)
+    return html_page.fill("page.html.j2", title="Before and after", body=Markup(body))
 
 
 def _notebook(result: Result) -> str:

@@ -1,0 +1,166 @@
+"""The cells of an executed notebook as HTML that runs nothing and requests nothing."""
+
+import ast
+import base64
+import copy
+import html
+import mimetypes
+import os
+import re
+import string
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import mistune
+import nh3
+from bs4 import BeautifulSoup, Tag
+from jinja2 import pass_context
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+from nbproof.runner import schema
+
+TEMPLATES = Path(__file__).with_name("templates")
+LONG_CODE = 10  # lines; a longer cell is folded
+DRAWINGS = """
+    svg g defs symbol use desc path rect circle ellipse line polyline polygon text tspan textPath
+    marker linearGradient radialGradient stop clipPath mask pattern font meter progress"""
+MATHEMATICS = """
+    math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover
+    mmultiscripts mprescripts mtable mtr mtd mpadded mphantom menclose mstyle semantics"""
+TAGS = nh3.ALLOWED_TAGS | {*DRAWINGS.split(), *MATHEMATICS.split()}
+DROPPED_WHOLE = {"script", "style", "title", "noscript", "noembed", "noframes", "iframe", "xmp"}
+# Attributes that run or request something; a backslash in CSS can hide an address.
+REFUSED = re.compile(r"on|.*src|.*href|.*action|background|data$|longdesc|ping|poster|usemap")
+ADDRESS = re.compile(r"url\s*\((?!\s*[\"']?#)", re.I)
+HIDDEN_ADDRESS = re.compile(r"\\|image(-set)?\s*\(|src\s*\(", re.I)
+ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|video|audio|canvas|frameset|portal)\b", re.I)
+INVISIBLE = re.compile(r"<(?!img|svg|progress|meter)[^>]*>|\s")
+NOT_SHOWN = ("<p><em>This output needs a script or a request, and a page has neither: "
+             "open the notebook in JupyterLab to see it.</em></p>")
+
+
+class MathRenderer(IPythonRenderer):
+    """Markdown whose mathematics is MathML, so that the reader's browser needs no library."""
+
+    def inline_math(self, body):
+        return _mathml(body, "inline")
+
+    def block_math(self, body):
+        return _mathml(body, "block")
+
+    def latex_environment(self, name, body):
+        return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+    def image(self, text, url, title=None):
+        # nbconvert's raises where a pasted picture is gone; _finish_image looks at every image
+        return mistune.HTMLRenderer.image(self, text, url, title)
+
+
+def _mathml(latex: str, display: str) -> str:
+    """Return MathML for LaTeX; what the converter does not know stays as it was written."""
+    try:
+        return convert(html.unescape(latex), display=display)
+    except Exception:  # latex2mathml raises many kinds, a bare IndexError too
+        return f"<code>{html.escape(html.unescape(latex))}</code>"
+
+
+class CellsExporter(HTMLExporter):
+    """nbconvert's exporter with a template of ours and clean Markdown."""
+
+    def __init__(self):
+        super().__init__(template_name="cells", extra_template_basedirs=[str(TEMPLATES)],
+                         exclude_input_prompt=True, exclude_output_prompt=True)
+
+    @pass_context
+    def markdown2html(self, context, source):
+        for name, content in context.get("cell", {}).get("attachments", {}).items():  # pasted
+            for kind, data in content.items():
+                for written in (name, quote(name)) if kind.startswith("image/") else ():
+                    source = source.replace(f"attachment:{written}", f"data:{kind};base64,{data}")
+        renderer = MathRenderer(escape=False, exclude_anchor_links=True)
+        return clean(MarkdownWithMath(renderer=renderer).render(source))
+
+
+def body(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
+    """Return the cells of an executed notebook as HTML with the pictures that lie in `folder`."""
+    notebook = copy.deepcopy(notebook)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        _make_static(output.get("data", {}))
+    resources = {"parameters": _parameters(notebook), "long_code": LONG_CODE}
+    text, _ = CellsExporter().from_notebook_node(notebook, resources)
+    soup = BeautifulSoup(clean(text), "html.parser")
+    for image in soup.find_all("img"):
+        _finish_image(image, folder)
+    return soup
+
+
+def clean(text: str) -> str:
+    """Return HTML without what runs or requests anything; what the text left open is closed."""
+    return nh3.clean(
+        text.encode(errors="replace").decode(), tags=TAGS, clean_content_tags=DROPPED_WHOLE,
+        generic_attribute_prefixes={*string.ascii_letters}, attribute_filter=_harmless,
+        url_schemes={"http", "https", "mailto", "data", "attachment"}, link_rel=None)
+
+
+def _harmless(tag: str, name: str, value: str) -> str | None:
+    """Return an attribute's value, or None where it runs or requests something."""
+    address = re.sub(r"[\x00-\x20]", "", value).lower()
+    if name == "href":
+        stays = not address.startswith(("data:", "attachment:")) if tag == "a" else value[:1] == "#"
+    elif name == "src":
+        stays = tag == "img"  # _finish_image makes a link of a remote one
+    else:
+        hidden = name == "style" and HIDDEN_ADDRESS.search(value)
+        stays = not (hidden or ADDRESS.search(value) or REFUSED.match(name))
+    return value if stays else None
+
+
+def _make_static(data: dict) -> None:
+    """Clean one output by itself, so that what it leaves open ends with it, in place.
+
+    One of which nothing can be shown becomes a sentence that says so."""
+    active = [kind for kind in data if kind.endswith("+json") or kind == "application/javascript"]
+    if written := data.get("text/html"):
+        data["text/html"] = clean(written)
+        if ACTIVE.search(written) and not INVISIBLE.sub("", data["text/html"]):
+            active.append("text/html")
+    for kind in active:
+        del data[kind]
+    if active and set(data) <= {"text/plain"}:
+        data["text/html"] = NOT_SHOWN
+
+
+def _parameters(notebook: NotebookNode) -> list[tuple[str, str, schema.Parameter]]:
+    """Return name, value as Python and declaration of each parameter that the run injected."""
+    for number, cell in enumerate(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            declared = schema.declared_in(notebook.cells[:number], "the notebook")
+            values = {line.targets[0].id: line.value for line in ast.parse(cell.source).body}
+            return [(name, ast.unparse(values[name]), declared[name])
+                    for name in values if name in declared]
+    return []
+
+
+def _finish_image(image: Tag, folder: Path) -> None:
+    """Put a picture of `folder` into the page, and give a figure without words its heading.
+
+    Of an image that is not in the folder and no data, words and a link remain."""
+    if image.get("alt") in ("", "figure", "No description has been provided for this image"):
+        above = image.find_previous(["h1", "h2", "h3"])
+        image["alt"] = f"Figure: {above.get_text(' ', strip=True)}" if above else "Figure"
+    address = image.get("src", "")
+    path = folder / unquote(address)
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if address.startswith("data:image/"):
+        return
+    if (kind.startswith("image/") and os.path.isfile(path)  # noqa: PTH113  (no error on a long name)
+            and path.resolve().is_relative_to(folder.resolve())):
+        image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return
+    remote = {"href": address} if re.match("(https?:)?//", address) else {}
+    words = Tag(name="a" if remote else "em", attrs=remote)
+    words.string = f"{image['alt']} ({address[:80]}, not part of this page)"
+    image.replace_with(words)
