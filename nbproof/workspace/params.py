@@ -1,0 +1,160 @@
+"""Takes the parameters of an MLflow run into params.yaml: shown first, with all else as it is."""
+
+import ast
+import contextlib
+import difflib
+import io
+import json
+import re
+import sys
+from functools import reduce
+from operator import getitem
+
+from ruamel.yaml import YAML
+
+from nbproof.notebook import tracking
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import from_yaml, root, write_whole
+from nbproof.notebook.params import section
+from nbproof.pipeline import dag
+from nbproof.runner import schema, source
+
+# A line of the parameters cell: name, type, value (a text may hold a #), comment.
+LINE = re.compile(r"""(?m)^(\w+)(:[^=\n]+=\s*)("[^"\n]*"|'[^'\n]*'|[^#\n]*?)(\s*(?:#.*)?)$""")
+
+
+def adopt(run: str, yes: bool, model: str = "") -> int:
+    """Take a run's parameters into params.yaml after a yes; return 1 if the answer was no.
+
+    `run` is its id, `last` for the newest finished exploration, or `best` for the best trial of
+    the newest sweep (of `model` if it is named).
+    """
+    recorded = _find(_best_of_sweep(model) if run == "best" else run)
+    run_id, logged = recorded.info.run_id, recorded.data.params
+    name = recorded.data.tags.get("notebook")
+    with dag.opened(root()) as repo:
+        notebooks = {stage.short: stage.notebook for stage in dag.read(repo).values()}
+    if not (path := notebooks.get(name)):
+        raise UserError(f"Run {run_id} is one of {name}, and dvc.yaml has no such notebook.")
+    content = source.strip(source.read(root() / path))
+    before, explored = source.text(content), _restore(content, path)
+    declared = schema.declared_in(content["cells"], path)
+    if strange := [key for key in logged if key not in declared]:
+        raise UserError(f"Run {run_id} has {', '.join(strange)}, which {path} does not declare.")
+    if run == "last" and (other := [key for key in explored if explored[key] != logged.get(key)]):
+        raise UserError(f"{path} has another {', '.join(other)} than its newest finished run: run "
+                        f"it to its end, or name the run that you mean (nbproof adopt {run_id}).")
+    if not _write({declared[key].key: _typed(declared[key], logged[key]) for key in logged}, yes):
+        print("Nothing was changed.")
+        return 1
+    print(f"params.yaml has the values of run {run_id}: nbproof run trains {name} with them.")
+    if (after := source.text(content)) != before:
+        write_whole(root() / path, after)
+        print(f"{path} reads params.yaml again: where it is open, reload it from disk.")
+    return 0
+
+
+def _find(run: str):
+    """Return MLflow's run with the id `run`; for `last` the newest finished exploration here."""
+    from mlflow.exceptions import MlflowException
+
+    local = tracking.client(tracking.local_address())
+    if run == "last":
+        finished = "attributes.status = 'FINISHED'"
+        if runs := local.search_runs([tracking.experiment(local)], finished, max_results=1):
+            return runs[0]
+        raise UserError("There is no run to adopt yet: run a notebook in JupyterLab to its end.")
+    for client in (local, tracking.client()):
+        with contextlib.suppress(MlflowException):
+            return client.get_run(run)
+    raise UserError(f"MLflow has no run {run!r}, here or on its server: nbproof ui shows the ids.")
+
+
+def _best_of_sweep(model: str) -> str:
+    """Return the id of the best run of the newest finished sweep (of `model` if it is named)."""
+    files = (root() / "scratch/sweeps").glob("*/best.json")
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        best = json.loads(path.read_text(encoding="utf-8"))
+        if model in ("", best["model"]):
+            return best["run_id"]
+    raise UserError(f"There is no finished sweep{f' of {model}' if model else ''} here.")
+
+
+def _restore(content: dict, path: str) -> dict[str, str]:
+    """Let the parameters cell of a notebook's `content` read params.yaml again, in place.
+
+    `lr: float = 0.1  # peak` becomes `lr: float = P.lr  # peak`. Return the literal values that
+    stood there by name, as MLflow logs them.
+    """
+    codes = [source.code(cell) for cell in content["cells"] if cell["cell_type"] == "code"]
+    sections = {name: section(key) for name, key in schema.sections_of(codes).items()}
+    explored = {}
+
+    def restored(line: re.Match) -> str:
+        name, kind, value, comment = line.groups()
+        holders = [f"{holder}.{name}" for holder in sections if hasattr(sections[holder], name)]
+        if value in holders:
+            return line[0]
+        if len(holders) != 1:
+            raise UserError(f"{path}: {len(holders)} of its sections of params.yaml have {name}: "
+                            f"write its line as it was, such as `{name}{kind}P.{name}`.")
+        with contextlib.suppress(ValueError, SyntaxError):  # it may be computed
+            explored[name] = str(ast.literal_eval(value))
+        return f"{name}{kind}{holders[0]}{comment}"
+
+    for cell in filter(schema.is_tagged, content["cells"]):
+        cell["source"] = LINE.sub(restored, source.code(cell))
+    return explored
+
+
+def _typed(parameter: schema.Parameter, text: str) -> object:
+    """Return a parameter's value, which MLflow logs as text, with the type that is declared."""
+    value = text
+    if not parameter.type.startswith("str") or text == "None" and parameter.accepts(None):
+        with contextlib.suppress(ValueError, SyntaxError):  # stays text, which is refused
+            value = ast.literal_eval(text)
+    if not parameter.accepts(value):
+        raise UserError(f"{parameter.key} must be {parameter.expected}; the run has {text!r}.")
+    return value
+
+
+def _write(values: dict[str, object], yes: bool) -> bool:
+    """Show the change of params.yaml and write it; return False if the answer was no."""
+    path = root() / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    after = with_values(before, values)
+    lines = (text.splitlines(keepends=True) for text in (before, after))
+    sys.stdout.writelines(difflib.unified_diff(*lines, path.name, path.name, n=2))
+    if before != after and not yes:
+        if not sys.stdin.isatty():
+            raise UserError("params.yaml was not changed: say yes on a terminal, or give --yes.")
+        if input("Write params.yaml? [y/N] ").strip().lower() not in ("y", "yes"):
+            return False
+    write_whole(path, after)
+    return True
+
+
+def with_values(text: str, values: dict[str, object]) -> str:
+    """Return params.yaml's `text` with values by key (`models.cnn.lr`) and all its comments.
+
+    A new key comes in front of the last one, so that comments after a section stay after it.
+    """
+    yaml = YAML()  # it writes as `dvc exp run -S` does, but keeps quotes and long lines
+    yaml.preserve_quotes, yaml.width = True, sys.maxsize
+    content, before, written = yaml.load(text), from_yaml(text), io.StringIO()
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        holder = reduce(getitem, parents, content)
+        if name not in holder:
+            holder.insert(len(holder) - 1, name, value)
+        elif isinstance(holder[name], list) and isinstance(value, list):
+            holder[name][:] = value  # it stays on one line, or on several
+        elif holder[name] != value:  # what is equal stays as it is written
+            holder[name] = value
+    if content == before:
+        return text
+    yaml.dump(content, written)
+    old, new = (sorted(re.findall("#.*", version)) for version in (text, written.getvalue()))
+    if old != new:  # it stood inside a list of several lines
+        raise UserError(f"params.yaml would lose a comment: write {values} into it by hand.")
+    return written.getvalue()
