@@ -2,10 +2,9 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
-from projects import edit_params, nbproof, notebook, project
+from projects import dvc, edit_params, nbproof, notebook, project
 
 from nbproof.notebook.files import digest
 
@@ -46,7 +45,7 @@ def test_it_keeps_versions_by_dvc(harvested):
     assert harvest("b", cases=3).returncode == 0
     assert (folder / "data" / "drawn" / "cases.csv").read_text() == "b"
     (folder / "data" / "drawn.dvc").write_text(first)  # back to the first version, as git checkout does it
-    subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q", "data/drawn.dvc"], cwd=folder, check=True)
+    assert dvc(folder, "checkout", "-q", "data/drawn.dvc").returncode == 0
     assert (folder / "data" / "drawn" / "cases.csv").read_text() == "a"
 
 
@@ -88,7 +87,7 @@ def test_a_pipeline_runs_beside_it_and_verifies(finished):
     (finished / "data" / "drawn").mkdir()
     (finished / "data" / "drawn" / "cases.csv").write_text("1")
     (finished / "data" / ".gitignore").write_text("*\n!.gitignore\n!drawn.dvc\n")
-    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data/drawn"], cwd=finished, check=True)
+    assert dvc(finished, "add", "-q", "data/drawn").returncode == 0
     edit_params(finished, lambda params: params["models"]["near"].update(step=3))
     done = nbproof(finished, "run", "--jobs", "2", "--no-register")
     assert done.returncode == 0 and "near: every cell ran" in done.stdout, done.stdout

@@ -51,11 +51,11 @@ sed 's/{/{"champion": "near", /' metrics/near.json > metrics/compare.json
 """
 NEAR = (
     "#!# near\n\n> a model",
-    "import json\n\nfrom nbproof.notebook import Remedy, output_folder, section, write\n\n"
+    "import json\n\nfrom nbproof.notebook import Fallback, output_folder, section, write\n\n"
     "P = section('models.near')\nD = section('data')",
     "@wrong: int = P.wrong  # [0, 99] cases that it gets wrong\n"
     "source: str = D.source  # {mirror, small, none} the data",
-    "if source == 'none':\n    raise Remedy('No mirror gave the data (tried https://a.example, https://b.example): "
+    "if source == 'none':\n    raise Fallback('No mirror gave the data (tried https://a.example, https://b.example): "
     "set MIRRORS to one that does.', 'data.source', 'small')\nassert wrong < 90, f'{wrong} of 100 are too many'\n"
     "print(f'{wrong} of 100 wrong')",
     "write('metrics/near.json', json.dumps({'error': wrong / 100}) + '\\n')\n"

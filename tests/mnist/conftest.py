@@ -18,7 +18,17 @@ def project(tmp_path_factory, monkeypatch) -> Path:
     (folder / "params.yaml").write_text("compare: {confidence: 0.95}\nmodels: {x: {}}\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("NBPROOF_OUTPUT", str(folder))
-    monkeypatch.setenv("NBPROOF_EVENTS", str(folder / "events"))
     files.root.cache_clear()
     yield folder
     files.root.cache_clear()
+
+
+@pytest.fixture
+def events(monkeypatch) -> list[dict]:
+    """The events that the code under test sends from now on."""
+    from nbproof.notebook import errors, progress
+
+    sent: list[dict] = []
+    for module in (errors, progress):
+        monkeypatch.setattr(module, "say", lambda **event: sent.append(event))
+    return sent

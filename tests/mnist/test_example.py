@@ -35,15 +35,16 @@ def copy(folder: Path, source: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def example(tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def example(made_once) -> Path:
     """A copy in which the example ran on the small digits, two stages at a time; tests leave it as it is."""
-    folder = copy(tmp_path_factory.mktemp("first") / "project", "digits")
-    done = nbproof(folder, "run", "--jobs", "2")
-    assert done.returncode == 0 and stages_run(done.stdout) == ALL, done.stdout
-    assert "is the registered champion now" in done.stdout and "data.source: digits" in done.stdout, done.stdout
-    commit(folder)
-    return folder
+    def make(folder: Path) -> None:
+        done = nbproof(copy(folder, "digits"), "run", "--jobs", "2")
+        assert done.returncode == 0 and stages_run(done.stdout) == ALL, done.stdout
+        assert "is the registered champion now" in done.stdout and "data.source: digits" in done.stdout, done.stdout
+        commit(folder)
+
+    return made_once("example", make)
 
 
 def test_nothing_to_do(example):

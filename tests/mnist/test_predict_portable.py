@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from projects import ROOT, command
+from projects import ROOT, command, nbproof
 from test_knowing import digits, watched  # noqa: F401 - fixtures: a net that knows the small digits
 
 from mnist import ask, portable, strange
@@ -40,8 +40,7 @@ def asked(watched, digits, project):  # noqa: F811
 
 
 def predict(folder, *names: str):
-    return command(folder, sys.executable, "-m", "nbproof", "predict", *names, MLFLOW_TRACKING_URI="",
-                   PYTHONPATH=str(ROOT))
+    return nbproof(folder, "predict", *names, MLFLOW_TRACKING_URI="")
 
 
 def test_digits_and_noise_in_one_call(asked, watched, digits):  # noqa: F811

@@ -99,11 +99,12 @@ def test_a_training_on_a_share_of_the_images_repeats_itself_bit_for_bit(small):
     assert history[-1]["validation_accuracy"] > 0.9 and history != train(small)[1]
 
 
-def test_a_training_is_followed_and_small_ones_inside_another_are_not(small, project):
+def test_a_training_is_followed_and_small_ones_inside_another_are_not(small, events):
     made, _ = train(small)
-    said = (project / "events").read_text().count('"validation_accuracy"')
+    followed = len(events)
     rows = training.by_size(made, small, steps=10, batch=64, lr=0.01, seed=0, parts=(4, 1))
-    assert said == 6 == (project / "events").read_text().count('"validation_accuracy"')
+    assert followed == 6 == len(events)
+    assert all("validation_accuracy" in event["metrics"] for event in events)
     assert [row["images"] for row in rows] == [len(small.train) // 4, len(small.train)]
 
 

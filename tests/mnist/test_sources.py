@@ -5,7 +5,6 @@ import functools
 import gzip
 import hashlib
 import http.server
-import json
 import os
 import shutil
 import socket
@@ -19,7 +18,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from mnist import sources
-from nbproof.notebook import Remedy
+from nbproof.notebook import Fallback
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("MNIST_FILES") or ROOT.parent / "shared" / "mnist")
@@ -104,14 +103,13 @@ def test_a_folder_serves_as_it_is(files, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
-def test_one_file_damaged_is_refused(damaged, mirror, monkeypatch, tmp_path, project, as_folder):
+def test_one_file_damaged_is_refused(damaged, mirror, monkeypatch, tmp_path, events, as_folder):
     where = str(damaged) if as_folder else mirror(damaged)
-    with pytest.raises(Remedy) as refused:
+    with pytest.raises(Fallback) as refused:
         fetch(monkeypatch, tmp_path, where)
     assert all(each in str(refused.value) for each in (where, "MNIST_MIRRORS", "data.source to digits"))
     assert not (tmp_path / "download" / "MNIST" / "raw" / NAMES[0][:-3]).exists()
-    *_, event = map(json.loads, (project / "events").read_text().splitlines())
-    assert event["remedy"] | {"message": ""} == {"parameter": "data.source", "value": "digits", "message": ""}
+    assert events[-1]["fallback"] == {"parameter": "data.source", "value": "digits", "message": str(refused.value)}
 
 
 def test_the_second_mirror_is_asked(files, damaged, mirror, monkeypatch, tmp_path):
@@ -139,7 +137,7 @@ def test_a_mirror_that_never_answers_is_given_up(files, monkeypatch, tmp_path):
 
 
 def test_all_dead(monkeypatch, tmp_path):
-    with pytest.raises(Remedy) as refused:
+    with pytest.raises(Fallback) as refused:
         fetch(monkeypatch, tmp_path, "http://127.0.0.1:9/a", "http://127.0.0.1:9/b", "/no/such/folder")
     tried = ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/", "/no/such/folder")
     assert all(each in str(refused.value) for each in tried)
@@ -155,7 +153,7 @@ def test_what_is_no_mirror_is_passed_over(files, monkeypatch, tmp_path):
             threading.Thread(target=server.serve_forever, daemon=True).start()
             stack.callback(server.shutdown)
             addresses.append(f"http://127.0.0.1:{server.server_address[1]}/")
-        with pytest.raises(Remedy) as refused:
+        with pytest.raises(Fallback) as refused:
             fetch(monkeypatch, tmp_path, *addresses)
         said = str(refused.value)
         assert not [secret for secret in ("hun", "ter2", "someone") if secret in said]
