@@ -1,0 +1,170 @@
+"""What dvc.yaml says, which stages changed, and that each refusal of DVC is one sentence."""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from dvc import dvcfile
+from projects import edit_params, edit_yaml
+
+from nbproof.notebook.errors import UserError
+from nbproof.pipeline import dag
+
+NOTEBOOK = {"cmd": "nbproof stage", "deps": ["notebooks/x.ipynb", "data/table"],
+            "params": ["models.m", {"other.yaml": ["a"]}], "outs": ["reports/x.ipynb", "models/x"],
+            "metrics": [{"metrics/x.json": {"cache": False}}],
+            "plots": [{"metrics/x.csv": {"cache": False, "x": "step", "y": "error"}}]}
+
+
+def add(folder: Path, **stages: dict) -> None:
+    """Add stages to dvc.yaml."""
+    edit_yaml(folder / "dvc.yaml", lambda content: content["stages"].update(stages))
+
+
+def read(folder: Path) -> dict[str, dag.Stage]:
+    with dag.opened(folder) as repo:
+        return dag.read(repo)
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_stage(small):
+    add(small, last={"cmd": "ls", "deps": ["models"], "outs": ["data/last"]}, x=NOTEBOOK)
+    found = read(small)
+    assert list(found) == ["data", "m", "last", "x"]
+    assert found["x"] == dag.Stage(
+        "x", "x", "notebooks/x.ipynb", ("models.m",), ("notebooks/x.ipynb", "data/table"),
+        (dag.Output("reports/x.ipynb", "out", True, {}), dag.Output("models/x", "out", True, {}),
+         dag.Output("metrics/x.json", "metric", False, {}),
+         dag.Output("metrics/x.csv", "plot", False, {"x": "step", "y": "error"})),
+        frozenset({"data"}))
+    assert dag.is_model(found["x"]) and not dag.is_model(found["m"])
+    assert found["m"].notebook is None and found["last"].needs == {"m", "x"}
+    assert dag.with_downstream({"data", "gone"}, found) == set(found)
+    assert dag.with_downstream({"m"}, found) == {"m", "last"}
+
+
+@pytest.mark.parametrize("deps, found", [
+    ([], "none"), (["a.ipynb", "b.ipynb"], "a.ipynb, b.ipynb")])
+def test_a_stage_that_runs_a_notebook_lists_one(small, deps, found):
+    add(small, x=NOTEBOOK | {"deps": deps})
+    assert refused(small) == ("dvc.yaml: the stage x runs a notebook, so it must list exactly one "
+                              f".ipynb among its deps, found {found}.")
+
+
+@pytest.mark.parametrize("output", ["models/m.csv", "data/table/3.csv", "models"])
+def test_outputs_that_overlap(small, output):
+    add(small, x={"cmd": "ls", "outs": [output]})
+    assert f"{output} of x" in (sentence := refused(small)) and "overlap" in sentence
+    assert "of m" in sentence or "of data" in sentence
+
+
+def test_an_output_that_dvc_add_has_taken(small):
+    (small / "models" / "own.csv.dvc").write_text(f"outs: [{{path: own.csv, md5: {'a' * 32}}}]\n")
+    add(small, x={"cmd": "ls", "outs": ["models/own.csv"]})
+    assert "models/own.csv of models/own.csv.dvc and models/own.csv of x overlap" in refused(small)
+
+
+@pytest.mark.parametrize("deps", [["data/y"], ["data/x/part"]])
+def test_a_circle(small, deps):
+    add(small, x={"cmd": "ls", "deps": deps, "outs": ["data/x"]},
+        y={"cmd": "ls", "deps": ["data/x"], "outs": ["data/y"]})
+    assert "need each other's results in a circle (" in refused(small)
+
+
+def test_what_changed_is_what_dvc_status_lists(small):
+    add(small, always={"cmd": "ls"}, frozen={"cmd": "ls", "deps": ["raw.txt"], "frozen": True})
+    with dag.opened(small) as repo:
+        repo.commit("frozen", force=True)
+    for change in (
+        lambda: None,
+        lambda: (small / "raw.txt").write_text("other\n"),
+        lambda: edit_params(small, lambda content: content["models"]["m"].update(n=2)),
+        lambda: (small / "metrics" / "m.json").unlink(),
+        lambda: add(small, data={"cmd": "other", "deps": ["raw.txt"], "outs": ["data/table"]}),
+        lambda: next(small.glob(".dvc/cache/files/md5/*/*.dir")).unlink(),
+        lambda: (small / "dvc.lock").unlink(),
+    ):
+        change()
+        with dag.opened(small) as repo:
+            found = dag.read(repo)
+            assert dag.changed(repo, found) == set(repo.status()), change
+
+
+def test_digests(small):
+    (small / "raw.txt").unlink()
+    with dag.opened(small) as repo:
+        assert dag.digests(dag.dvc_stage(repo, "data")) == {"raw.txt": None}
+        found = dag.digests(dag.dvc_stage(repo, "m"))
+        assert found["params.yaml"] == {"models.m": {"n": 1}} and found["data/table"][-4:] == ".dir"
+
+
+def test_what_must_run_first(small):
+    edit_params(small, lambda content: content["models"]["m"].update(n=2))
+    with dag.opened(small) as repo:
+        dag.check_current(repo, "data")
+        dag.check_current(repo, "m", itself=False)
+        with pytest.raises(UserError, match="^m must run first, because files or parameters have "):
+            dag.check_current(repo, "m")
+    (small / "raw.txt").write_text("other\n")
+    with dag.opened(small) as repo, pytest.raises(UserError, match="^data must run first"):
+        dag.check_current(repo, "m", itself=False)
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])
+def test_the_marks_of_a_merge_conflict(small, name):
+    text = (small / name).read_text()
+    (small / name).write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n")
+    assert refused(small).startswith(f"{name} has the marks of a merge conflict: ")
+
+
+@pytest.mark.parametrize("name, text, sentence", [
+    ("dvc.lock", "stages: 1\n", "git checkout dvc.lock brings the committed one back."),
+    ("dvc.lock", "stages: {a: [", "git checkout dvc.lock brings the committed one back."),
+    ("dvc.yaml", "stages: {a: {outs: [x]}}\n", "DVC cannot read the pipeline: "),
+    ("dvc.yaml", "stages: {a: {cmd: '${no}'}}\n", "DVC cannot read the pipeline: "),
+    ("params.yaml", "models: 1\nmodels: 2\n", "params.yaml is not valid YAML: "),
+    ("params.yaml", f"n: {'9' * 5000}\n", "params.yaml is not valid YAML: "),
+])
+def test_what_dvc_cannot_read(small, name, text, sentence):
+    (small / name).write_text(text)
+    assert sentence in refused(small)
+
+
+def test_a_torn_list_of_locks_names_the_fix(small):
+    (small / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"a')
+    with pytest.raises(UserError, match=r"verify --fix removes it\.$"), dag.opened(small) as repo:
+        repo.commit(force=True)
+
+
+def test_another_dvc_command_at_work(small, monkeypatch):
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
+    with (dag.opened(small) as other, other.lock, pytest.raises(UserError, match="^Another DVC "),
+          dag.opened(small) as repo):
+        repo.status()
+
+
+def test_a_folder_without_git(small):
+    (small / ".git").rename(small / "git")
+    assert refused(small).startswith("DVC needs a git repository, and this folder is in none")
+
+
+def test_a_disk_that_is_full(small):
+    with pytest.raises(UserError, match="^A file cannot be .*: make room"), dag.opened(small):
+        raise OSError(28, "No space left on device")
+
+
+def test_networkx_is_not_imported_and_dvc_lock_is_parsed_once(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "networkx", None)  # importing it is an error
+    load = mock.Mock(side_effect=dvcfile.Lockfile._load)
+    monkeypatch.setattr(dvcfile.Lockfile, "_load", lambda *words, **more: load(*words, **more))
+    with dag.opened(small) as repo:
+        assert dag.changed(repo, dag.read(repo)) == set()
+        dag.check_current(repo, "m")
+    assert load.call_count == 1

@@ -1,0 +1,131 @@
+"""Every result is hashed again: damage in the folder and in DVC's cache is named and mended."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from nbproof.pipeline import dag, verify
+
+
+def cached(folder: Path, text: str) -> Path:
+    """The cache's copy of the content `text`."""
+    md5 = hashlib.md5(text.encode()).hexdigest()
+    return folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def listed(folder: Path) -> Path:
+    """The cache's list of the files in data/table."""
+    return next(folder.glob(".dvc/cache/files/md5/*/*.dir"))
+
+
+def damage(file: Path) -> None:
+    """Change a byte; size, time and rights stay as they were, so that DVC sees nothing."""
+    times, content = file.stat(), bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(times.st_mode)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def printed(capsys, code: int, fix: bool = False) -> list[str]:
+    """What verify prints, without its last line where that is advice."""
+    assert verify.verify(fix) == code
+    lines = capsys.readouterr().out.splitlines()
+    return lines[:-1] if code else lines
+
+
+def changed(folder: Path) -> set[str]:
+    """The stages that DVC calls changed."""
+    with dag.opened(folder) as repo:
+        return dag.changed(repo, dag.read(repo))
+
+
+def test_all_is_well_and_no_time_is_touched(small, capsys):
+    files = [path for path in small.rglob("*") if path.is_file() and ".dvc/tmp" not in str(path)]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    damage(small / "models" / "m.csv")
+    printed(capsys, 1)
+    damage(small / "models" / "m.csv")
+    assert printed(capsys, 0) == ["All 3 results are the ones that dvc.lock records."]
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+WRONG = "its bytes are not those that dvc.lock records"
+
+
+@pytest.mark.parametrize("change, problem", [
+    (lambda at: damage(at / "models/m.csv"), f"models/m.csv: {WRONG}"),
+    (lambda at: damage(at / "metrics/m.json"), f"metrics/m.json: {WRONG}"),
+    (lambda at: damage(at / "data/table/1.csv"), f"data/table/1.csv: {WRONG}"),
+    (lambda at: (at / "models/m.csv").unlink(), "models/m.csv: missing"),
+    (lambda at: (at / "data/table/1.csv").unlink(), "data/table/1.csv: missing"),
+    (lambda at: (at / "data/table").rename(at / "data/other"), "data/table: missing"),
+    (lambda at: (at / "data/table/mine.csv").touch(),
+     "data/table/mine.csv: no result, and lies in the folder of one"),
+])
+def test_what_is_wrong_with_a_result_is_named_and_seen_by_dvc_after_a_fix(
+        small, capsys, change, problem):
+    change(small)
+    assert printed(capsys, 1) == [problem]
+    assert printed(capsys, 1, fix=True) == [problem]  # a run brings it back, from the cache
+    assert changed(small), "DVC, which looks at size and time, sees it now"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("copy, result", [
+    (lambda at: cached(at, "model\n"), "models/m.csv"),
+    (lambda at: cached(at, "one\n"), "data/table/1.csv"),
+    (listed, "data/table/1.csv"),
+])
+def test_a_damaged_copy_in_the_cache_is_restored_from_a_whole_folder_or_removed(
+        small, capsys, copy, result, whole):
+    copy, content = copy(small), copy(small).read_bytes()
+    damage(copy)
+    name = copy.relative_to(small).as_posix()
+    assert printed(capsys, 1)[0] == f"{name}: DVC's file is damaged"
+    if not whole:
+        (small / result).unlink()
+    removed = f"{name}: DVC's file was damaged and is removed"
+    assert printed(capsys, 0 if whole else 1, fix=True)[0] == removed
+    assert copy.exists() == whole and (not whole or copy.read_bytes() == content)
+    assert bool(changed(small)) != whole
+
+
+def test_a_damaged_copy_of_an_earlier_result_is_removed(small, capsys):
+    """DVC restores earlier results by their names in the cache, without hashing them."""
+    earlier = cached(small, "earlier\n")
+    earlier.parent.mkdir(exist_ok=True)
+    earlier.write_text("earliest\n")
+    assert len(printed(capsys, 1)) == 1
+    printed(capsys, 0, fix=True)
+    assert not earlier.exists()
+
+
+@pytest.mark.parametrize("name, content", [
+    (".dvc/tmp/rwlock", b'{"write": {"a'), (".dvc/tmp/rwlock", b""),
+    (".dvc/cache/runs/ab/abc/abcd", b"\xff")])
+def test_what_a_kill_has_torn_is_removed(small, capsys, name, content):
+    (small / name).parent.mkdir(parents=True, exist_ok=True)
+    (small / name).write_bytes(content)
+    assert printed(capsys, 1) == [f"{name}: DVC's file is damaged"]
+    printed(capsys, 0, fix=True)
+    assert not (small / name).exists()
+
+
+def test_results_that_were_never_recorded(small, capsys):
+    (small / "dvc.lock").unlink()
+    assert printed(capsys, 1) == [f"{stage}: dvc.lock does not record its results"
+                                  for stage in ("data", "m")]
+
+
+def test_an_empty_folder_is_a_result(small, capsys):
+    for file in (small / "data" / "table").iterdir():
+        file.unlink()
+    with dag.opened(small) as repo:
+        repo.commit("data", force=True)
+    with dag.opened(small) as repo:
+        assert dag.dvc_stage(repo, "data").outs[0].hash_info.isdir
+    printed(capsys, 0)
