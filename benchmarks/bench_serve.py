@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 import serving  # noqa: E402 - the project to serve that the tests use
 
-from nbproof.workspace import bootstrap# noqa: E402
+from nbproof.workspace import bootstrap  # noqa: E402
 
 CONNECTIONS = (1, 8, 32)
 SCRIPT = 'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nlocal file = io.open("{body}")\n' \
@@ -89,7 +89,7 @@ def project(folder: Path, model: str) -> Path:
 
 def servers(folder: Path, model: str) -> dict[str, tuple[list, dict]]:
     """How each server is started, by name; PORT is put in later."""
-    small = serving.environment_of_servers() / environment.PYTHON
+    small = serving.environment_of_servers() / bootstrap.PYTHON
     file = folder / "models" / f"{model}.onnx"
     return {
         "nbproof serve": ([small, "-m", "nbproof", "serve", "--port", "PORT"], {"PYTHONPATH": str(ROOT)}),

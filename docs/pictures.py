@@ -41,7 +41,7 @@ def report() -> str:
         params = clone / "params.yaml"
         text = params.read_text(encoding="utf-8")
         params.write_text(text.replace("hidden: 128\n    epochs: 20", "hidden: 64\n    epochs: 20"), encoding="utf-8")
-        subprocess.run([*run, "nbproof", "run", "--no-remedy"], cwd=clone, check=True)
+        subprocess.run([*run, "nbproof", "run", "--no-fallback"], cwd=clone, check=True)
         done = subprocess.run([*run, "nbproof", "report", "--base", "HEAD"], cwd=clone, check=True, capture_output=True)
         if kept := os.environ.get("CHANGES"):  # the page before and after of the same change, to look at
             shutil.copy(clone / "reports" / "changes.html", kept)
@@ -61,8 +61,8 @@ def draw(browser) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "nbproof" / "environment.py"), "serve"]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PORT": str(port)}) as server:
+    command = [sys.executable, "-m", "nbproof", "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT) as server:
         try:
             page = browser.new_page(viewport={"width": 1180, "height": 760}, device_scale_factor=1)
             for _ in range(60):

@@ -1,5 +1,12 @@
-"""`python -m nbproof`: the command, where no script of that name is on the PATH."""
+"""The command `nbproof`, also `python -m nbproof`; kernels import this, so it must be cheap."""
 
-from nbproof.cli import main
 
-main()
+def main() -> None:
+    """Run the command."""
+    from nbproof.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -86,7 +86,7 @@ def pull(base: Base = "") -> None:
 @app.command()
 def run(force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False) -> None:
     """Run the pipeline, keep what it prints for the report, and end as it ends."""
-    command = [sys.executable, "-u", "-m", "nbproof", "run", "--no-remedy", *(["--force"] if force else UNREVIEWED)]
+    command = [sys.executable, "-u", "-m", "nbproof", "run", "--no-fallback", *(["--force"] if force else UNREVIEWED)]
     with (fresh("run") / "log").open("w", encoding="utf-8") as log, subprocess.Popen(
         command, cwd=root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     ) as process:

@@ -1,20 +1,23 @@
 """Starts a sweep, or goes on with one that was broken off, and writes down its result."""
 
 import csv
+import importlib.util
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from uv import find_uv_bin
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.tracking import without_credentials
 from nbproof.pipeline import config, dag
-from nbproof.runner import cell_timeout, source, write_reports
+from nbproof.runner import cell_timeout, write_reports
 from nbproof.sweep import space
 from nbproof.sweep.cluster import connected, data_of, remove_dead
 from nbproof.sweep.table import best_of, counted, listed
@@ -27,8 +30,7 @@ def sweep(model: str, force: bool) -> int:
         wanted = space.read(model, dag.read(repo))
         dag.check_current(repo, model, itself=False)
     _check_metric(wanted)
-    bootstrap.add(root(), bootstrap.SWEEP)
-    source.strip_file(root() / wanted.stage.notebook)
+    _install()
     sweeps = root() / "scratch" / "sweeps"
     folder = sweeps / f"{model}-{wanted.digest()}"
     sweeps.mkdir(parents=True, exist_ok=True)
@@ -46,6 +48,16 @@ def sweep(model: str, force: bool) -> int:
             return _sweep(wanted, folder)
     except Timeout:
         raise UserError(f"Another sweep of {model} is at work in this folder: wait for it to end.") from None
+
+
+def _install() -> None:
+    """Install optuna and ray in this environment, where they are not."""
+    if not all(map(importlib.util.find_spec, ("optuna", "ray"))):
+        print("Installing requirements/sweep.txt", flush=True)
+        words = ["pip", "install", "--quiet", "--python", sys.executable, "-r", "requirements/sweep.txt"]
+        bootstrap.set_index()
+        if subprocess.run([find_uv_bin(), *words], cwd=root()).returncode:
+            raise UserError("requirements/sweep.txt could not be installed: see above.")
 
 
 def _check_metric(wanted: space.Sweep) -> None:

@@ -74,12 +74,13 @@ def better(new, old):
     p = 0.5 ** abs(right[0] - right[1])
     return {"better": right[0] > right[1] and p < 0.05, "why": f"{right[0]} right, {right[1]} before.", "p": p}
 '''
-# In place of environment.py: the set-up, which fails where a run asks for it, and the commands in a fork.
-ENVIRONMENT = """\
-import os, sys
-if sys.argv[1:] == ["setup"]:
-    sys.exit(os.environ.get("SETUP_FAILS") or None)
-os.execv(os.environ["WARM_PYTHON"], ["python3", "-m", "nbproof", *sys.argv[1:]])
+# In place of the set-up, which fails where a run asks for it: the commands are forks.
+MAKEFILE = """\
+setup:
+\t@test -z "$$SETUP_FAILS" || { echo "$$SETUP_FAILS" >&2; exit 1; }
+\t@mkdir -p .venv/bin
+\t@printf '#!/bin/sh\\nexec "$$WARM_PYTHON" -m nbproof "$$@"\\n' > .venv/bin/nbproof
+\t@chmod +x .venv/bin/nbproof
 """
 ACTION = """\
 name: stand-in
@@ -101,7 +102,7 @@ def tiny(folder: Path) -> Path:
     """The project, with the workflows of this repository; nothing is run yet."""
     (folder / "notebooks" / "science").mkdir(parents=True)
     (folder / "notebooks" / "science" / "__init__.py").write_text(JUDGE)
-    (folder / "environment.py").write_text(ENVIRONMENT)
+    (folder / "Makefile").write_text(MAKEFILE)
     (folder / "far.json").write_text('{"error": 0.5}\n')
     (folder / "compare.sh").write_text(COMPARE)
     shutil.copytree(GITHUB, folder / ".github")

@@ -58,7 +58,7 @@ def test_nothing_to_do(example):
 def test_dead_mirrors_end_in_the_same_results(example, tmp_path):
     """MNIST is asked for where no mirror answers. Another folder, one stage at a time, and the same bytes as ever."""
     other = copy(tmp_path / "elsewhere" / "copy", "mnist")
-    refused = nbproof(other, "run", "--no-remedy", **NOWHERE)
+    refused = nbproof(other, "run", "--no-fallback", **NOWHERE)
     assert refused.returncode == 1 and "Failed: data. Not run: " in refused.stdout, refused.stdout
     assert "http://127.0.0.1:9/mnist/" in refused.stdout and "MNIST_MIRRORS" in refused.stdout
     assert command(other, "git", "status", "--short", "params.yaml").stdout == ""

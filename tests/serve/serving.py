@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nbproof.serve import environment
 from nbproof.workspace import bootstrap
 from nbproof.notebook.files import digest
 
@@ -213,6 +214,4 @@ ZERO = np.zeros((1, 1, 28, 28)).tolist()
 
 def environment_of_servers() -> Path:
     """.venv-serve of this repository, filled where it is not."""
-    subprocess.run([sys.executable, str(ROOT / "nbproof" / "bootstrap.py"), "setup", "--serve"], check=True,
-                   stdout=subprocess.DEVNULL)
-    return ROOT / bootstrap.SERVING
+    return bootstrap.set_up(ROOT, environment.SMALL, environment.LOCKS[environment.SMALL])

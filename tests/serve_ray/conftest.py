@@ -1,7 +1,6 @@
 """A cluster on loopback whose nodes have the environment of servers on Ray, and a project that is served there."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,15 +11,14 @@ from cluster import Cluster, cluster  # noqa: E402
 from portable_models import portable  # noqa: E402
 from serving import ROOT, Served  # noqa: E402
 
+from nbproof.serve import environment  # noqa: E402
 from nbproof.workspace import bootstrap  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of .venv-serve-ray of this repository, which is filled where it is not."""
-    subprocess.run([sys.executable, str(ROOT / "nbproof" / "bootstrap.py"), "setup", "--serve", "--ray"], check=True,
-                   stdout=subprocess.DEVNULL)
-    return ROOT / bootstrap.SERVING_RAY / bootstrap.PYTHON
+    return bootstrap.set_up(ROOT, environment.RAY, environment.LOCKS[environment.RAY]) / bootstrap.PYTHON
 
 
 @pytest.fixture(scope="session")

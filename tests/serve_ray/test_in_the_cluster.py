@@ -21,7 +21,7 @@ def content() -> dict:
 
 
 def test_ray_has_one_version():
-    versions = {re.search(r"^ray==(\S+)", (ROOT / f"requirements-{name}.txt").read_text(), re.MULTILINE)[1]
+    versions = {re.search(r"^ray==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)[1]
                 for name in ("sweep", "serve-ray")}
     assert versions == {content()["spec"]["rayClusterConfig"]["rayVersion"]}
 

@@ -22,7 +22,7 @@ def test_ray_accepts_its_file_and_no_wrong_one():
 
 
 def test_versions_are_the_pinned_ones_and_access_needs_a_token():
-    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements-sweep.txt").read_text(), re.MULTILINE)[1]
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements" / "sweep.txt").read_text(), re.MULTILINE)[1]
     kuberay = YAML(typ="safe").load((FOLDER / "kuberay.yaml").read_text(encoding="utf-8"))["spec"]
     assert kuberay["rayVersion"] == pinned and kuberay["authOptions"]["mode"] == "token"
     up = YAML(typ="safe").load((FOLDER / "ray-up.yaml").read_text(encoding="utf-8"))
