@@ -1,4 +1,4 @@
-"""What is told to a person in one sentence, without a traceback."""
+"""Errors that a person reads as one sentence, without a traceback."""
 
 import difflib
 import os
@@ -9,22 +9,22 @@ from nbproof.notebook.progress import say, show
 
 
 class UserError(Exception):
-    """A command does not do what it was asked to; its message says what, where, and what to do."""
+    """A command cannot do what was requested; the message says what, where, and what to do."""
 
 
-class Remedy(RuntimeError):
-    """A failure with a way out: `parameter` (`section.name` in params.yaml) set to `value` lets the run go on.
+class Fallback(RuntimeError):
+    """A failure that another parameter value would avoid: `parameter` (`data.source`) = `value`.
 
-    The message says what went wrong and names both. `nbproof run` takes the way out unless it is told not to.
+    The message says what went wrong. `nbproof run` sets the value in params.yaml and goes on.
     """
 
     def __init__(self, message: str, parameter: str, value: object):
         super().__init__(message)
-        say(remedy={"parameter": parameter, "value": value, "message": message})
+        say(fallback={"parameter": parameter, "value": value, "message": message})
 
 
 def require(met: bool, message: str) -> None:
-    """A floor, for example: a stage that does not meet it fails with `message`; an exploration says so and goes on."""
+    """Fail a stage with `message` unless `met`; an exploration shows a warning and goes on."""
     if not met and os.environ.get("NBPROOF_OUTPUT"):
         raise AssertionError(message)
     if not met:
@@ -32,11 +32,12 @@ def require(met: bool, message: str) -> None:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """` Did you mean NAME?` for the one of the `known` names that is most like `name`; empty if none is."""
-    return "".join(f" Did you mean {each}?" for each in difflib.get_close_matches(name, list(known), 1))
+    """Return ` Did you mean NAME?` for the known name most like `name`; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def trace() -> None:
-    """Show the traceback of the error that is handled, whose sentence hides it, where --debug asks for it."""
+    """Print the traceback behind the current error's sentence, if --debug requests it."""
     if os.environ.get("NBPROOF_DEBUG"):
         traceback.print_exc()

@@ -1,57 +1,51 @@
-"""Parameter values, read from params.yaml exactly as DVC reads them (YAML 1.2: `1e-3` is a number)."""
+"""Parameter values, read from params.yaml exactly as DVC reads them (YAML 1.2)."""
 
-import ast
 from types import SimpleNamespace
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml, root
-from nbproof.notebook.progress import in_jupyter
 
 
 def read() -> dict:
-    """params.yaml as a mapping; UserError if it is not one."""
+    """Return params.yaml as a mapping. Raise UserError where it is none."""
     from ruamel.yaml import YAMLError  # a tenth of a second, so only when it is needed
 
     path = root() / "params.yaml"
     try:
-        values = from_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = from_yaml(text)
     except FileNotFoundError:
-        raise UserError("params.yaml is not there: take it from git again (git checkout params.yaml).") from None
+        raise UserError("params.yaml is missing: git checkout params.yaml brings it back."
+                        ) from None
     except RecursionError:
         raise UserError("params.yaml is not valid YAML: it is nested too deep.") from None
-    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a number of thousands of digits
-        place = getattr(error, "problem_mark", None)
-        reason = f"{error.problem} in line {place.line + 1}, column {place.column + 1}" if place else str(error)
-        reason = reason.partition(";")[0]
-        raise UserError(f"params.yaml is not valid YAML: {' '.join(reason.split())}.") from None
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or thousands of digits
+        raise UserError(f"params.yaml is not valid YAML: {_reason(error)}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml must hold sections such as data: and models:, found {values!r}.")
+        raise UserError(
+            f"params.yaml must hold sections such as data: and models:, found {values!r}.")
     return values
 
 
+def _reason(error: Exception) -> str:
+    """Return a YAML error on one line, with its line and column where it has them."""
+    mark = getattr(error, "problem_mark", None)
+    reason = str(error)
+    if mark:
+        reason = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(reason.partition(";")[0].split())
+
+
 def section(name: str) -> SimpleNamespace:
-    """The values of one section, `"data"` or `"models.cnn"`, as attributes; KeyError names what is missing."""
+    """Return one section, `"data"` or `"models.cnn"`, as attributes; KeyError if it is missing."""
     values = read()
     for key in name.split("."):
         if not isinstance(values, dict) or key not in values:
             raise KeyError(f"params.yaml has no section {name}")
         values = values[key]
-    if (shell := in_jupyter()) and _say_values not in shell.events.callbacks["post_run_cell"]:
-        shell.events.register("post_run_cell", _say_values)
     return SimpleNamespace(**(values or {}))
 
 
-def _say_values(result) -> None:
-    """Below a parameters cell, the values that it has set: its lines say only where they come from."""
-    try:
-        lines = ast.parse(result.info.raw_cell).body if result.success else []
-    except SyntaxError:  # a cell with a line of IPython's own
-        return
-    if lines and all(isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) for line in lines):
-        values = in_jupyter().user_ns
-        print(", ".join(f"{line.target.id} = {values[line.target.id]!r}" for line in lines))
-
-
 def chosen(parameters: SimpleNamespace, namespace: dict) -> dict:
-    """What a notebook really runs with: the section's names with the values they have in `namespace` now."""
+    """Return the section's names with the values that they have in `namespace` now."""
     return {name: namespace[name] for name in vars(parameters)}

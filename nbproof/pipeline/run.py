@@ -1,342 +1,346 @@
-"""The whole pipeline: every stage that DVC calls changed, independent ones at the same time."""
+"""The whole graph in one process: DVC decides what changed and records what was made.
+
+Notebooks and commands are executed in threads. Only the main thread touches DVC's objects.
+"""
 
 import concurrent.futures
 import contextlib
-import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 
-import psutil
-from dvc.repo import Repo, lock_repo
+from dvc.exceptions import DvcException
+from dvc.repo import lock_repo
+from dvc.stage import PipelineStage
+from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 
+from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root, write_whole
-from nbproof.notebook.params import read, section
+from nbproof.notebook.files import root
 from nbproof.pipeline import compare, config, console, dag, deps, index
 from nbproof.pipeline.dag import Stage
-from nbproof.pipeline.verify import heal_cache, heal_lock, heal_run_cache, is_right
-from nbproof.runner import determinism, schema, source, warm
-from nbproof.sweep import space
-from nbproof.tracking import sync
-from nbproof.tracking.registry import promote_once
-from nbproof.workspace import edit, git
-from nbproof.workspace.bootstrap import with_tools
+from nbproof.runner import determinism, reaper, schema
 
-WORDS_OF_DVC = ("Running stage ", "> ", "Generating lock file ", "Updating lock file ", "Use `dvc push`", "\tgit add ",
-                "To track the changes ", "To enable auto staging", "\tdvc config core.autostage ")
-OUTPUTS = ("data", "models", "metrics", "reports")  # the folders that hold a project's results
+LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
 
 
-def run(jobs: int, force: bool, remedy: bool = True, register: bool = True) -> int:
-    """Bring every stage up to date, at most `jobs` at a time; 0 if all is well.
+def run_pipeline(jobs: int, force: bool, fallback: bool = True, register: bool = True) -> int:
+    """Bring every stage up to date, at most `jobs` at a time; return 0 if all is well.
 
-    `force` runs all of them again without DVC's run-cache; `remedy` takes the way out that a failure brings along;
-    `register` has the champion registered.
+    `force` executes all of them again without DVC's run-cache. `fallback` sets a parameter that a
+    failed notebook proposes, and goes on; never in CI. `register` has the champion registered.
     """
     if jobs < 1:
         raise UserError(f"JOBS must be at least 1, found {jobs}.")
     lock = root() / ".dvc" / "tmp" / "run.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
+    changed_values: dict[str, str] = {}  # parameters that a fallback changed, with the sentence
     try:
         with FileLock(lock, timeout=0):  # the system releases it, however this process ends
-            return _run(jobs, force, {} if remedy else None, register)
+            while True:
+                run = Run(jobs, force)
+                run.bring_up_to_date()
+                values = run.fallbacks(changed_values) if fallback else {}
+                if not values:
+                    return run.close(register, list(changed_values.values()))
+                print(*values.values(), flush=True)
+                changed_values |= values
     except Timeout:
-        raise UserError("Another run is at work in this folder: wait for it to end, then run again.") from None
+        raise UserError("Another run is at work in this folder: wait for it to end, then run "
+                        "again.") from None
 
 
-def _run(jobs: int, force: bool, taken: dict[str, str] | None, register: bool) -> int:
-    """`taken` are the remedies that this run has taken, parameter and words, or None where it may take none."""
-    started = time.monotonic()
-    heal_lock()
-    compare.announce()
-    with dag.opened(root()) as repo, lock_repo(repo):  # one lock: DVC reads its files again after each
-        repo.index.check_graph()  # no circle, no output twice
-        found = dag.read(repo)
-        check_all(found)
-        git.restore({Path(out.path).with_name(".gitignore") for stage in found.values() for out in stage.outputs})
-        forget_removed(repo, found)
-        healed = heal_cache(repo)
-        changed = set(found) if force else with_downstream(set(repo.status()), found)
-        if changed and not force:
-            healed += heal_run_cache(repo, changed)
-    for sentence in healed:
-        print(sentence, flush=True)
-    failed = execute(changed, found, jobs, force)
-    order_lock(list(found))  # also where nothing ran: plain `dvc repro` may have appended
-    if failed and taken is not None and (switched := take_remedy(failed, found, taken)):
-        print(*switched.values(), flush=True)
-        return _run(jobs, force, taken | switched, register)
-    if failed:
-        not_run = sorted(found[name].short for name in with_downstream(set(failed), found) - set(failed))
-        names = ", ".join(found[name].short for name in failed)
-        print(f"Failed: {names}." + (f" Not run: {', '.join(not_run)}." if not_run else ""), file=sys.stderr)
-        for reason in failed.values():
-            print(reason, file=sys.stderr)
-        index.write(found, with_downstream(set(failed), found) - set(failed))
-        return 1
-    if changed:
-        print(index.table(found), flush=True)
-    if register:
-        promote_once()
-    if changed or not index.is_current():
-        index.write(found, set())
-    done = f"Done in {time.monotonic() - started:.0f} s." if changed else "Everything is up to date."
-    print(f"{done} The result: {index.PLACE}", flush=True)
-    if sync.waiting():
-        print("The tracking server has not taken all runs yet: make sync sends the rest.")
-    for sentence in [*compare.compared(found), *(taken or {}).values()]:
-        print(sentence)
-    return 0
+class Run:
+    """One pass over the graph. `failed` has the outcome of each stage that failed."""
+
+    def __init__(self, jobs: int, force: bool):
+        self.jobs, self.force, self.started = jobs, force, time.monotonic()
+        self.stages: dict[str, Stage] = {}
+        self.failed, self.changed, self.before = {}, set(), {}
+
+    def bring_up_to_date(self) -> None:
+        """Read the graph, check it, and execute what changed."""
+        compare.announce()
+        logging.getLogger("dvc").setLevel(logging.WARNING)  # no lines on each file, no bars
+        with dag.opened(root()) as self.repo:
+            self.repo.scm_context.quiet = True  # no advice on git add
+            self.stages = dag.read(self.repo)
+            check_all(self.stages)
+            found = set(self.stages) if self.force else set(self.repo.status()) & set(self.stages)
+            self.changed = dag.with_downstream(found, self.stages)
+            if self.changed:
+                with (reaper.session() as self.session,
+                      console.screen(self.stages, self.changed) as self.screen,
+                      concurrent.futures.ThreadPoolExecutor(1) as self.pages):
+                    self.walk()
+            name_removed(self.stages)
+            order_lock(list(self.stages))
+            self.make_pages()
+
+    def walk(self) -> None:
+        """Execute the changed stages, each once what it needs is there."""
+        waiting = [name for name in self.stages if name in self.changed]
+        running: dict[concurrent.futures.Future, str] = {}
+        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                while waiting or running:
+                    blocked = dag.with_downstream(set(self.failed), self.stages)
+                    waiting = [name for name in waiting if name not in blocked]
+                    unfinished = {*waiting, *running.values()}
+                    ready = [name for name in waiting if not self.stages[name].needs & unfinished]
+                    for name in ready[: self.jobs - len(running)]:
+                        waiting.remove(name)
+                        if execute := self.prepare(name):
+                            running[pool.submit(execute)] = name
+                    done, _ = concurrent.futures.wait(
+                        running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for future in done:
+                        self.finish(running.pop(future), future)
+            except BaseException:  # Ctrl-C above all: what was started ends
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                while concurrent.futures.wait(running, timeout=0.2).not_done:
+                    self.session.end()
+                raise
+
+    def prepare(self, name: str) -> Callable | None:
+        """Return what executes a stage, with its outputs removed; None where it need not run."""
+        from nbproof.pipeline import reuse
+
+        stage = self.stages[name]
+        with lock_repo(self.repo):
+            dvc_stage = dag.dvc_stage(self.repo, name)
+            if not self.force:
+                if not dvc_stage.changed() or reuse.only_outputs_differ(stage, dvc_stage):
+                    self.screen.note(name, state="done")
+                    return None
+                if reuse.take_over(stage, dvc_stage):
+                    return self.record(name, "only its prose changed, so its results stay")
+            refuse_strangers(stage, dvc_stage)
+            dvc_stage.remove_outs()
+            if not self.force and self.restored(dvc_stage):
+                return self.record(name, "its results come from DVC's run-cache")
+            self.before[name] = dag.digests(dvc_stage)
+        self.screen.note(name, state="runs")
+        return partial(self.execute, stage, dvc_stage.cmd)
+
+    def restored(self, dvc_stage: PipelineStage) -> bool:
+        """Take the results from DVC's run-cache; return whether it has them."""
+        try:
+            self.repo.stage_cache.restore(dvc_stage)
+            return True
+        except RunCacheNotFoundError:
+            return False
+
+    def execute(self, stage: Stage, command: str | list[str]):
+        """Execute a notebook or a command, in a thread of the pool; return the outcome."""
+        from nbproof.pipeline.stage import Outcome, execute
+
+        if stage.notebook:
+            return execute(stage, self.session, partial(self.show, stage))
+        mark = {reaper.MARK: self.session.mark(stage.name), "DVC_STAGE": stage.name}
+        environment = determinism.tool_environment() | mark | {"DVC_ROOT": str(root())}
+        for line in [command] if isinstance(command, str) else command:
+            code = self.run_command(stage, line, environment)
+            if code:
+                return Outcome(f"{stage.short}: `{line}` failed with exit code {code}; what it "
+                               "printed is above.")
+        return Outcome()
+
+    def run_command(self, stage: Stage, line: str, environment: dict[str, str]) -> int:
+        """Run an ordinary command of dvc.yaml, show what it prints; return its exit code."""
+        with subprocess.Popen(
+            line, shell=True, cwd=root(), env=environment, stdout=subprocess.PIPE,  # noqa: S602
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        ) as process:
+            for printed in process.stdout:
+                self.screen.line(f"{stage.short}: {printed.rstrip()}")
+        return process.returncode
+
+    def show(self, stage: Stage, event: dict) -> None:
+        """Show an event of a notebook: a row of the table, or a line."""
+        if "message" in event:
+            self.screen.line(f"{stage.short}: {event['message']}")
+        elif "step" in event or "cell" in event:
+            self.screen.note(stage.name, **event)
+
+    def finish(self, name: str, future: concurrent.futures.Future) -> None:
+        """Record a stage that ended well; note the outcome of one that failed."""
+        from nbproof.pipeline.stage import Outcome, edited
+
+        stage, dvc_stage = self.stages[name], dag.dvc_stage(self.repo, name)
+        try:
+            outcome = future.result()
+        except UserError as error:
+            outcome = Outcome(str(error))
+        reason = outcome.reason or edited(stage, self.before[name], dag.digests(dvc_stage))
+        if not reason:
+            try:
+                self.record(name)
+            except (DvcException, OSError) as error:
+                reason = f"{stage.short}: its results could not be recorded: {error}"
+        if reason:
+            self.failed[name] = Outcome(reason, outcome.fallback)
+            self.screen.note(name, state="failed")
+            self.draw(stage)
+
+    def record(self, name: str, why: str = "") -> None:
+        """Have DVC hash, keep and record what a stage made; its page is made beside the run."""
+        stage = self.stages[name]
+        for output in stage.outputs:
+            remove_empty_folders(root() / output.path)
+        self.repo.commit(name, force=True)
+        self.screen.note(name, state="done")
+        if why:
+            self.screen.line(f"{stage.short}: {why}")
+        self.draw(stage)
+
+    def draw(self, stage: Stage) -> None:
+        """Make the page of a stage, in a thread of its own."""
+        from nbproof.runner import html
+
+        if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
+            self.pages.submit(html.write, stage.short)
+
+    def make_pages(self) -> None:
+        """Make the pages that are missing or of another notebook, and the index."""
+        md5s = {}
+        for name, stage in self.stages.items():
+            for out in dag.dvc_stage(self.repo, name).outs:
+                if out.def_path == f"reports/{stage.short}.ipynb" and out.hash_info:
+                    md5s[stage.short] = out.hash_info.value
+        index.write_pages(self.stages, md5s)
+        if self.changed or not index.is_current():
+            blocked = dag.with_downstream(set(self.failed), self.stages)
+            index.write(self.stages, blocked - set(self.failed))
+
+    def fallbacks(self, taken: dict[str, str]) -> dict[str, str]:
+        """Set the parameter that a failed notebook proposes; return it with what to tell.
+
+        No parameter is set twice in one run, so proposals that contradict each other end.
+        """
+        if os.environ.get("CI"):  # a result on other data than a review expects is no result
+            return {}
+        for name, outcome in self.failed.items():
+            key, value = outcome.fallback.get("parameter"), outcome.fallback.get("value")
+            notebook = self.stages[name].notebook
+            declared = schema.declared(root() / notebook).values() if notebook else ()
+            known = {parameter.key: parameter for parameter in declared}
+            if key not in known or key in taken or not known[key].accepts(value):
+                continue
+            if reduce(getitem, key.split("."), params.read()) != value:
+                return {key: set_parameter(key, value, outcome.reason)}
+        return {}
+
+    def close(self, register: bool, sentences: list[str]) -> int:
+        """Print the results, or what failed; return the exit code."""
+        if self.failed:
+            blocked = dag.with_downstream(set(self.failed), self.stages) - set(self.failed)
+            names = ", ".join(self.stages[name].short for name in self.failed)
+            not_run = ", ".join(sorted(self.stages[name].short for name in blocked))
+            print(f"Failed: {names}." + (f" Not run: {not_run}." if not_run else ""),
+                  file=sys.stderr)
+            print(*[outcome.reason for outcome in self.failed.values()], sep="\n", file=sys.stderr)
+            return 1
+        if self.changed:
+            print(index.table(self.stages), flush=True)
+        if register:
+            from nbproof.tracking.registry import promote_once
+
+            promote_once()
+        seconds = f"Done in {time.monotonic() - self.started:.0f} s."
+        done = seconds if self.changed else "Everything is up to date."
+        page = root() / index.PLACE
+        shown = page.as_uri() if sys.stdout.isatty() else index.PLACE
+        print(f"{done} The result: {shown}", flush=True)
+        print(*compare.compared(self.stages), *sentences, sep="\n")
+        return 0
 
 
-def check_all(found: dict[str, Stage]) -> None:
-    """Strip every notebook, check params.yaml and what dvc.yaml lists, before anything runs."""
-    notebooks = [root() / stage.notebook for stage in found.values() if stage.notebook]
+def check_all(stages: dict[str, Stage]) -> None:
+    """Check params.yaml, and each notebook and what dvc.yaml lists for it, before anything runs."""
+    notebooks = [root() / stage.notebook for stage in stages.values() if stage.notebook]
     twice = {path for path in notebooks if notebooks.count(path) > 1}
     if twice:
-        raise UserError(f"dvc.yaml: two stages run {schema.shown(min(twice))}, and both would write its reports: "
-                      "give each a notebook of its own.")
+        raise UserError(f"dvc.yaml: two stages run {schema.shown(min(twice))}, and both would "
+                        "write its reports: give each a notebook of its own.")
     for notebook in notebooks:
-        if source.strip_file(notebook):
-            git.refresh(notebook)
         schema.values_of(notebook)
     schema.check_known(notebooks)
-    for stage in found.values():
+    for stage in stages.values():
         if stage.notebook:
             deps.check(stage)
-            _check_sections(stage.notebook)
     judge = config.load().compare
-    if judge and judge not in {stage.short for stage in found.values()}:
+    if judge and judge not in {stage.short for stage in stages.values()}:
         raise UserError(f"project.yaml: compare is {judge}, and dvc.yaml has no such stage.")
-    space.check_all(found)
 
 
-def _check_sections(notebook: str) -> None:
-    """UserError where params.yaml lacks a section that a notebook reads, also one of which it declares no parameter."""
-    try:
-        for name in deps.read_by(root() / notebook).values():
-            section(name)
-    except KeyError as error:
-        raise UserError(f"{error.args[0]}, which {notebook} reads.") from None
+def refuse_strangers(stage: Stage, dvc_stage: PipelineStage) -> None:
+    """Raise UserError where a folder of results also holds a file that a run would delete."""
+    for out in dvc_stage.outs:
+        tree = out.get_obj() if out.exists and out.hash_info and out.hash_info.isdir else None
+        if tree is None:
+            continue
+        folder = Path(out.fs_path)
+        recorded = {folder.joinpath(*key) for key, _, _ in tree}
+        present = {path for path in folder.rglob("*") if path.is_file()}
+        # Where recorded files are missing, a stage that failed or was killed left the others.
+        strangers = sorted(present - recorded) if recorded <= present else []
+        for path in strangers:
+            if not out.repo.dvcignore.is_ignored_file(str(path)):
+                raise UserError(f"{path.relative_to(root()).as_posix()} is no result of "
+                                f"{stage.short}, and running that would delete it: move it out of "
+                                f"{out.def_path}, then run again.")
 
 
-def with_downstream(names: set[str], found: dict[str, Stage]) -> set[str]:
-    """`names` and every stage that needs one of them, directly or not."""
-    reached = set(names) & set(found)
-    while more := {name for name, stage in found.items() if name not in reached and stage.needs & reached}:
-        reached |= more
-    return reached
-
-
-def forget_removed(repo: Repo, found: dict[str, Stage]) -> None:
-    """Take stages that dvc.yaml no longer has out of dvc.lock, and their results off the disk: nothing reads them."""
-    lock = root() / "dvc.lock"
-    recorded = _recorded(lock)
-    removed = [name for name in recorded if name not in found]
-    kept = [out.path for stage in found.values() for out in stage.outputs]
-    for name in removed:
-        for out in recorded[name].get("outs", []):
-            if not any(f"{each}/".startswith(f"{out['path']}/") for each in kept):
-                _delete(repo, out["path"], str(out.get("md5")))
-        print(f"{name.rpartition('@')[2]} is no longer in dvc.yaml or params.yaml: its results are removed from the "
-              "folder (DVC's cache and git keep them).", flush=True)
-    if removed:
-        with modify_yaml(str(lock)) as content:
-            for name in removed:
-                del content["stages"][name]
-
-
-def _is_result(path: str) -> bool:
-    """Whether `path` lies in a folder of results; a lock comes from a branch, and may call anything an output."""
-    parts = Path(path).parts
-    inside = (root() / path).parent.resolve().is_relative_to(root())
-    return len(parts) > 1 and parts[0] in OUTPUTS and ".." not in parts and inside
-
-
-def _delete(repo: Repo, name: str, md5: str) -> None:
-    """Remove a result that is still what the lock records; of a folder each such file, and then what is empty."""
-    path, listed = root() / name, Path(repo.cache.local.oid_to_path(md5))
-    if not _is_result(name):
-        return
-    if not md5.endswith(".dir"):
-        if path.is_file() and is_right(path, md5):
-            path.unlink()
-    elif path.is_dir() and not path.is_symlink() and listed.is_file() and is_right(listed, md5):
-        for each in json.loads(listed.read_text(encoding="utf-8")):
-            _delete(repo, f"{name}/{each['relpath']}", each["md5"])
-        for folder in sorted([path, *filter(Path.is_dir, path.rglob("*"))], reverse=True):
-            if not any(folder.iterdir()):
+def remove_empty_folders(path: Path) -> None:
+    """Remove the empty folders of an output, which DVC would not bring back on checkout."""
+    if path.is_dir():
+        for folder in sorted(filter(Path.is_dir, path.rglob("*")), reverse=True):
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
-def _recorded(lock: Path) -> dict:
-    return config.recorded(lock.read_text(encoding="utf-8") if lock.exists() else "")
+def set_parameter(key: str, value: object, reason: str) -> str:
+    """Set `key` of params.yaml; return the sentence that says so, and the way back."""
+    *sections, name = key.split(".")
+    before = reduce(getitem, key.split("."), params.read())
+    with modify_yaml(str(root() / "params.yaml")) as content:
+        reduce(getitem, sections, content)[name] = value
+    return (f"{reason}\n\nGoing on with {key}: {value} instead of {before}. params.yaml says so "
+            "now, so that dvc.lock records what was used.\n"
+            "To go back: git checkout params.yaml dvc.lock metrics && make run\n")
+
+
+def recorded_names() -> list[str]:
+    """Return the stages of dvc.lock in their order. (Parsing it takes a third of a second.)"""
+    lock = root() / "dvc.lock"
+    return LOCKED_NAME.findall(lock.read_text(encoding="utf-8")) if lock.exists() else []
 
 
 def order_lock(names: list[str]) -> None:
-    """Give dvc.lock the order of dvc.yaml: DVC appends stages as they end, which varies when they run side by side."""
-    place = {name: number for number, name in enumerate(names)}
-    recorded = list(_recorded(root() / "dvc.lock"))
-    if (right := sorted(recorded, key=lambda name: place.get(name, len(place)))) != recorded:
+    """Give dvc.lock the order of dvc.yaml: DVC appends stages in the order in which they end."""
+    order = {name: number for number, name in enumerate(names)}
+    recorded = recorded_names()
+    wanted = sorted(recorded, key=lambda name: order.get(name, len(order)))
+    if wanted != recorded:
         with modify_yaml(str(root() / "dvc.lock")) as content:
-            for name in right:
+            for name in wanted:
                 content["stages"][name] = content["stages"].pop(name)
 
 
-def execute(names: set[str], found: dict[str, Stage], jobs: int, force: bool) -> dict[str, str]:
-    """Run the stages `names`, each once what it needs is there; what failed, with the last words of each."""
-    waiting, failed = [name for name in found if name in names], {}
-    with (_warm([found[name] for name in waiting], force) as kernels, console.screen(found, names) as screen,
-          concurrent.futures.ThreadPoolExecutor(jobs) as pool):
-        commands = Commands(found, force, screen, kernels)
-        running: dict[concurrent.futures.Future, str] = {}
-        try:
-            while waiting or running:
-                blocked = with_downstream(set(failed), found)
-                waiting = [name for name in waiting if name not in blocked]
-                unfinished = {*waiting, *running.values()}
-                for name in [name for name in waiting if not found[name].needs & unfinished]:
-                    waiting.remove(name)
-                    running[pool.submit(commands.reproduce, name)] = name
-                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
-                    name = running.pop(future)
-                    code, last_words = future.result()
-                    if code != 0:
-                        failed[name] = last_words
-        except BaseException:  # Ctrl-C above all: nothing more is started, and nothing that was started goes on
-            pool.shutdown(wait=False, cancel_futures=True)
-            commands.end()
-            raise
-    return failed
-
-
-def _warm(stages: list[Stage], force: bool) -> contextlib.AbstractContextManager[dict[str, str]]:
-    """The process that kernels of `stages` are forked from, as long as this lasts; gives variables for the stages.
-
-    Without `force` it may be that no kernel is needed, as where only text has changed, so it waits for the first.
-    """
-    notebooks = [root() / stage.notebook for stage in stages if stage.notebook]
-    if not notebooks or os.environ.get("ENGINE") == "ray":  # there kernels are elsewhere
-        return contextlib.nullcontext({})
-    tools = with_tools()
-    environment = determinism.environment(root(), os.devnull) | {name: tools[name] for name in ("PATH", "VIRTUAL_ENV")}
-    return warm.process(deps.libraries(notebooks), environment, at_once=force)
-
-
-class Commands:
-    """The `dvc repro` processes of one run, shown on `screen`. `force` repeats every stage without DVC's run-cache;
-    `kernels` are variables that tell stages where their kernels come from."""
-
-    def __init__(self, found: dict[str, Stage], force: bool, screen, kernels: dict[str, str]):
-        self.kernels = kernels
-        self.screen, self.found = screen, found
-        self.options = ["--force", "--no-run-cache"] if force else []
-        self.guard, self.ended, self.processes = threading.Lock(), False, set()
-
-    def reproduce(self, name: str) -> tuple[int, str]:
-        """`dvc repro` of one stage; its exit code and, if it failed, its last words. What it says is shown at once."""
-        # Siblings wait for each other's short lock; without the flag one that commits makes the others fail at the end.
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *self.options, name]
-        environment = with_tools() | {"NBPROOF_STARTED_BY": str(os.getpid()), "PYTHONUNBUFFERED": "1"} | self.kernels
-        environment |= {"NBPROOF_FORCE": "1"} if self.options else {}
-        if self.screen.events:
-            environment["NBPROOF_LIVE"] = "1"
-        with self.guard:
-            if self.ended:
-                return 130, f"{name}: interrupted"
-            process = subprocess.Popen(command, cwd=root(), env=environment, stdout=subprocess.PIPE,
-                                       stderr=subprocess.STDOUT, text=True, errors="replace")
-            self.processes.add(process)
-        self.screen.note(name, state="runs")
-        words = self._shown(process, self.found[name])
-        self.screen.note(name, state="failed" if process.returncode else "done")
-        with self.guard:
-            self.processes.discard(process)
-        if process.returncode == 0:
-            return 0, ""
-        failure = next((line for line in words if line.startswith(f"{self.found[name].short}: notebooks/")), "")
-        return process.returncode, failure or "\n".join([f"{name} failed; its last words:", *words[-15:]])
-
-    def _shown(self, process: subprocess.Popen, stage: Stage) -> list[str]:
-        """Print what a stage says as it comes; all of its lines but DVC's own."""
-        prefix, words = f"{stage.short}: ", []
-        with process:
-            for line in map(str.rstrip, process.stdout):
-                if not line or line.startswith(WORDS_OF_DVC):
-                    continue
-                if stage.notebook and line.startswith("\x1e"):  # how far it is, for the table
-                    self.screen.note(stage.name, **json.loads(line[1:]))
-                    continue
-                words.append(line)
-                if line.startswith(f"{prefix}notebooks/"):  # a failure is said once, at the end
-                    continue
-                if line.startswith(prefix):
-                    self.screen.line(line)
-                elif stage.notebook is None and not line.startswith("ERROR: "):
-                    self.screen.line(f"{prefix}{line}")
-        return words
-
-    def end(self) -> None:
-        """End every process at work: those that Ctrl-C reached leave by themselves, others are asked, then killed."""
-        with self.guard:
-            self.ended = True
-            family = [each for process in self.processes for each in _family(process.pid)]
-        stage_processes = [each for each in family if each.pid not in {process.pid for process in self.processes}]
-        _, stage_processes = psutil.wait_procs(stage_processes, timeout=2)
-        for each in stage_processes:
-            _signal(each, signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-        _, family = psutil.wait_procs(family, timeout=5)
-        for each in family:
-            _signal(each, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """The process `pid` and all below it."""
-    try:
-        first = psutil.Process(pid)
-        return [first, *first.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
-
-
-def take_remedy(failed: dict[str, str], found: dict[str, Stage], taken: dict[str, str]) -> dict[str, str]:
-    """Where a failed notebook's error brought a remedy, set it in params.yaml: the parameter, and what to tell.
-
-    No parameter is set twice in one run, so that remedies that contradict each other come to an end.
-    """
-    for name in filter(lambda name: found[name].notebook, failed):
-        report = root() / "reports" / f"{found[name].short}.ipynb"
-        noted = source.read(report)["metadata"].get("failure", {}) if report.exists() else {}
-        remedy = noted.get("remedy", {})
-        key, value = remedy.get("parameter"), remedy.get("value")
-        known = {each.key: each for each in schema.declared(root() / found[name].notebook).values()}
-        if key not in known or key in taken or not known[key].accepts(value):
-            continue
-        before = reduce(getitem, key.split("."), read())
-        if before == value:
-            continue
-        path = root() / "params.yaml"
-        write_whole(path, edit.with_values(path.read_text(encoding="utf-8"), {key: value}))
-        return {key: (
-            f"{noted['reason']}\n\nGoing on with {key}: {value} instead of {before}. "
-            "params.yaml says so now, so that dvc.lock records what was used.\n"
-            "To go back: git checkout params.yaml dvc.lock metrics && make run\n"
-        )}
-    return {}
+def name_removed(stages: dict[str, Stage]) -> None:
+    """Say which stages dvc.lock still records and dvc.yaml no longer has."""
+    removed = [name for name in recorded_names() if name not in stages]
+    if removed:
+        print(f"No longer in dvc.yaml: {', '.join(removed)}. Their results and their entries in "
+              "dvc.lock stay; delete them by hand, and `dvc gc --workspace` empties the cache.")

@@ -1,84 +1,169 @@
-"""One stage as DVC starts it: its dependencies are checked, its notebook is executed, and nothing changed meanwhile."""
+"""One stage that runs a notebook: as DVC calls it (`nbproof stage`), and as a run does."""
 
-import mmap
+import math
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dvc.stage import PipelineStage
+import nbformat
+import psutil
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root
-from nbproof.pipeline import dag, deps, reuse
-from nbproof.runner import determinism, run_stage, secrets
-from nbproof.sweep import cluster
-from nbproof.tracking import remotes
+from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.progress import line
+from nbproof.pipeline import config, dag, deps
+from nbproof.pipeline.dag import Stage
+from nbproof.runner import limits, reaper, schema, secrets, source
+from nbproof.runner.execute import Failure, StageFailure, execute_notebook, printable
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
 
-def run(name: str, on_ray: bool = False) -> int:
-    """Execute the notebook of the stage `name`; 0 if every cell ran and no dependency changed."""
-    started = time.monotonic()
-    stage, of_dvc, before, is_taken_over = dag.patiently(lambda: _prepared(name))
-    if is_taken_over:
-        print(f"{stage.short}: only its text changed, so its results stay as they are, "
-              f"{time.monotonic() - started:.1f} s -> reports/{stage.short}.html", flush=True)
-        return 0
-    elsewhere = on_ray and dag.is_model(stage)
-    code = cluster.run_stage(stage) if elsewhere else run_stage(root() / stage.notebook)
-    leaked = _without_secrets(stage)  # also of a stage that failed: what it wrote before is still there
-    return code or leaked or _unchanged(stage, before, dag.digests(of_dvc))
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: the reason of a failure, empty where all is well; see Failure.fallback."""
+
+    reason: str = ""
+    fallback: dict = field(default_factory=dict)
 
 
-def _prepared(name: str) -> tuple[dag.Stage, PipelineStage, dict[str, object], bool]:
-    """The stage, DVC's object of it, its dependencies' digests, and whether its earlier results are taken over."""
+def run_stage(name: str) -> int:
+    """Execute the notebook of the stage `name` and make its page; return 0 if all is well."""
+    from nbproof.runner import html
+
     with dag.opened(root()) as repo:
-        found = dag.read(repo)
-        stage = found.get(name) or next((each for each in found.values() if each.short == name), None)
-        if stage is None or stage.notebook is None:
-            raise UserError(f"dvc.yaml has no stage {name!r} that runs a notebook.")
+        stage = find(dag.read(repo), name)
         deps.check(stage)
-        of_dvc = dag.dvc_stage(repo, stage.name)
-        return stage, of_dvc, dag.digests(of_dvc), reuse.take_over(repo, stage)
+        dvc_stage = dag.dvc_stage(repo, stage.name)
+        before = dag.digests(dvc_stage)
+        with reaper.session(parent=caller()) as session:
+            outcome = execute(stage, session, lambda event: print_event(stage.short, event))
+        html.write(stage.short)
+        reason = outcome.reason or edited(stage, before, dag.digests(dvc_stage))
+    if reason:
+        print(reason, file=sys.stderr)
+    return 1 if reason else 0
 
 
-def _without_secrets(stage: dag.Stage) -> int:
-    """0 if no result holds the value of a secret that `nbproof secrets` knows; each file that does is removed."""
-    known = [name for name in remotes.SECRETS if secrets.NAMES.search(name)]
-    secrets = {name: os.environ[name].encode() for name in known if len(os.environ.get(name, "")) >= secrets.SHORTEST}
-    paths, code = [root() / out.path for out in stage.outputs] if secrets else [], 0
-    for file in [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]:
-        if found := [name for name, value in secrets.items() if _holds(file, value)]:
-            file.unlink()
-            print(f"{stage.short}: {stage.notebook} failed: {file.relative_to(root()).as_posix()} held the value of "
-                  f"{found[0]}, so it was not kept.", file=sys.stderr, flush=True)
-            code = 1
-    return code
+def find(stages: dict[str, Stage], name: str) -> Stage:
+    """Return the stage called `name` (`train@cnn` or `cnn`). Raise UserError if it has none."""
+    for stage in stages.values():
+        if stage.notebook and name in (stage.name, stage.short):
+            return stage
+    raise UserError(f"dvc.yaml has no stage {name!r} that runs a notebook.")
 
 
-def _holds(file: Path, value: bytes) -> bool:
-    """Whether `value` is among the bytes of a file, which may be larger than the memory."""
-    if not file.is_file() or not file.stat().st_size:
-        return False
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(value) >= 0
+def caller() -> int:
+    """Return the process id of the program that started this one, past a shell in between."""
+    parent = psutil.Process().parent()
+    if parent and parent.name() in SHELLS and (above := parent.parent()):
+        parent = above
+    return parent.pid if parent else 0
 
 
-def _unchanged(stage: dag.Stage, before: dict[str, object], after: dict[str, object]) -> int:
-    """0 if the stage's dependencies are as they were `before` it ran: DVC hashes them after the command."""
+def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], None]) -> Outcome:
+    """Execute the notebook of `stage` and write reports/NAME.ipynb; check all that it left."""
+    started, notebook = time.monotonic(), root() / stage.notebook
+    values = schema.values_of(notebook)
+    source.check_kernel(source.read(notebook), stage.notebook)
+    executed, failure = execute_notebook(
+        notebook, values, cell_timeout(), root(), observed(stage, on_event),
+        {reaper.MARK: session.mark(stage.name)}, session.folder)
+    for command in session.end(stage.name):
+        on_event({"message": "a process that a cell had started was still at work, and was ended: "
+                             f"{command}"})
+    reason = write_executed(stage, executed, failure, on_event)
+    reason = reason or (f"at {failure}" if failure else "") or check_results(stage)
+    if reason:
+        return Outcome(f"{stage.short}: {stage.notebook} failed {reason}",
+                       failure.fallback if failure else {})
+    seconds = time.monotonic() - started
+    on_event({"message": f"every cell ran, {seconds:.1f} s -> reports/{stage.short}.html"})
+    return Outcome()
+
+
+def observed(stage: Stage, on_event: Callable[[dict], None]) -> Callable[[dict], None]:
+    """Return `on_event` that fails a cell after which the stage needs files it does not list."""
+    missing: list[str] = []
+
+    def check(event: dict) -> None:
+        if "files" in event:
+            missing[:] = deps.uncovered(stage, event["files"])
+        elif "ran" in event and missing:
+            raise StageFailure(deps.sentence(stage, missing))
+        elif not {"ran", "fallback"} & set(event):
+            on_event(event)
+
+    return check
+
+
+def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failure | None,
+                   on_event: Callable[[dict], None]) -> str:
+    """Write the executed notebook without secrets and within limits; return why it fails."""
+    secret = secrets.take_out(executed)
+    limits.number_widgets(executed)
+    for warning in limits.shorten(executed):
+        on_event({"message": f"warning: {warning}"})
+    try:
+        text = nbformat.writes(executed) + "\n"
+        write_whole(root() / "reports" / f"{stage.short}.ipynb", text)
+    except OSError as error:
+        first = f"{stage.short}: {stage.notebook} failed at {failure}\n" if failure else ""
+        raise UserError(f"{first}{stage.short}: its executed notebook could not be written "
+                        f"({error.strerror}): make room, then run again.") from None
+    return f"at {secret}" if secret else ""
+
+
+def check_results(stage: Stage) -> str:
+    """Return what is wrong with the results of a stage whose cells all ran; empty if nothing."""
+    for path, name in secrets.in_files([root() / output.path for output in stage.outputs]):
+        path.unlink()
+        shown = path.relative_to(root()).as_posix()
+        return f"because {shown} held the value of {name}, so it was not kept."
+    problem = config.check_metrics(stage.short) if dag.is_model(stage) else None
+    return f"because {problem}" if problem else ""
+
+
+def edited(stage: Stage, before: dict[str, object], after: dict[str, object]) -> str:
+    """Return the sentence on dependencies that changed while the stage ran; empty if none did."""
     changed = sorted(path for path in before if before[path] != after[path])
     if not changed:
-        return 0
-    print(f"{stage.short}: {stage.notebook} failed: {', '.join(changed)} changed while the stage ran, so its results "
-          "are of neither state. Run again.", file=sys.stderr, flush=True)
-    return 1
+        return ""
+    return (f"{stage.short}: {', '.join(changed)} changed while the stage was running, so its "
+            "results were discarded. Run again.")
+
+
+def print_event(name: str, event: dict) -> None:
+    """Print an event that is for people as a line that begins with the stage's name."""
+    if words := line(event):
+        print(f"{name}: {printable(words)}", flush=True)
+
+
+def cell_timeout() -> float:
+    """Return the seconds that one cell may take: NBPROOF_CELL_TIMEOUT, or an hour."""
+    given = os.environ.get("NBPROOF_CELL_TIMEOUT") or "3600"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0  # refused below, as every other text that is no positive number
+    if not 0 < seconds < math.inf:
+        raise UserError("NBPROOF_CELL_TIMEOUT must be a number of seconds above 0, "
+                        f"found {given!r}.")
+    return seconds
 
 
 def nbval(arguments: list[str]) -> int:
-    """Execute the notebooks in reports/, or those named, again by nbval; its exit code, 1 where an output differs."""
-    own = {"PYTHONPATH": str(root() / "notebooks"), "NBPROOF_EVENTS": os.devnull, "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider"]
+    """Execute the notebooks in reports/, or those named, again by nbval and compare outputs."""
+    import subprocess
+
+    from nbproof.runner import determinism
+
+    own = {"PYTHONPATH": str(root() / "notebooks"), "NBPROOF_QUIET": "1", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q",
+               "-p", "no:cacheprovider"]
+    paths = [] if any(Path(argument).exists() for argument in arguments) else ["reports"]
     variables = determinism.clean(dict(os.environ)) | own
-    paths = [] if any(Path(each).exists() for each in arguments) else ["reports"]
     return subprocess.run([*command, *arguments, *paths], cwd=root(), env=variables).returncode

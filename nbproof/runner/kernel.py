@@ -1,57 +1,78 @@
-"""The kernel's process: ipykernel, which ends with the process that started it. Imports are few."""
+"""The kernel's process: ipykernel, which reports after each cell what shapes the results."""
 
 import atexit
 import json
 import os
+import sys
+from pathlib import Path
 
-from nbproof.runner import determinism, tether
+from nbproof.notebook.progress import say
+from nbproof.runner import determinism
 
-told = []
+SOURCES = (".py", ".ipynb")
+opened: set[str] = set()  # sources below the project that something has read
+reported: dict = {}
 
 
 def main() -> None:
     """Serve one notebook, by the arguments of this process."""
-    tether.die_with_parent()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=tether.follow_parent)  # what a cell forks ends with the kernel
     from ipykernel import compiler, kernelapp
 
-    # A warning names the file of its cell. There is no setting for the folder, whose name is else this process's.
+    # A warning shows the file of its cell. The folder's name holds this process's id, and there
+    # is no setting for it.
     compiler.get_tmp_directory = lambda: "cells"
+    sys.addaudithook(observe)
     app = kernelapp.IPKernelApp.instance()
-    app.initialize()
-    app.session.pack = packing(app.session.pack)
-    app.shell.events.register("post_run_cell", tell)
+    app.initialize([*sys.argv[1:], f"--Session.packer={__name__}.pack"])
+    app.shell.events.register("post_run_cell", report)
     app.start()
 
 
-def tell(_=None) -> None:
-    """After each cell: say which arithmetic this process has, where that is new."""
-    from nbproof.notebook.progress import say
+def observe(event: str, arguments: tuple) -> None:
+    """Note each source file that is opened, as by %run or exec; an audit hook (PEP 578)."""
+    if event == "open":
+        path = arguments[0]
+        if isinstance(path, str) and path.endswith(SOURCES):
+            opened.add(path)
 
-    now = {"arithmetic": determinism.process(), "changed": determinism.changed()}
-    if told[-1:] != [now]:
-        told.append(now)
+
+def report(_=None) -> None:
+    """After each cell, send what is new: the arithmetic, and the project's files it depends on.
+
+    This is the one place where a kernel reports what its notebook depends on.
+    """
+    now = {"arithmetic": determinism.process(), "changed": determinism.changed(),
+           "files": sorted(project_files())}
+    if reported != now:
+        reported.update(now)
         say(**now)
 
 
-def packing(packed):
-    """`packed`, which makes bytes of a message, for any text.
+def project_files() -> set[str]:
+    """Return the sources below the project that are loaded or were opened, as relative paths."""
+    project = os.environ["NBPROOF_PROJECT"] + os.sep
+    environment = sys.prefix + os.sep  # usually inside the project
+    modules = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    paths = {os.path.abspath(name) for name in modules | opened if isinstance(name, str)}
+    return {Path(path).relative_to(project).as_posix() for path in paths
+            if path.startswith(project) and not path.startswith(environment)
+            and path.endswith(SOURCES)}
 
-    Half of a letter (a lone surrogate) is in no encoding, and costs itself, not all the text.
-    """
-    from jupyter_client.jsonutil import json_default
 
-    def pack(message: object) -> bytes:
-        try:
-            return packed(message)
-        except UnicodeError:
-            return json.dumps(message, default=json_default, ensure_ascii=False).encode(errors="replace")
+def pack(message: object) -> bytes:
+    """Return a message as JSON; half a character (a lone surrogate) costs only itself."""
+    from jupyter_client.session import json_default, json_packer
 
-    return pack
+    try:
+        return json_packer(message)
+    except UnicodeError:
+        text = json.dumps(message, default=json_default, ensure_ascii=False)
+        return text.encode(errors="replace")
 
 
 if __name__ == "__main__":
-    # Registered first, so called last: taking large libraries apart at the end costs a second and does nothing.
+    from nbproof.runner import kernel  # by its name, for IPython makes another module __main__
+
+    # Registered first, so called last: taking large libraries apart costs a second for nothing.
     atexit.register(os._exit, 0)
-    main()
+    kernel.main()

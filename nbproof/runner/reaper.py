@@ -1,58 +1,100 @@
-"""Ends what a stage's notebook started where the stage itself was killed, and can no longer do it.
+"""Ends every process that a run has started, however the run itself ends.
 
-All that a notebook starts inherits the mark of its stage in its environment, in whatever session or group it is.
+All of them carry the mark of the session in their environment, which a process hands down to
+whatever it starts. One watcher beside the run waits for the end of a pipe that the run holds open:
+after a kill, it ends what is left and removes the session's folder.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-import uuid
+import tempfile
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-MARK = "NBPROOF_STAGE"
+import psutil
+
+MARK = "NBPROOF_RUN"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A folder for the sockets of kernels, whose name marks the processes of this session."""
+
+    folder: Path
+
+    def mark(self, stage: str = "") -> str:
+        """Return the value of MARK for processes of `stage`."""
+        return f"{self.folder.name}/{stage}"
+
+    def end(self, stage: str = "") -> list[str]:
+        """End what `stage`, or any stage, has started and left; return the commands."""
+        return end(self.mark(stage))
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """A process that ends all that has this stage's mark, should this process end inside the block."""
-    kept, mark = dict(os.environ), uuid.uuid4().hex
-    kept.pop(MARK, None)
-    guard = subprocess.Popen([sys.executable, "-I", __file__, mark], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, cwd=os.path.sep, env=kept, start_new_session=True)
-    os.environ[MARK] = mark
+def session(parent: int = 0) -> Iterator[Session]:
+    """Watch over this process, and end what it started with the block.
+
+    If `parent` is the process id of a program, its end also ends this process.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nbproof-", dir=short_folder()))
+    command = [sys.executable, "-I", __file__, str(folder), str(os.getpid()), str(parent)]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        yield
+        yield Session(folder)
     finally:
-        guard.communicate(b"ended")
+        end(f"{folder.name}/")
+        watcher.stdin.close()
+        watcher.wait()
 
 
-def wait(mark: str) -> None:
-    """Until the stage says that it has ended: nothing. Where it ends without a word: end all with its `mark`."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the stage
-        signal.signal(number, signal.SIG_IGN)
-    if sys.stdin.buffer.read():
-        return
-    for _ in range(20):  # what is about to start a process may have done so meanwhile
-        if not _end(mark):
-            return
-        time.sleep(0.1)
+def short_folder() -> str | None:
+    """Return where sockets can be: None for the usual temporary folder, unless its path is long.
+
+    The path of a socket may have 107 bytes.
+    """
+    return "/tmp" if os.name == "posix" and len(tempfile.gettempdir()) > 60 else None
 
 
-def _end(mark: str) -> int:
-    """Kill every process with this mark; how many there were."""
-    import psutil
-
-    found = 0
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+def end(mark: str) -> list[str]:
+    """Kill the processes whose mark begins with `mark`; return their commands, each once."""
+    commands = {}
+    while left := [process for process in psutil.process_iter() if _is_marked(process, mark)]:
+        for process in left:  # one may start another meanwhile, so look until there is none
+            with contextlib.suppress(psutil.NoSuchProcess):
+                commands[" ".join(process.cmdline())[:200]] = None
                 process.kill()
-                found += 1
-    return found
+        psutil.wait_procs(left, timeout=2)
+    return [command for command in commands if command]
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return alive and process.environ().get(MARK, "").startswith(mark)
+    except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        return False
+
+
+def main(folder: str, owner: int, parent: int) -> None:
+    """Wait for the end of the owner's pipe, or of the process `parent`; then end what is left."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    watched = psutil.Process(parent) if parent and psutil.pid_exists(parent) else None
+    while not ended.wait(0.5 if watched else None):
+        if not watched.is_running() or watched.status() == psutil.STATUS_ZOMBIE:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(owner).kill()
+    end(f"{Path(folder).name}/")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    wait(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import check_integrity
 
-from nbproof.notebook import Remedy
+from nbproof.notebook import Fallback
 from nbproof.notebook.files import root
 from nbproof.notebook.tracking import without_credentials
 
@@ -30,7 +30,7 @@ def mnist(folder: Path | None = None) -> dict[str, torch.Tensor]:
     """MNIST as uint8 images [N, 28, 28] and int64 labels [N], the 60,000 `train_*` and the 10,000 `test_*`.
 
     The compressed files in `folder`/MNIST/raw are checked against torchvision's MD5 sums each time; what is missing or
-    damaged there comes from the mirrors, each asked once for all that is still missing. Remedy when none is left.
+    damaged there comes from the mirrors, each asked once for all that is still missing. Fallback when none is left.
     Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, Gradient-based learning applied to document recognition, 1998.
     """
     folder = folder or root() / "data" / "download"
@@ -48,7 +48,7 @@ def mnist(folder: Path | None = None) -> dict[str, torch.Tensor]:
                 tried.append(without_credentials(f"{mirror} ({reason})", 1000))
     finally:
         socket.setdefaulttimeout(before)
-    raise Remedy(
+    raise Fallback(
         f"MNIST could not be fetched; tried {'; '.join(tried)}. Two ways out: name a mirror or a folder that has the "
         "four files in MNIST_MIRRORS, or set data.source to digits in params.yaml.",
         parameter="data.source", value="digits",

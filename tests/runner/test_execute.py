@@ -1,0 +1,163 @@
+"""A notebook counts as executed only if every cell ran to its end, and its copy never varies."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from projects import cells
+
+from nbproof.runner import determinism
+from nbproof.runner.execute import execute_notebook
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets are POSIX's")
+LATER = "print('later')"
+
+
+def execute(folder: Path, timeout: float = 30, events: list | None = None):
+    """Execute the notebook `x` of a project in this process."""
+    heard = events if events is not None else []
+    path = folder / "notebooks" / "x.ipynb"
+    return execute_notebook(path, {"n": 1}, timeout, folder, heard.append)
+
+
+def tag(folder: Path, name: str) -> None:
+    """Tag the first own cell of the notebook `x`."""
+    path = folder / "notebooks" / "x.ipynb"
+    content = json.loads(path.read_text())
+    content["cells"][2]["metadata"]["tags"] = [name]
+    path.write_text(json.dumps(content))
+
+
+# In one piece: filled bit by bit, two gigabytes take a busy machine longer than the cell has.
+TOO_LARGE = ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))\n"
+             "kept = bytearray(2**35)")
+
+
+@pytest.mark.parametrize("own, tagged, error", [
+    (["1 / 0", LATER], "", "ZeroDivisionError: division by zero"),
+    (["import os\nos.kill(os.getpid(), 9)", LATER], "", "DeadKernelError: the kernel died"),
+    (["import os\nos._exit(0)"], "", "DeadKernelError: the kernel died"),
+    (["import time\ntime.sleep(60)", LATER], "", "CellTimeoutError: "),
+    (["import sys\nsys.exit(0)", LATER], "", "SystemExit: 0"),
+    (["exit()", LATER], "", "StageFailure: the cell asked the kernel to exit"),
+    (["1 / 0", LATER], "raises-exception", "ZeroDivisionError: division by zero"),
+    (["1 / 0", LATER], "skip-execution", "ZeroDivisionError: division by zero"),
+    (["1 +", LATER], "", "SyntaxError: "),
+    (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
+    (["input('name?')", LATER], "", "StdinNotImplementedError: "),
+    (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on closed"),
+    pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "",
+                 "CellTimeoutError: ", marks=posix),
+    pytest.param([TOO_LARGE, LATER], "", "MemoryError:", marks=pytest.mark.skipif(
+        sys.platform != "linux", reason="the limit is Linux's")),
+])
+def test_a_cell_that_does_not_end_fails(single, inside, own, tagged, error):
+    cells(inside(single), *own)
+    if tagged:
+        tag(single, tagged)
+    executed, failure = execute(single, timeout=2)
+    assert failure.cell == 3 and error in str(failure) and len(str(failure)) < 1200
+    assert executed.metadata.failure == {
+        "cell": 3, "error": failure.error, "reason": failure.reason}
+    assert executed.cells[3].source == own[0]
+    assert "error" in [output.output_type for output in executed.cells[3].outputs]
+    assert all(cell.execution_count is None and not cell.outputs for cell in executed.cells[4:])
+
+
+def test_the_same_bytes_whatever_a_person_has_set(single, inside, monkeypatch):
+    """A backend, a path or a variable of a person's must not change what a notebook shows."""
+    cells(inside(single),
+          "import os, sys, warnings\nimport pandas\nprint(pandas.get_option('display.max_columns'))\n"
+          "print(os.environ.get('MPLBACKEND'), hash('x'), '/of/a/person' in sys.path)\n"
+          "warnings.warn('shown')\nprint(1, flush=True)\nprint(2, flush=True)")
+    first, failure = execute(single)
+    assert failure is None
+    for name, value in {"MPLBACKEND": "svg", "PYTHONHASHSEED": "77", "PYTHONWARNINGS": "ignore",
+                        "PYTHONPATH": "/of/a/person"}.items():
+        monkeypatch.setenv(name, value)
+    second, failure = execute(single)
+    assert failure is None and nbformat.writes(second) == nbformat.writes(first)
+    texts = [output.text for output in first.cells[3].outputs]
+    assert texts[0].startswith("20\n") and "UserWarning: shown" in "".join(texts)
+    assert "/ipykernel_" not in nbformat.writes(first) and "start_time" not in first.metadata
+    assert first.metadata.arithmetic == determinism.machine()
+
+
+def test_events_come_in_order_and_no_output_has_them(single, inside):
+    cells(inside(single),
+          "from nbproof.notebook import progress\nprogress.say(message='going on')\n"
+          "with progress.follow(steps=1) as follower:\n    follower.step({'loss': 0.5})")
+    events: list[dict] = []
+    executed, failure = execute(single, events=events)
+    assert failure is None and executed.cells[3].outputs == []
+    at = events.index({"cell": 3, "cells": 3})
+    assert events[at + 1] == {"message": "going on"}
+    assert events[at + 2]["metrics"] == {"loss": 0.5} and events[at + 2]["step"] == 1
+    assert events[-1] == {"ran": 3}
+
+
+def test_the_kernel_reports_the_project_files_that_shape_a_result(single, inside):
+    """Modules, also of modules; what %run and exec(open(...)) read; nothing outside."""
+    notebooks = inside(single) / "notebooks"
+    (notebooks / "package").mkdir()
+    (notebooks / "package" / "__init__.py").touch()
+    (notebooks / "package" / "part.py").write_text("import json")
+    for name in ("script", "text", "never"):
+        (notebooks / f"{name}.py").touch()
+    cells(single, "import package.part\nimport csv", "%run script.py", "exec(open('text.py').read())")
+    events: list[dict] = []
+    assert execute(single, events=events)[1] is None
+    files = [event["files"] for event in events if "files" in event]
+    package = ["notebooks/package/__init__.py", "notebooks/package/part.py"]
+    assert files[-1] == sorted([*package, "notebooks/script.py", "notebooks/text.py"])
+    assert package in files  # right after the cell that imports them
+
+
+def test_a_cell_that_changes_the_arithmetic_fails(single, inside):
+    cells(inside(single), "import os\nos.environ['OMP_NUM_THREADS'] = '3'")
+    _, failure = execute(single)
+    assert "OMP_NUM_THREADS is 3 instead of 1" in failure.reason and failure.cell == 3
+
+
+def test_half_a_character_costs_itself_and_no_traceback(single, inside):
+    cells(inside(single), "print('a\\ud83dz')")
+    executed, failure = execute(single)
+    assert failure is None and executed.cells[3].outputs[0].text in ("a?z\n", "a\ufffdz\n")
+
+
+@posix
+def test_a_long_path_of_temporary_files(single, inside, tmp_path, monkeypatch):
+    """The kernel's sockets lie there, and a socket's path must be short."""
+    long = tmp_path / ("d" * 60) / ("e" * 60)
+    long.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    cells(inside(single), "print(1)")
+    assert execute(single)[1] is None and not list(long.iterdir())
+
+
+def test_braces_in_the_path_and_no_kernelspec(tmp_path, inside, single):
+    """papermill formats a path's braces, and wants a language."""
+    folder = single.rename(tmp_path / "a {b} project")
+    cells(inside(folder), "print(1)")
+    executed, failure = execute(folder)
+    assert failure is None and executed.cells[3].outputs[0].text == "1\n"
+    assert Path.cwd() == folder and os.getcwd() == str(folder)
+
+
+FALLBACK = ("from nbproof.notebook import Fallback\n"
+            "raise Fallback(f'{n} does not work.', 'models.x.n', 7)")
+
+
+def test_a_fallback_comes_with_the_failure_unless_it_was_caught(single, inside):
+    cells(inside(single), FALLBACK)
+    _, failure = execute(single)
+    assert failure.fallback == {"parameter": "models.x.n", "value": 7}
+    assert failure.reason == "1 does not work."
+    caught = "\n".join(f"    {line}" for line in FALLBACK.splitlines())
+    cells(single, f"try:\n{caught}\nexcept RuntimeError:\n    1 / 0")
+    assert execute(single)[1].fallback == {}
