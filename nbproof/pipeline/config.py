@@ -180,13 +180,14 @@ def check_metrics(name: str) -> str | None:
     """
     key = load().metric.key
     try:
-        value = load().metrics(name).get(key, "nothing")
+        metrics = load().metrics(name)
     except UserError as error:
         return str(error)
-    if type(value) in (int, float):
+    if type(metrics.get(key)) in (int, float):
         return None
+    found = json.dumps(metrics[key])[:60] if key in metrics else "none"
     return (f"metrics/{name}.json must hold a number as {key}, the metric that {CONTRACT} names, "
-            f"found {str(value)[:60]}.")
+            f"found {found}.")
 
 
 def recorded(lock: str) -> dict[str, dict]:

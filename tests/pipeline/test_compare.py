@@ -1,0 +1,75 @@
+"""Whether the results are those of the commit, and if not, why, stage by stage."""
+
+import json
+
+import pytest
+from projects import commit, edit_params
+
+from nbproof.pipeline import compare, dag
+from nbproof.runner import determinism
+
+
+def compared(folder, **files: str) -> list[str]:
+    """What a run says at its end, after stages have made `files` (`_` for `/`) and DVC has them."""
+    for name, text in files.items():
+        (folder / name.replace("_", "/", 1).replace("__", ".")).write_text(text)
+    with dag.opened(folder) as repo:
+        repo.commit(force=True)
+        return compare.compared(dag.read(repo))
+
+
+ALL = "All 3 results are the committed ones, byte for byte."
+
+
+def test_all_results_are_the_committed_ones_and_no_yaml_is_read_for_it(small, monkeypatch):
+    monkeypatch.setattr(compare, "recorded", None)
+    assert compared(small) == [ALL]
+
+
+def test_what_differs_and_why(small):
+    edit_params(small, lambda content: content["models"]["m"].update(n=2))
+    (small / "raw.txt").write_text("other\n")
+    assert compared(small, models_m__csv="other\n") == [
+        "2 of 3 results are the committed ones, byte for byte.",
+        "m differs: parameters (models.m.n)."]
+    (small / "data" / "table" / "1.csv").write_text("other\n")
+    assert compared(small) == [
+        "1 of 3 results are the committed ones, byte for byte.",
+        "data differs: code (raw.txt).",
+        "m differs: parameters (models.m.n), what it reads (data/table)."]
+
+
+def test_what_varies_and_what_is_new(small):
+    assert compared(small, models_m__csv="other\n")[1:] == [
+        "m differs: it varies from run to run, or the commit was made on a machine that computes "
+        "otherwise: nothing else differs."]
+    (small / "dvc.lock").rename(small / "other.lock")
+    commit(small)
+    assert compared(small) == []
+
+
+@pytest.mark.parametrize("error, far", [
+    (0.505, "all numbers are the committed ones within 0.01"), (0.6, "outside 0.01: error")])
+def test_a_machine_that_computes_otherwise_is_compared_by_value(small, error, far):
+    (small / "reports").mkdir()
+    report = {"cells": [], "metadata": {"arithmetic": "linux-aarch64"}}
+    (small / "reports" / "m.ipynb").write_text(json.dumps(report))
+    assert compared(small, metrics_m__json=json.dumps({"error": error, "note": "x"}))[1:] == [
+        f"m differs: it was made on a machine that computes otherwise (linux-aarch64); {far}."]
+
+
+def test_a_machine_that_computes_otherwise_says_so_first(small, monkeypatch, capsys):
+    monkeypatch.setattr(determinism, "machine", lambda: determinism.NAME)
+    compare.announce()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(determinism, "machine", lambda: "linux-x86_64-sse")
+    compare.announce()
+    assert capsys.readouterr().out.startswith(
+        "This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
+
+
+def test_a_committed_file(small, monkeypatch):
+    assert compare.committed_file("HEAD", "raw.txt") == b"raw\n"
+    assert compare.committed_file("HEAD", "no.txt") is None
+    monkeypatch.setenv("PATH", "")
+    assert compare.committed_file("HEAD", "raw.txt") is None and compared(small) == []

@@ -1,0 +1,126 @@
+"""What dvc.yaml must list of what a notebook depends on; the sentence has the lines to add."""
+
+import pytest
+from projects import notebook
+
+from nbproof.notebook.errors import UserError
+from nbproof.pipeline import deps
+from nbproof.pipeline.dag import Output, Stage
+from nbproof.runner import RESULTS
+
+
+@pytest.fixture
+def folder(tmp_path, inside):
+    """A project with a package, a module, pictures and pins; its notebook is written by `stage`."""
+    (tmp_path / "project.yaml").write_text(
+        "name: tiny\nmetric: {key: error, goal: min}\npins: pins.txt\n")
+    (tmp_path / "pins.txt").write_text(f"# nbproof results: {RESULTS}\n")
+    (tmp_path / "params.yaml").write_text("models: {x: {lr: 1}}\nsplit: {seed: 1}\n")
+    for name in ("notebooks/tiny/cases.py", "notebooks/tiny/sub/leaf.py", "notebooks/helper.py",
+                 "tools/far.py", "notebooks/map.png", "map.png", "nbproof/runner/execute.py",
+                 ".venv/lib/module.py", "scratch/try.py", "models/x/code.py", "notebooks/x/own.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return inside(tmp_path)
+
+
+def stage(*listed: str, sections=(), notebook="notebooks/x.ipynb") -> Stage:
+    outputs = (Output("models/x", "out", True, {}),)
+    return Stage("train@x", "x", notebook, sections, (notebook, *listed), outputs, frozenset())
+
+
+def refused(folder, *cells: str, listed=("pins.txt",), sections=()) -> str:
+    """The sentence of a check of a notebook of these cells; empty where it passes."""
+    notebook(folder / "notebooks" / "x.ipynb", *cells)
+    try:
+        deps.check(stage(*listed, sections=sections))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("path, covered_by", [
+    ("notebooks/helper.py", ["notebooks/helper.py"]),
+    ("notebooks/tiny/sub/leaf.py", ["notebooks/tiny"]),
+    ("notebooks/tiny/cases.py", ["notebooks"]),
+    ("notebooks/x.ipynb", []),
+])
+def test_a_dep_covers_itself_and_what_is_below_it(folder, path, covered_by):
+    assert deps.uncovered(stage(*covered_by), [path, path]) == []
+    if covered_by:
+        assert deps.uncovered(stage("notebooks/tin", "notebooks/helper"), [path]) == [path]
+
+
+@pytest.mark.parametrize("path", [
+    ".venv/lib/module.py", "scratch/try.py", "models/x/code.py", "notebooks/removed_again.py"])
+def test_what_is_no_dependency(folder, path):
+    assert deps.uncovered(stage(), [path]) == []
+
+
+def test_nbproof_itself_is_no_dependency_also_in_its_own_home(folder, monkeypatch):
+    assert deps.uncovered(stage(), ["nbproof/runner/execute.py"])
+    monkeypatch.setattr(deps, "PACKAGE", folder / "nbproof")
+    assert deps.uncovered(stage(), ["nbproof/runner/execute.py"]) == []
+
+
+@pytest.mark.parametrize("paths, lines", [
+    (["notebooks/helper.py", "notebooks/other.ipynb"],
+     "`- notebooks/helper.py`, `- notebooks/other.ipynb`"),
+    (["notebooks/tiny/cases.py", "notebooks/tiny/sub/leaf.py"], "`- notebooks/tiny`"),
+    (["tools/far.py"], "`- tools/far.py`"),
+])
+def test_the_sentence_has_the_lines_to_add(paths, lines):
+    assert deps.sentence(stage(), paths) == (
+        "dvc.yaml: the stage train@x does not list all that notebooks/x.ipynb depends on: add "
+        f"{lines} to its deps, so that an edit there runs it again.")
+
+
+def test_a_folder_of_notebooks_is_not_a_package():
+    beside = stage(notebook="notebooks/x/y.ipynb")
+    assert "`- notebooks/x/own.py`" in deps.sentence(beside, ["notebooks/x/own.py"])
+
+
+@pytest.mark.parametrize("markdown, wanted", [
+    ("![a map](map.png)", ["notebooks/map.png"]),
+    ("![](map.png 'title') and <img alt=x src='../map.png'>", ["notebooks/map.png", "map.png"]),
+    ("![](<map.png>)", ["notebooks/map.png"]),
+    ("![](none.png) ![](https://example.org/map.png) ![](attachment:map.png)", []),
+    ("![](../../../../../../../../etc/hostname)", []),
+    ("[no picture](map.png)", []),
+    (f"<img src='data:image/png;base64,{'A' * 5000}'>", []),
+])
+def test_pictures_in_markdown_are_dependencies(folder, markdown, wanted):
+    sentence = refused(folder, f"#!{markdown}")
+    assert all(f"`- {path}`" in sentence for path in wanted) and bool(sentence) == bool(wanted)
+    assert refused(folder, f"print('''{markdown}''')") == ""
+    assert refused(folder, f"#!{markdown}", listed=("pins.txt", *wanted)) == ""
+
+
+def test_a_folder_as_a_picture_is_refused_before_anything_runs(folder):
+    assert refused(folder, "#!![](tiny)").startswith("notebooks/x.ipynb shows tiny as a picture, ")
+
+
+def test_pins_are_a_dependency(folder):
+    assert "add `- pins.txt` to its deps" in refused(folder, "1", listed=())
+
+
+SECTION = ("P = section('models.x')", "@lr: float = P.lr")
+
+
+@pytest.mark.parametrize("sections", [("models.x",), ("models",), ("split", "models.x.lr")])
+def test_a_section_is_listed(folder, sections):
+    assert refused(folder, *SECTION, sections=sections) == ""
+
+
+@pytest.mark.parametrize("sections", [
+    (), ("models.y",), ("models.xy", "split"), ("models.x.rate",)])
+def test_a_section_that_is_not_listed_is_refused(folder, sections):
+    assert refused(folder, *SECTION, sections=sections) == (
+        "dvc.yaml: the stage train@x does not list the section models.x, which notebooks/x.ipynb "
+        "reads: add `- models.x` to its params.")
+
+
+def test_a_section_without_declared_parameters_counts_as_a_whole(folder):
+    cell = "S = section('split')\nprint(S.seed)"
+    assert refused(folder, cell, sections=("split",)) == ""
+    assert "does not list the section split" in refused(folder, cell, sections=("split.seed",))
