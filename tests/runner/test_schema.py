@@ -1,0 +1,163 @@
+"""One definition of each parameter, and one sentence for each mistake."""
+
+import pytest
+from projects import notebook
+
+from nbproof.notebook.errors import UserError
+from nbproof.runner import schema
+
+CELL = """\
+# how it learns
+epochs: int = P.epochs  # [1, 100] passes
+lr: float = P.lr  # (0, 1] step
+
+device: str = P.device  # {auto, cpu} where
+loud: bool = P.loud  # say more, x = 3
+sizes: list[int] = P.sizes  # [1, 9] sizes
+limit: float | None = P.limit  # [0, 1) at most
+tags: list[str] | None = P.tags  # {a, b} marks
+most: float = P.most  # [-1e-3, inf)
+seed: int = S.seed"""
+GOOD = {"epochs": "3", "lr": "0.1", "device": "cpu", "loud": "true", "sizes": "[1, 9]",
+        "limit": "null", "tags": "[a]", "most": "0"}
+NAMES = ", ".join(sorted(GOOD))
+
+
+@pytest.fixture
+def checked(tmp_path, inside):
+    """A function: the values of the notebook `x` with these cells and this params.yaml."""
+    inside(tmp_path)
+    (tmp_path / "project.yaml").touch()
+
+    def check(*cells: str, text: str = "", **changes: str | None) -> dict:
+        path = tmp_path / "notebooks" / "x.ipynb"
+        notebook(path, "P = section(\"models.x\")\nS = section('split')", *(cells or [f"@{CELL}"]))
+        given = "".join(f"    {name}: {value}\n" for name, value in (GOOD | changes).items()
+                        if value is not None)
+        whole = text or f"split: {{seed: 1}}\nmodels:\n  x:\n{given}"
+        (tmp_path / "params.yaml").write_text(whole, encoding="utf-8")
+        schema.check_known([path])
+        return schema.values_of(path)
+
+    return check
+
+
+def test_values_are_typed(checked):
+    assert checked(lr="1e-3") == {
+        "epochs": 3, "lr": 0.001, "device": "cpu", "loud": True, "sizes": [1, 9], "limit": None,
+        "tags": ["a"], "most": 0.0, "seed": 1}
+    found = checked(lr="1", limit="0", sizes="[]", tags="null")
+    assert [type(found[name]) for name in ("lr", "limit", "most")] == [float] * 3
+    assert (found["sizes"], found["tags"]) == ([], None)
+    rates = "@rates: list[float] = P.rates  # (0, 1] rates"
+    found = checked(rates, text="models: {x: {rates: [1, 0.5]}}")["rates"]
+    assert found == [1.0, 0.5] and type(found[0]) is float
+    assert checked("print(1)") == {}
+
+
+def test_a_parameter_knows_its_range_and_meaning(checked, tmp_path):
+    checked()
+    found = schema.declared(tmp_path / "notebooks" / "x.ipynb")
+    assert (found["lr"].key, found["seed"].key) == ("models.x.lr", "split.seed")
+    sizes = found["sizes"]
+    assert (sizes.type, sizes.allowed, sizes.meaning) == ("list[int]", "[1, 9]", "sizes")
+    assert (found["seed"].allowed, found["seed"].meaning) == ("", "")
+    assert found["limit"].expected == "float | None, in [0, 1)"
+    assert found["loud"].expected == "bool" and found["loud"].meaning == "say more, x = 3"
+
+
+EXPECTED = {
+    "epochs": "int, in [1, 100] (passes)", "lr": "float, in (0, 1] (step)",
+    "device": "str, in {auto, cpu} (where)", "loud": "bool (say more, x = 3)",
+    "sizes": "list[int], each in [1, 9] (sizes)", "limit": "float | None, in [0, 1) (at most)",
+    "tags": "list[str] | None, each in {a, b} (marks)", "most": "float, in [-1e-3, inf) ()",
+}
+
+
+@pytest.mark.parametrize("key, value, found", [
+    ("epochs", "0", "0"), ("epochs", "101", "101"), ("epochs", "1.5", "1.5"),
+    ("epochs", "true", "True"), ("epochs", "null", "None"),
+    ("lr", "fast", "'fast'"), ("lr", "0", "0"), ("lr", "false", "False"), ("lr", ".nan", "nan"),
+    ("lr", ".inf", "inf"), ("lr", "[0.1]", "[0.1]"), ("lr", None, "nothing"),
+    ("most", ".inf", "inf"), ("most", "-0.002", "-0.002"), ("most", 10**400, 10**400),
+    ("device", "gpu", "'gpu'"), ("device", "1", "1"), ("loud", "1", "1"), ("loud", "null", "None"),
+    ("sizes", "3", "3"), ("sizes", "[3, 10]", "[3, 10]"), ("sizes", "[3, 1.5]", "[3, 1.5]"),
+    ("sizes", "[true]", "[True]"), ("sizes", "[null]", "[None]"), ("sizes", "null", "None"),
+    ("sizes", "{1: 2}", "{1: 2}"), ("limit", "1", "1"), ("limit", "none", "'none'"),
+    ("limit", None, "nothing"), ("tags", "[c]", "['c']"), ("tags", "a", "'a'"),
+])
+def test_a_bad_value_is_refused(checked, key, value, found):
+    with pytest.raises(UserError) as refused:
+        checked(**{key: value})
+    wanted = f"params.yaml: models.x.{key} must be {EXPECTED[key]}, found {found}."
+    assert str(refused.value) == wanted
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"warmup": "3"}, f"params.yaml: models.x.warmup is unknown; notebooks/x.ipynb knows {NAMES}."),
+    ({"epoch": "3"}, f"params.yaml: models.x.epoch is unknown; notebooks/x.ipynb knows {NAMES}. "
+                     "Did you mean epochs?"),
+    ({"text": "model: {x: 3}\n"}, "params.yaml has no section models.x, which notebooks/x.ipynb "
+                                  "reads. Did you mean model?"),
+    ({"text": "models: {x: 3}\n"}, "params.yaml has no section models.x, which"),
+    ({"text": "models: {1: 2}\n"}, "params.yaml has no section models.x, which"),
+    ({"text": "models: [x]\n"}, "params.yaml has no section models.x, which"),
+    ({"text": "models: {x: }\nsplit: {seed: 1}\n"}, "params.yaml: models.x.epochs must be int, in"),
+    ({"text": "just words\n"}, "params.yaml must hold sections"),
+    ({"text": "models:\n  x: [1\n"}, "params.yaml is not valid YAML"),
+])
+def test_a_bad_file_is_refused(checked, options, message):
+    with pytest.raises(UserError) as refused:
+        checked(**options)
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+FORM = "must read `name: type = P.name  # [low, high] meaning`"
+
+
+@pytest.mark.parametrize("line, problem", [
+    ("epochs = 3", FORM), ("epochs: int = 3", FORM), ("import os", FORM), ("epochs: int =", FORM),
+    ("epochs: int = P.lr", FORM), ("epochs: list = P.epochs", FORM),
+    ("epochs: dict[str, int] = P.epochs", FORM), ("epochs: int = P.epochs; import os", FORM),
+    ("epochs: int = P.epochs  # [1, many] passes", FORM),
+    ("epochs: int = P.epochs  # [nan, 1] passes", FORM),
+    ("epochs: int = P.epochs  # [1, 9", FORM),
+    ("epochs: int = Q.epochs", "reads Q: an earlier cell must say `Q = section(NAME)`"),
+])
+def test_a_line_that_declares_nothing_is_refused(checked, line, problem):
+    with pytest.raises(UserError) as refused:
+        checked(f"@{line}")
+    message = f"notebooks/x.ipynb: `{line}` in the parameters cell {problem}"
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+def test_two_cells_a_name_twice_and_a_section_of_no_code_are_refused(checked):
+    message = "^notebooks/x.ipynb must have one cell tagged `parameters`, found 2.$"
+    with pytest.raises(UserError, match=message):
+        checked("@epochs: int = P.epochs", "@lr: float = P.lr")
+    with pytest.raises(UserError, match="^notebooks/x.ipynb: the parameters cell has lr twice.$"):
+        checked("@lr: float = P.lr\nlr: float = P.lr")
+    with pytest.raises(UserError, match="reads R: an earlier cell must say"):
+        checked('#!R = section("models.x")', "@lr: float = R.lr")
+
+
+@pytest.mark.parametrize("name", ["models.X", "models.my-tree", "models.1", "a b", "models."])
+def test_a_bad_name_of_a_section_is_shown(checked, name):
+    """H12: an earlier cell says it, and the message must not tell the person to say it."""
+    with pytest.raises(UserError, match=rf"letter first, found '{name}'\.$"):
+        checked(f'P = section("{name}")', "@lr: float = P.lr")
+
+
+def test_a_mistyped_name_is_shown_both_ways(checked, tmp_path):
+    with pytest.raises(UserError, match="models.x.l_r is unknown;"):
+        checked(lr=None, l_r="3")
+    with pytest.raises(UserError, match=r"models.x.lr must .* nothing. Did you mean l_r\?$"):
+        schema.values_of(tmp_path / "notebooks" / "x.ipynb")
+
+
+def test_two_notebooks_may_share_a_section(checked, tmp_path):
+    with pytest.raises(UserError, match="models.x.lr is unknown; notebooks/x.ipynb knows epochs"):
+        checked("@epochs: int = P.epochs", text="models: {x: {epochs: 1, lr: 0.5}}")
+    first, second = (tmp_path / "notebooks" / name for name in ("x.ipynb", "y.ipynb"))
+    notebook(second, 'P = section("models.x")', "@lr: float = P.lr")
+    schema.check_known([first, second])
