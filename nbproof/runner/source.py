@@ -5,100 +5,99 @@ import sys
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError, meant
-from nbproof.notebook.files import write_whole
 
-# What a run or an editor notes beside the source: times, versions, states of outputs. All other metadata is source.
-NOTED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic", "execution", "executionInfo",
-         "ExecuteTime", "outputId", "scrolled", "trusted"}
+# What a run or an editor adds to metadata: times, versions, states of outputs. The rest is source.
+ADDED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic",
+         "execution", "executionInfo", "ExecuteTime", "outputId", "scrolled", "trusted"}
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 def read(path: Path) -> dict:
-    """The notebook at `path` as plain JSON (nbformat takes a second to import); UserError if it is not one."""
-    shown = f"{path.parent.name}/{path.name}"
+    """Return a notebook as plain JSON (nbformat is slow to import); UserError if it is none."""
+    name, content = f"{path.parent.name}/{path.name}", ""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
+        notebook = json.loads(content)
+        for cell in notebook["cells"]:  # what all of nbproof relies on
+            code(cell), cell["cell_type"].strip, cell["metadata"].items
+        if notebook["nbformat"] != 4 or not {"metadata", "nbformat_minor"} <= notebook.keys():
+            raise KeyError("nbformat")
     except FileNotFoundError:
-        close = meant(path.name, (each.name for each in path.parent.glob("*.ipynb")))
-        raise UserError(f"{shown} is not there, and dvc.yaml names it: put it there, or take its stage out.{close}"
-                      ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown} is not a notebook: {error}.") from None
-    kinds = {"cells": list, "metadata": dict, "nbformat": int, "nbformat_minor": int}
-    whole = isinstance(notebook, dict) and all(isinstance(notebook.get(key), kind) for key, kind in kinds.items())
-    if not whole or notebook["nbformat"] != 4:
-        raise UserError(f"{shown} is not a notebook of format 4: open and save it in JupyterLab.")
-    for number, cell in enumerate(notebook["cells"], start=1):
-        if not _is_cell(cell):
-            raise UserError(f"{shown} is not a notebook: cell {number} lacks its type, metadata or source; open and save "
-                          "it in JupyterLab.")
+        close = meant(path.name, (other.name for other in path.parent.glob("*.ipynb")))
+        raise UserError(f"{name} does not exist: write it, or remove its stage from dvc.yaml."
+                        f"{close}") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        merge = " (a merge left conflict marks)" if "\n<<<<<<< " in content else ""
+        raise UserError(f"{name} is not a notebook{merge}: {error}.") from None
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{name} is not a notebook of format 4, or lacks something that every "
+                        "cell has: open and save it in JupyterLab.") from None
     return notebook
 
 
-def _is_cell(cell: object) -> bool:
-    """Whether `cell` has what every cell of a notebook has."""
-    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
-        return False
-    if not isinstance(cell.get("metadata"), dict):
-        return False
-    lines = cell.get("source")
-    return isinstance(lines, str) or (isinstance(lines, list) and all(isinstance(line, str) for line in lines))
+def check_kernel(notebook: dict, name: str) -> None:
+    """Raise UserError where the notebook `name` is not for Python: R's `x = 3` would run, too."""
+    kernel, info = (notebook["metadata"].get(key) or {} for key in ("kernelspec", "language_info"))
+    language = kernel.get("language") or info.get("name") or kernel.get("name") or "python"
+    if "py" not in language.lower():
+        raise UserError(f"{name} is written for {kernel.get('display_name', language)}, and only "
+                        "Python is run: choose a Python kernel in JupyterLab, or run the notebook "
+                        "by an ordinary command in dvc.yaml.")
 
 
 def code(cell: dict) -> str:
-    """A cell's source, which a file may hold as one string or as lines."""
+    """Return a cell's source, which a file may hold as one string or as lines."""
     return "".join(cell["source"])
 
 
 def counted(cells: list[dict]) -> list[dict]:
-    """The cells as a reader of the source counts them: without the one that papermill adds for the values."""
-    return [cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    """Return the cells of the source: without the one that papermill adds for the values."""
+    added = "injected-parameters"
+    return [cell for cell in cells if added not in cell["metadata"].get("tags", [])]
 
 
 def strip(notebook: dict) -> dict:
-    """Take outputs, counts and what is NOTED out of `notebook` (a node or plain JSON), in place."""
-    notebook["metadata"] = _source_of(notebook["metadata"]) | {"kernelspec": dict(KERNEL)}
+    """Take out, in place, outputs, counts and all that is ADDED; give cells ids of their own."""
+    metadata = _source_of(notebook["metadata"])
+    # The display name of python3 differs from machine to machine; another kernel is the author's.
+    if metadata.get("kernelspec", KERNEL).get("name") == KERNEL["name"]:
+        metadata["kernelspec"] = dict(KERNEL)
+    notebook["metadata"] = metadata
     notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
+    ids, earlier = {cell.get("id") for cell in notebook["cells"]}, {None}
     for number, cell in enumerate(notebook["cells"], start=1):
+        if cell.get("id") in earlier:  # nbformat would give a random one, another in each run
+            cell["id"] = f"cell-{number}"
+            while cell["id"] in ids | earlier:
+                cell["id"] += "-"
+        earlier.add(cell["id"])
         cell["metadata"] = _source_of(cell["metadata"])
-        cell.setdefault("id", f"cell-{number}")
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
     return notebook
 
 
 def _source_of(metadata: dict) -> dict:
-    return {key: value for key, value in metadata.items() if key not in NOTED and (key, value) != ("tags", [])}
+    return {key: value for key, value in metadata.items()
+            if key not in ADDED and (key, value) != ("tags", [])}
 
 
 def text(notebook: dict) -> str:
-    """The file that JupyterLab would save for a notebook in plain JSON, byte for byte."""
+    """Return the file that JupyterLab would save for a notebook in plain JSON, byte for byte."""
     for cell in notebook["cells"]:
         cell["source"] = code(cell).splitlines(keepends=True)
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def stripped(content: str) -> str:
-    """A notebook file's `content` as it should be kept; ValueError if it is not a notebook."""
-    return text(strip(json.loads(content)))
-
-
-def strip_file(path: Path) -> bool:
-    """Strip the notebook at `path` where it is not stripped yet; whether it was written."""
-    after = text(strip(read(path)))
-    if changed := after != path.read_text(encoding="utf-8"):
-        write_whole(path, after)
-    return changed
-
-
 def save_source_only(model: dict, path: str, contents_manager, **_) -> None:
-    """Jupyter's pre_save_hook: below notebooks/ source alone is saved; outputs stay on the screen until a reload."""
-    if model["type"] == "notebook" and model["content"] and Path(path.strip("/")).parts[:1] == ("notebooks",):
+    """Strip what JupyterLab saves below notebooks/ (pre_save_hook); the screen keeps outputs."""
+    below = path.strip("/").startswith("notebooks/")
+    if below and model["type"] == "notebook" and model["content"]:
         strip(model["content"])
 
 
-if __name__ == "__main__":  # the filter through which git reads notebooks: a file in, its source out
+if __name__ == "__main__":  # git's filter: a notebook comes in, its source goes out
     try:
-        sys.stdout.buffer.write(stripped(sys.stdin.buffer.read().decode()).encode())
-    except (ValueError, KeyError):
+        sys.stdout.buffer.write(text(strip(json.load(sys.stdin.buffer))).encode())
+    except (ValueError, KeyError, TypeError):
         sys.exit("This is no notebook, so git keeps it as it is.")

@@ -74,7 +74,7 @@ def _content(dependency: str) -> str:
     if not path.exists():
         raise UserError(f"{dependency} is not there yet: make run (or dvc pull) makes it.")
     if path.suffix == ".ipynb":
-        return source.stripped(path.read_text(encoding="utf-8"))
+        return source.text(source.strip(source.read(path)))
     inside = [each for each in sorted(path.rglob("*")) if each.is_file() and "__pycache__" not in each.parts]
     return " ".join(f"{each.relative_to(path).as_posix()} {digest(each)}" for each in inside or [path])
 
