@@ -1,33 +1,57 @@
-"""Secrets that a cell showed: taken out of an executed notebook before it is kept."""
+"""Secrets of the environment: taken out of executed notebooks, found in results."""
 
+import html
 import json
+import mmap
 import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
-import nbformat
+from nbproof.runner.source import counted
 
-from nbproof.runner import source
-
-NAMES = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY|KEY_ID)$")
-SHORTEST = 6  # characters of a value that nothing else has by chance
+NAMES = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|KEY|KEY_ID|_PAT)$")
+SHORTEST = 6  # characters that do not occur by chance
 
 
-def take_out(notebook: nbformat.NotebookNode) -> str:
-    """Empty outputs that hold a secret of the environment; the first one is noted as the failure, and returned.
+def _known() -> dict[str, set[str]]:
+    """Return the environment's secrets by variable: each value in all the ways it is written."""
+    values = {name: value.strip() for name, value in os.environ.items() if NAMES.search(name)}
+    return {name: {value, repr(value)[1:-1], html.escape(value), json.dumps(value)[1:-1],
+                   _in_json(value)} for name, value in values.items() if len(value) >= SHORTEST}
 
-    It names the cell and the variable, never the value; empty if there is none.
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def take_out(executed: dict) -> str:
+    """Empty the outputs that show a secret; return the failure of the first, or an empty text.
+
+    The failure, which the notebook holds too, names the cell and the variable, not the value.
     """
-    secrets = {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in os.environ.items()
-               if NAMES.search(name) and len(value) >= SHORTEST}
-    found = []
-    for number, cell in enumerate(source.counted(notebook.cells), start=1):
-        said = json.dumps(cell.get("outputs"), ensure_ascii=False)
-        if names := [name for name, value in secrets.items() if value in said]:
-            found.append((number, names[0]))
-            cell.outputs, cell.execution_count = [], None
-    if not found:
-        return ""
-    number, name = found[0]
-    reason = f"its output shows the value of {name}, so it is not kept"
-    notebook.metadata.failure = {"cell": number, "error": "Secret", "reason": reason}
-    return f"cell {number}: {reason}"
+    secrets, failures = _known(), []
+    for number, cell in enumerate(counted(executed["cells"]), start=1):
+        shown = json.dumps(cell.get("outputs"), ensure_ascii=False)
+        names = [name for name, forms in secrets.items()
+                 if any(_in_json(form) in shown for form in forms)]
+        if names:
+            cell["outputs"], cell["execution_count"] = [], None
+            reason = f"its output shows the value of {names[0]}, so it is not kept"
+            failures.append({"cell": number, "error": "Secret", "reason": reason})
+    if failures:
+        executed["metadata"]["failure"] = failures[0]
+    return f"cell {failures[0]['cell']}: {failures[0]['reason']}" if failures else ""
+
+
+def in_files(paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Return files, among `paths` and below them, that hold a secret, each with its variable."""
+    found: list[tuple[Path, str]] = []
+    secrets = {name: {os.fsencode(form) for form in forms} for name, forms in _known().items()}
+    for file in (file for path in paths for file in (path, *path.rglob("*"))):
+        if secrets and file.is_file() and file.stat().st_size:
+            with file.open("rb") as opened:  # mapped: a file may be larger than the memory
+                content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            found += [(file, name) for name, forms in secrets.items()
+                      if any(content.find(form) >= 0 for form in forms)][:1]
+    return found

@@ -29,7 +29,7 @@ class Trials(Worker):
                               "mlflow.source.type": "NOTEBOOK", "mlflow.source.name": job["notebook"],
                               "process": tracking.process()}
         run = store.create_run(job["experiment"], run_name=f"{job['name']} {trial}", tags=tags).info.run_id
-        os.environ["MLFLOW_RUN_ID"] = run
+        os.environ["NBPROOF_RUN_ID"] = run
         with working_folder() as folder:
             for event in self.notebook(job["notebook"], job["fixed"] | tried, job["timeout"], folder, trial):
                 if set(event) == STEP:

@@ -54,7 +54,7 @@ CELLS = [
     "best = float(source(\"data/numbers.csv\").read_text())\nloss = abs(x - best)",
     "for step in range(1, steps + 1):\n    time.sleep(pause)\n    loss = abs(x - best) + 1 / step\n"
     "    say(step=step, steps=steps, unit=\"step\", seconds=0.1, metrics={\"loss\": loss})",
-    "numbers = {\"loss\": loss, \"size\": len(sizes), \"tracked\": int(\"MLFLOW_RUN_ID\" in os.environ)}\n"
+    "numbers = {\"loss\": loss, \"size\": len(sizes), \"tracked\": int(\"NBPROOF_RUN_ID\" in os.environ)}\n"
     "write(\"metrics/fit.json\", json.dumps(numbers))\n"
     "_ = (output_folder(\"models/fit\") / \"model.txt\").write_text(str(x))",
 ]
