@@ -1,0 +1,67 @@
+"""Models as outputs: whole, the same bytes each time, and still what MLflow loads."""
+
+import functools
+import json
+
+import pytest
+
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import digest
+from nbproof.notebook.models import save_model
+
+WORDS, KINDS = ["good day", "bad day", "good night", "bad night"], ["g", "b", "g", "b"]
+
+
+@pytest.fixture
+def project(tmp_path, inside, monkeypatch):
+    (tmp_path / "project.yaml").write_text("name: x\nmetric: {key: k, goal: min}\n")
+    monkeypatch.setenv("NBPROOF_OUTPUT", str(tmp_path))
+    return inside(tmp_path)
+
+
+def test_the_same_model_gives_the_same_bytes_and_mlflow_loads_them(project, monkeypatch, capfd):
+    """The second one lies at other places in memory, by which skops names what it writes."""
+    import mlflow.sklearn
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    trained = []  # both stay, so that they cannot lie at the same places
+    for name in ("x", "y"):
+        model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(WORDS, KINDS)
+        trained.append(model)
+        signature = mlflow.models.infer_signature(np.array(WORDS), model.predict(WORDS))
+        save = functools.partial(mlflow.sklearn.save_model, model, signature=signature,
+                                 pip_requirements=["scikit-learn==1.9.1+local"])
+        saved = save_model(name, save)
+    assert digest(saved) == digest(project / "models" / "x") and capfd.readouterr() == ("", "")
+    assert {path.name for path in saved.iterdir()} == {"MLmodel", "model.skops", "requirements.txt"}
+    assert "scikit-learn==1.9.1" in (saved / "requirements.txt").read_text().split()
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    model = mlflow.pyfunc.load_model(str(saved))
+    assert list(model.predict(np.array(["good good", "bad bad"]))) == ["g", "b"]
+
+
+SIGNATURE = {"inputs": json.dumps([{"type": "long", "name": "case"}])}
+
+
+def saver(described: dict | None):
+    def save(folder):
+        folder.mkdir()
+        (folder / "conda.yaml").write_text("python: 3.99\n")
+        if described:
+            (folder / "MLmodel").write_text(json.dumps(described))
+    return save
+
+
+@pytest.mark.parametrize("described", [None, {"flavors": {}}, {"flavors": {}, "signature": {}}])
+def test_no_model_and_no_signature_are_refused_and_the_old_model_stays(project, described):
+    save_model("x", saver({"flavors": {}, "signature": SIGNATURE, "run_id": "7"}))
+    model = project / "models" / "x"
+    before = digest(model)
+    with pytest.raises(UserError, match="models/x is no MLflow model with a signature"):
+        save_model("x", saver(described))
+    assert digest(model) == before and [path.name for path in model.parent.iterdir()] == ["x"]
+    assert "run_id" not in (model / "MLmodel").read_text()
+    assert [path.name for path in model.iterdir()] == ["MLmodel"]
