@@ -1,11 +1,16 @@
-"""A new project from the template in nbproof's repository, by Copier, which can bring it up to date later."""
+"""Makes a project from the template in nbproof's repository; Copier can update it later."""
 
+import importlib.util
 import json
+import re
+import shutil
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
+from nbproof.workspace.pins import lock
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -14,38 +19,63 @@ def new(folder: Path) -> int:
     """Make a project in `folder`, which is not there yet, in a git repository of its own."""
     import copier
 
+    check_name(re.sub("[^a-z0-9_]", "_", folder.resolve().name.lower()))
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is there already: name a folder that is not (make new DIR=../mine).")
+        raise UserError(f"{folder} is there already: name a new folder (make new DIR=../mine).")
     template, commit, source = origin()
+    options = {"vcs_ref": commit, "defaults": True, "quiet": True}
     try:
-        copier.run_copy(template, folder, {"source": source}, vcs_ref=commit, defaults=True, quiet=True)
-    except (copier.errors.CopierError, OSError) as error:  # the latter when git cannot get it
-        raise UserError(f"The project could not be made from {source}: {' '.join(str(error).split())}") from None
+        copier.run_copy(template, folder, {"source": source}, **options)
+        lock(folder)
+    except (copier.errors.CopierError, UserError, OSError) as error:  # OSError: there is no git
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = " ".join(str(error).split())
+        raise UserError(f"The project could not be made from {source}: {reason}") from None
     if _git(folder, "rev-parse", "--git-dir") is None:
         _git(folder, "init", "--quiet", "--initial-branch=main")
         _git(folder, "add", "--all")
-        _git(folder, "commit", "--quiet", "--message=Made by nbproof new")
+        if _git(folder, "commit", "--quiet", "--message=Made by nbproof new") is None:
+            print("Nothing is committed yet: git config user.name and user.email are not set.")
     print(f"{folder} is made: go there and call make run.")
     return 0
 
 
+def check_name(name: str) -> None:
+    """Raise UserError where `name` is no name for a package, or that of a module that exists."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise UserError(f"The project's package cannot be called {name}: give the folder a name "
+                        "that begins with a letter from a to z.")
+    if name in sys.stdlib_module_names or importlib.util.find_spec(name):
+        raise UserError(f"There is a Python module {name} already: give the folder another name.")
+
+
 def origin() -> tuple[str, str, str]:
-    """Where the template is, its commit, and the address by which other machines find both; UserError outside of git."""
+    """Return the place of the template, its commit, and the address at which uv finds both."""
     commit = _git(HOME, "rev-parse", "HEAD")
     if (HOME / "copier.yml").exists() and commit:
-        pushed = _git(HOME, "branch", "--remotes", "--contains", commit) and _git(HOME, "remote", "get-url", "origin")
-        return str(HOME), commit, pushed or HOME.as_uri()
+        pushed = _git(HOME, "branch", "--remotes", "--contains", commit)
+        remote = _git(HOME, "remote", "get-url", "origin") if pushed else None
+        return str(HOME), commit, address(remote) if remote else HOME.as_uri()
     try:  # PEP 610: where pip and uv note what a package was installed from
         noted = json.loads(distribution("nbproof").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
         noted = {}
     if "vcs_info" not in noted:
-        raise UserError("The template is in nbproof's git repository, and this nbproof is not from there: install it by "
-                      "pip install 'nbproof @ git+ADDRESS', or call make new in a clone.")
+        raise UserError("The template is in nbproof's git repository, and this nbproof is not from "
+                        "there: pip install 'nbproof @ git+ADDRESS', or call make new in a clone.")
     return f"git+{noted['url']}", noted["vcs_info"]["commit_id"], noted["url"]
 
 
+def address(remote: str) -> str:
+    """Return a git remote as a URL without a password: also `git@host:path` and a folder."""
+    if "://" in remote:
+        return re.sub(r"^(https?://)[^/@]*@", r"\1", remote)
+    if match := re.match(r"([^/\\]{2,}):(.*)", remote):  # one letter is a drive of Windows
+        return f"ssh://{match[1]}/{match[2].lstrip('/')}"
+    return (HOME / remote).resolve().as_uri()
+
+
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says; None if it refuses, or is not there."""
+    """Return what git prints; None if it fails or is not there."""
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
