@@ -60,7 +60,7 @@ def strip(notebook: dict) -> dict:
     """Take out, in place, outputs, counts and all that is ADDED; give cells ids of their own."""
     metadata = _source_of(notebook["metadata"])
     # The display name of python3 differs from machine to machine; another kernel is the author's.
-    if metadata.get("kernelspec", KERNEL).get("name") == KERNEL["name"]:
+    if (metadata.get("kernelspec") or KERNEL).get("name") == KERNEL["name"]:
         metadata["kernelspec"] = dict(KERNEL)
     notebook["metadata"] = metadata
     notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
