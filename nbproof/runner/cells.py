@@ -2,7 +2,7 @@
 
 import ast
 import base64
-import copy
+import functools
 import html
 import mimetypes
 import os
@@ -36,10 +36,6 @@ DROPPED_WHOLE = {"script", "style", "title", "noscript", "noembed", "noframes", 
 REFUSED = re.compile(r"on|.*src|.*href|.*action|background|data$|longdesc|ping|poster|usemap")
 ADDRESS = re.compile(r"url\s*\((?!\s*[\"']?#)", re.I)
 HIDDEN_ADDRESS = re.compile(r"\\|image(-set)?\s*\(|src\s*\(", re.I)
-ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|video|audio|canvas|frameset|portal)\b", re.I)
-INVISIBLE = re.compile(r"<(?!img|svg|progress|meter)[^>]*>|\s")
-NOT_SHOWN = ("<p><em>This output needs a script or a request, and a page has neither: "
-             "open the notebook in JupyterLab to see it.</em></p>")
 
 
 class MathRenderer(IPythonRenderer):
@@ -73,6 +69,7 @@ class CellsExporter(HTMLExporter):
     def __init__(self):
         super().__init__(template_name="cells", extra_template_basedirs=[str(TEMPLATES)],
                          exclude_input_prompt=True, exclude_output_prompt=True)
+        self.register_filter("clean_html", clean)  # bleach takes ten times as long
 
     @pass_context
     def markdown2html(self, context, source):
@@ -84,13 +81,15 @@ class CellsExporter(HTMLExporter):
         return clean(MarkdownWithMath(renderer=renderer).render(source))
 
 
+@functools.cache  # its templates take 0.1 s to compile
+def _exporter() -> CellsExporter:
+    return CellsExporter()
+
+
 def body(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     """Return the cells of an executed notebook as HTML with the pictures that lie in `folder`."""
-    notebook = copy.deepcopy(notebook)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        _make_static(output.get("data", {}))
     resources = {"parameters": _parameters(notebook), "long_code": LONG_CODE}
-    text, _ = CellsExporter().from_notebook_node(notebook, resources)
+    text, _ = _exporter().from_notebook_node(notebook, resources)
     soup = BeautifulSoup(clean(text), "html.parser")
     for image in soup.find_all("img"):
         _finish_image(image, folder)
@@ -116,21 +115,6 @@ def _harmless(tag: str, name: str, value: str) -> str | None:
         hidden = name == "style" and HIDDEN_ADDRESS.search(value)
         stays = not (hidden or ADDRESS.search(value) or REFUSED.match(name))
     return value if stays else None
-
-
-def _make_static(data: dict) -> None:
-    """Clean one output by itself, so that what it leaves open ends with it, in place.
-
-    One of which nothing can be shown becomes a sentence that says so."""
-    active = [kind for kind in data if kind.endswith("+json") or kind == "application/javascript"]
-    if written := data.get("text/html"):
-        data["text/html"] = clean(written)
-        if ACTIVE.search(written) and not INVISIBLE.sub("", data["text/html"]):
-            active.append("text/html")
-    for kind in active:
-        del data[kind]
-    if active and set(data) <= {"text/plain"}:
-        data["text/html"] = NOT_SHOWN
 
 
 def _parameters(notebook: NotebookNode) -> list[tuple[str, str, schema.Parameter]]:

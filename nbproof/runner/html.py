@@ -69,13 +69,15 @@ def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
 
     body, failure = cells.body(executed, folder), executed.metadata.get("failure")
     title = body.find("h1")
+    _give_ids(body.find_all(["h1", "h2", "h3", "h4"]))
     light, dark = (Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
                    for style in ("default", "github-dark"))
     return fill(
         "notebook.html.j2", name=name, stamp=stamp, light=light, dark=dark, failure=failure,
         failed_cell=source.counted(executed.cells)[failure["cell"] - 1] if failure else None,
         title=title.get_text(" ", strip=True) if title else "Notebook",
-        headings=_headings(body), folded=body.select_one("details.code"), body=Markup(body))
+        headings=body.find_all(["h2", "h3"]), folded=body.select_one("details.code"),
+        body=Markup(body))
 
 
 def fill(template: str, **values: object) -> str:
@@ -87,15 +89,10 @@ def fill(template: str, **values: object) -> str:
     return environment.get_template(template).render(values) + "\n"
 
 
-def _headings(body) -> list[dict[str, str]]:
-    """Give each heading the id that it has in Jupyter; return those of the list of contents."""
-    headings, ids = [], set()
-    for heading in body.find_all(["h1", "h2", "h3", "h4"]):
-        text = heading.get_text(" ", strip=True)
-        heading["id"] = "-".join(text.split())
-        while heading["id"] in ids:
-            heading["id"] += "-again"
-        ids.add(heading["id"])
-        if heading.name in ("h2", "h3"):
-            headings.append({"name": heading.name, "id": heading["id"], "text": text})
-    return headings
+def _give_ids(headings) -> None:
+    """Give each heading the id that it has in Jupyter; of two with one text the second has more."""
+    ids = []
+    for heading in headings:
+        ids.append("-".join(heading.get_text(" ").split()))
+        again = ids.count(ids[-1]) - 1
+        heading["id"] = f"{ids[-1]}-{again}" if again else ids[-1]

@@ -1,0 +1,133 @@
+"""Pages where they are missing or not current, and an index with all results."""
+
+import json
+import subprocess
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from nbproof.pipeline import dag, index
+from nbproof.runner import determinism, html
+
+PICTURE = "iVBORw0KGgo="
+
+
+def executed(folder, name: str, **metadata) -> str:
+    """Write reports/NAME.ipynb as a stage does; return the stamp of its page."""
+    figure = new_output("display_data", data={"image/png": PICTURE})
+    cells = [new_markdown_cell(f"# The *{name}*\n\n> is it `good`,\n> or [not](a.html)?\n\ntext"),
+             new_code_cell("figure", outputs=[figure])]
+    path = folder / "reports" / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    return html.stamp(path)
+
+
+@pytest.fixture
+def found(tmp_path, inside) -> dict[str, dag.Stage]:
+    """The stages of a finished project, in which this process works."""
+    inside(tmp_path)
+    (tmp_path / "project.yaml").write_text(
+        "name: tiny\nmetric: {key: error, goal: min}\ncompare: compare\n")
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    for folder in ("reports", "metrics"):
+        (tmp_path / folder).mkdir()
+    stages = {}
+    for name, numbers in (("near", {"error": 0.75, "steps": 2000}), ("far", {"error": 0.5}),
+                          ("compare", {"champion": "far", "error": 0.5, "test_error": 0.25})):
+        (tmp_path / f"metrics/{name}.json").write_text(json.dumps(numbers))
+        outputs = [dag.Output(path, "out", True, {}) for path in (
+            f"metrics/{name}.json", f"models/{name}" if name != "compare" else "metrics/all.csv")]
+        stages[f"train@{name}"] = dag.Stage(f"train@{name}", name, f"notebooks/{name}.ipynb", (),
+                                            (), tuple(outputs), frozenset())
+        executed(tmp_path, name)
+    return stages
+
+
+def page(folder) -> BeautifulSoup:
+    text = (folder / "reports" / "index.html").read_text(encoding="utf-8")
+    return BeautifulSoup(text, "html.parser")
+
+
+def test_only_pages_that_are_not_current_are_written(found, tmp_path, monkeypatch):
+    md5s = {name: executed(tmp_path, name).split()[0] for name in ("near", "far", "compare")}
+    assert index.write_pages(found, md5s) == ["near", "far", "compare"], "none is there yet"
+    assert html.stamp_of(tmp_path / "reports/near.html") == html.stamp_for(md5s["near"])
+    with monkeypatch.context() as patched:
+        patched.setattr(html, "stamp", None)  # nothing but the head of each page is read
+        assert index.write_pages(found, md5s) == []
+    (tmp_path / "reports" / "far.html").unlink()
+    assert index.write_pages(found, md5s) == ["far"]
+    monkeypatch.setattr(html, "version", lambda: "of other templates")
+    assert index.write_pages(found, md5s) == ["near", "far", "compare"]
+    (tmp_path / "reports" / "near.ipynb").unlink()
+    monkeypatch.setattr(html, "version", lambda: "of other templates again")
+    assert index.write_pages(found, md5s) == ["far", "compare"], "of what is not there, no page"
+
+
+def test_the_page_of_a_failed_run_stays_while_its_notebook_does(found, tmp_path):
+    md5s = {"near": executed(tmp_path, "near").split()[0]}
+    index.write_pages(found, md5s)
+    failure = {"cell": 2, "error": "ValueError", "reason": "no"}
+    recorded, failed = html.stamp_for(md5s["near"]), executed(tmp_path, "near", failure=failure)
+    html.write("near")
+    assert index.write_pages(found, md5s) == []
+    assert html.stamp_of(tmp_path / "reports/near.html") == failed
+    executed(tmp_path, "near", other=1)  # dvc checkout brings another one
+    assert index.write_pages(found, md5s) == ["near"]
+    assert failed != recorded != html.stamp_of(tmp_path / "reports/near.html")
+
+
+def test_the_index_has_results_pages_and_what_varies(found, tmp_path):
+    for words in (["init", "-q"], ["add", "project.yaml"],
+                  ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    executed(tmp_path, "sweep-near")
+    index.write(found, set())
+    body = page(tmp_path)
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in body("tr")]
+    assert rows == [["model", "error", "steps"], ["far", "0.5", ""], ["near", "0.75", "2,000"]]
+    assert body.select_one("tr.best a")["href"] == "far.html"
+    assert body.main.p.get_text() == "The champion is far, test_error 0.25."
+    cards = body.select(".cards li")
+    assert [card.a["href"] for card in cards] == [
+        "near.html", "far.html", "compare.html", "sweep-near.html"]
+    assert cards[0].h3.get_text() == "The near" and cards[0].img["src"].endswith(PICTURE)
+    assert [text.get_text() for text in cards[0]("p")] == [
+        "is it good,\n or not?", "every cell ran"]
+    facts = {term.get_text(): term.find_next("dd").get_text() for term in body("dt")}
+    assert list(facts) == ["commit", "date", "versions", "arithmetic"]
+    assert len(facts["commit"]) == 40 and "Python 3." in facts["versions"]
+    assert determinism.machine() in facts["arithmetic"]
+    (tmp_path / "project.yaml").write_text("name: tiny\n")
+    assert "not committed" in index._facts()["commit"]
+
+
+def test_the_index_is_current_until_results_or_templates_change(found, tmp_path, monkeypatch):
+    assert not index.is_current()
+    index.write(found, set())
+    assert index.is_current()
+    (tmp_path / "dvc.lock").write_text("stages: {near: {}}\n")
+    assert not index.is_current()
+    index.write(found, set())
+    monkeypatch.setattr(html, "version", lambda: "of other templates")
+    assert not index.is_current()
+
+
+def test_an_index_with_a_failure_says_so_and_is_written_again(found, tmp_path):
+    executed(tmp_path, "near", failure={"cell": 2, "error": "ValueError", "reason": "no"})
+    index.write(found, {"train@compare"})
+    cards = page(tmp_path).select(".cards li")
+    states = {card.a["href"]: card("p")[-1].get_text() for card in cards}
+    assert states == {"near.html": "Failed at cell 2.", "far.html": "every cell ran",
+                      "compare.html": "not run: this is an earlier state"}
+    assert not index.is_current(), "also where dvc.lock stays as it was"
+
+
+def test_the_table_for_a_terminal(found, tmp_path):
+    assert index.table(found) == ("      error  steps\nfar     0.5       \nnear   0.75  2,000\n"
+                                  "The champion is far, test_error 0.25.")
+    for path in (tmp_path / "metrics").iterdir():
+        path.unlink()
+    assert index.table(found) == ""

@@ -1,0 +1,331 @@
+"""A page: one file that requests nothing and runs nothing, with all that a reader needs."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pytest
+from browser import chromium
+from bs4 import BeautifulSoup, Comment
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from nbproof.runner import html
+
+
+def picture() -> str:
+    """Return a small figure as base64 PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def notebook(*cells, **metadata):
+    """Return a notebook; a text stands for a Markdown cell."""
+    made = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    return new_notebook(cells=made, metadata=metadata)
+
+
+def shown(**data):
+    """Return a code cell that displayed `data`, such as text_html="<b>x</b>"."""
+    data = {kind.replace("_", "/", 1): content for kind, content in data.items()}
+    return new_code_cell("show()", outputs=[new_output("display_data", data=data)])
+
+
+def parsed(*cells, folder=Path("/nowhere"), **metadata) -> BeautifulSoup:
+    return BeautifulSoup(html.render(notebook(*cells, **metadata), folder), "html.parser")
+
+
+def sources(body: BeautifulSoup) -> list[str]:
+    return [image["src"] for image in body.main.find_all("img")]
+
+
+GOOD = (
+    "# Title & more\n\n> subtitle\n\nInline $x^2 + \\bar{y}$ and\n\n"
+    "$$\\frac{a}{b} < \\lVert x \\rVert_2$$",
+    "## Apples & pears\n\n### Twice\n\ntext",
+    shown(image_png=picture()),
+    "## Twice\n\n| a | b |\n|:--|--:|\n| 1 | 2 |",
+    new_code_cell("print(1)", outputs=[new_output("stream", text="<1>\n")]),
+)
+
+
+def test_it_is_whole_in_one_file():
+    made = notebook(*GOOD)
+    text = html.render(made, Path("/nowhere"), "good", "a stamp")
+    body = BeautifulSoup(text, "html.parser")
+    assert text == html.render(made, Path("/nowhere"), "good", "a stamp")
+    assert body.title.string == "Title & more" and len(body.find_all("math")) == 2
+    assert not body.find_all(["script", "link", "iframe"])
+    assert sources(body) == [f"data:image/png;base64,{picture()}"]
+    assert body.main.img["alt"] == "Figure: Twice", "a figure without words has its heading's"
+    policy = body.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
+    assert "default-src 'none'" in policy and "form-action 'none'" in policy
+    assert "prefers-color-scheme: dark" in text and "&lt;1&gt;" in text
+    assert [link["href"] for link in body.select("nav.pages a")] == ["index.html"]
+
+
+def test_contents_lead_to_headings_as_in_jupyter():
+    body = parsed(*GOOD, "[see](#Apples-&-pears)")
+    links = body.find("nav", {"aria-label": "Contents"}).find_all("a")
+    assert [link.get_text() for link in links] == ["Apples & pears", "Twice", "Twice"]
+    targets = [link["href"][1:] for link in links]
+    assert targets == ["Apples-&-pears", "Twice", "Twice-1"]
+    assert all(len(body.find_all(id=target)) == 1 for target in targets)
+
+
+def test_unknown_mathematics_stays_readable():
+    assert "\\nonsense{" in parsed("$\\nonsense{$ and $\\frac{1}$").get_text()
+
+
+@pytest.mark.parametrize("opening", ["<details>\n<summary>S</summary>", "<div class='alert'>",
+                                     "<div align=center>"])
+def test_markdown_inside_html_is_shown_inside_it(opening):
+    tag = opening[1:].split()[0].partition(">")[0]
+    outer = parsed(f"# T\n\n{opening}\n\n$x^2$ and **bold**\n\n</{tag}>\n\nafter").main
+    inner = outer.find("strong").find_parent(tag)
+    assert inner.math and "after" not in inner.get_text()
+    assert tag == "details" or inner.get("class") == ["alert"] or inner.get("align") == "center"
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)><script>alert(1)</script></svg>",
+    "<iframe src=https://example.org></iframe>",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<frameset><frame src=https://example.org></frameset>", "<a href='javascript:alert(1)'>x</a>",
+    "<a href=' JaVaScRiPt:alert(1)'>x</a>", "<a href='java\tscript:alert(1)'>x</a>",
+    "<a href='java&#10;script:alert(1)'>x</a>", "<a href='&#1;javascript:alert(1)'>x</a>",
+    "<a href='data:text/html,<script>alert(1)</script>'>x</a>",
+    "<map><area href='javascript:alert(1)'></map>",
+    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
+    "<svg><a><animate attributeName=href values='javascript:alert(1)' /></a></svg>",
+    "<svg><a><set attributeName=href to='javascript:alert(1)' /></a></svg>",
+    "<math href='javascript:alert(1)'><mi>x</mi></math>",
+    "<img src='https://example.org/x.png' alt=far>", "<img src='javascript:alert(1)'>",
+    "<img src='//example.org/x.png'>",
+    "<img srcset='https://example.org/x.png 2x' src='data:image/png;base64,AA=='>",
+    "<input type=image src=https://example.org/x.png>",
+    "<svg><image href='https://example.org/x.png' /></svg>",
+    "<svg><use href='https://example.org/x.svg#a' /></svg>",
+    "<svg><filter><feImage href='https://example.org/x.png' /></filter></svg>",
+    "<svg><rect fill='url(https://example.org/x.svg#a)' /></svg>",
+    "<style>@import url(https://example.org/x.css)</style>",
+    "<link rel=stylesheet href=https://example.org>",
+    "<div style='background:url(https://example.org/x.png)'>x</div>",
+    "<div style='background:u\\72l(https://example.org/x.png)'>x</div>",
+    "<div style='background:image-set(\"https://example.org/x.png\" 1x)'>x</div>",
+    "<table background=https://example.org/x.png><tr><td>x</td></tr></table>",
+    "<meta http-equiv=refresh content='0;url=https://example.org'>",
+    "<!--><meta http-equiv=refresh content='0;url=https://example.org'>-->",
+    "<!-- --!><img src=https://example.org/x.png> -->",
+    "<noscript><p title='</noscript><meta http-equiv=refresh "
+    "content=0;url=https://example.org>'></p></noscript>",
+    "<xmp><p title='</xmp><img src=x onerror=alert(1)>'></p></xmp>", "<title>x</title>",
+    "<base href=https://example.org>", "<form action=https://example.org><input></form>",
+    "<button formaction='javascript:alert(1)'>x</button>",
+    "<a href=https://example.org ping=https://example.org "
+    "attributionsrc=https://example.org>x</a>", "<object data=https://example.org></object>",
+    "<embed src=https://example.org>", "<video src=https://example.org/x.mp4></video>",
+    "<video poster=https://example.org/x.png></video>",
+    "<audio><source src=https://example.org/x.mp3></audio>",
+    "</main></body><script>alert(1)</script>",
+]
+REFUSED = [
+    "script", "style", "iframe", "frame", "object", "embed", "link", "form", "base", "title",
+    "meta", "noscript", "xmp", "animate", "set", "input", "button", "video", "audio",
+]
+REFUSED_ATTRIBUTES = ("srcset", "srcdoc", "poster", "ping", "background", "formaction", "data",
+                      "xlink:href", "attributionsrc")
+LINK = re.compile("https?://|//|#")
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_nothing_runs_and_nothing_is_requested(hostile):
+    printed = new_code_cell("x", outputs=[new_output("stream", text=hostile)])
+    body = parsed(shown(text_html=hostile), f"# T\n\n{hostile}", printed).main
+    assert not body.find_all(REFUSED)
+    assert not body.find_all(string=lambda text: isinstance(text, Comment))
+    for tag in body.find_all(True):
+        for name, value in tag.attrs.items():
+            assert not name.startswith("on") and name not in REFUSED_ATTRIBUTES
+            assert name != "src" or (tag.name == "img" and value.startswith("data:image/"))
+            assert name != "href" or (tag.name == "a" and LINK.match(value))
+            assert name not in ("style", "fill") or "example.org" not in value
+
+
+def test_harmless_html_stays():
+    kept = ('<p style="color: red" title="a url">x <a href="#top">up</a> '
+            '<a href="compare.html">on</a> <a href="https://example.org/?a=b:c">far</a></p>')
+    assert kept in str(parsed(shown(text_html=kept)))
+    drawing = ('<svg viewBox="0 0 9 9"><defs><linearGradient id="g"><stop offset="1" '
+               'stop-color="red"></stop></linearGradient><path id="m" d="M0 0"></path></defs>'
+               '<use xlink:href="#m" x="1"></use><rect fill="url(#g)"></rect></svg>')
+    svg = parsed(shown(text_html=drawing)).svg
+    assert svg["viewbox"] == "0 0 9 9" and svg.find("lineargradient").stop["stop-color"] == "red"
+    assert "#m" in str(svg.find("use")) and svg.rect["fill"] == "url(#g)"
+
+
+def test_a_number_in_metadata_cannot_bring_an_attribute():
+    cell = shown(image_png=picture())
+    cell.outputs[0].metadata["image/png"] = {"width": "1 onload=alert(1)"}
+    assert "onload" not in parsed(cell).main.img.attrs
+
+
+def test_mathematics_that_a_cell_shows():
+    body = parsed(shown(text_latex="$\\displaystyle x^2 < 3$", text_plain="x**2 < 3"))
+    assert body.main.math.find("msup") and "$" not in body.main.get_text()
+
+
+def test_pictures_beside_the_notebook(tmp_path):
+    (tmp_path / "a b.png").write_bytes(base64.b64decode(picture()))
+    (tmp_path / "code.py").write_text("secret = 1\n")
+    text = ("![a](a%20b.png) <img src='a b.png'> ![code](code.py) ![none](none.png) "
+            f"![up](../../../etc/hostname) ![zero](%00.png) ![long]({'x' * 999}.png)")
+    body = parsed(text, folder=tmp_path)
+    assert sources(body) == [f"data:image/png;base64,{picture()}"] * 2
+    assert "secret" not in str(body) and "none (none.png, not part of" in body.main.get_text()
+    remote = parsed("![a map](https://example.org/map.png)").main
+    assert remote.a["href"] == "https://example.org/map.png" and "a map" in remote.a.get_text()
+
+
+def test_pictures_pasted_into_a_cell():
+    """JupyterLab keeps them in the cell, whatever their names; another cell's are not there."""
+    pasted = new_markdown_cell("![](attachment:a.png) ![](attachment:p%20q.png) "
+                               "![e](attachment:e.html) <img src='attachment:a.png'> "
+                               "![gone](attachment:gone.png)")
+    pasted["attachments"] = {"a.png": {"image/png": picture()}, "p q.png": {"image/png": picture()},
+                             "e.html": {"text/html": "PGI+"}}
+    body = parsed(pasted, "![](attachment:a.png)")
+    assert sources(body) == [f"data:image/png;base64,{picture()}"] * 3
+    assert not body.main.find("a") and "gone (attachment:gone.png" in body.main.get_text()
+
+
+def test_parameters_are_shown_once_with_values_and_meanings():
+    cells = [new_code_cell('P = section("models.x")'),
+             new_code_cell("lr: float = P.lr  # (0, 1] <pace> of it"),
+             new_code_cell("# Parameters\nlr = 0.5\n", id="injected-parameters")]
+    cells[1].metadata["tags"], cells[2].metadata["tags"] = ["parameters"], ["injected-parameters"]
+    body = parsed(*cells).main
+    rows = [[cell.get_text() for cell in row.find_all("td")] for row in body.find_all("tr")]
+    assert rows[1:] == [["lr", "0.5", "<pace> of it", "float (0, 1]"]]
+    assert "P.lr" not in body.get_text() and body.find(id="cell-id=injected-parameters")
+    cells[1].outputs = [new_output("error", ename="E", evalue="", traceback=["KeyError: 'lr'"])]
+    assert "KeyError" in parsed(*cells).main.get_text(), "unless it is the cell that failed"
+
+
+def test_long_code_is_folded_and_one_switch_shows_it():
+    body = parsed(new_code_cell("a = 1\n" * 11), new_code_cell("b = 1\n" * 10))
+    folded = body.select("details.code")
+    assert [fold.summary.get_text() for fold in folded] == ["11 lines of code"]
+    assert "b" not in folded[0].pre.get_text()
+    assert body.select_one("input#all-code") and not parsed(*GOOD).select("input")
+
+
+PLOTLY = ('<div><script>window.PlotlyConfig = {}</script>'
+          '<div id="a" class="plotly-graph-div"></div></div>')
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.mark.parametrize(("data", "missing"), [
+    ({"text/html": PLOTLY, "application/vnd.plotly.v1+json": {}}, True),
+    ({"text/html": "<iframe src=https://example.org>"}, True),
+    ({WIDGET: {"model_id": "a"}, "text/plain": "FloatProgress(value=0.0)"}, True),
+    ({"application/javascript": "alert(1)", "text/plain": "<Javascript>"}, True),
+    ({"text/html": PLOTLY, "image/png": picture()}, False),
+    ({"text/html": "<style>p {}</style>"}, False),
+])
+def test_what_needs_a_script_leaves_a_sentence(data, missing):
+    body = parsed(new_code_cell("x", outputs=[new_output("display_data", data=data)])).main
+    assert ("needs a script or a request" in body.get_text()) is missing
+    assert bool(body.img) is ("image/png" in data)
+
+
+@pytest.mark.parametrize("left_open", ["<script>", "<style>", "<!--", "<textarea>", "<div title='",
+                                       "<plaintext>"])
+def test_what_an_output_leaves_open_ends_with_it(left_open):
+    body = parsed(shown(text_html=f"before {left_open}"), f"x {left_open}", *GOOD).main
+    assert "Apples & pears" in body.get_text() and body.img
+
+
+def test_a_lone_surrogate_costs_one_letter():
+    cell = new_code_cell("x", outputs=[new_output("stream", text="before \ud800")])
+    assert "before" in parsed(cell).text
+
+
+def test_a_figure_in_svg_stays_as_it_was():
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>'
+    output = new_output("display_data", data={"image/svg+xml": svg})
+    (source,) = sources(parsed(new_code_cell("x", outputs=[output])))
+    assert source == f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def test_a_failure_stands_on_top():
+    failure = {"cell": 3, "error": "ValueError", "reason": "<b>bad</b>"}
+    body = parsed(*GOOD, failure=failure).main
+    first = body.find(True)
+    assert first["class"] == ["failed"]
+    assert first.get_text().startswith("Failed at cell 3. ValueError: <b>bad</b>")
+    assert body.find(id=first.a["href"][1:]).img, "the link leads to the cell"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = chromium(playwright)
+        yield started
+        started.close()
+
+
+def opened(browser, path, *cells, **options):
+    """Open the page of `cells`; return the tab, what its console printed and what it requested."""
+    path.write_text(html.render(notebook(*cells), Path("/nowhere")), encoding="utf-8")
+    tab = browser.new_page(**options)
+    printed, requested = [], []
+    tab.on("console", lambda message: printed.append(message.text))
+    tab.on("pageerror", lambda error: printed.append(str(error)))
+    tab.on("dialog", lambda dialog: (printed.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: requested.append(request.url))
+    tab.goto(path.as_uri())
+    return tab, printed, requested
+
+
+@pytest.mark.xdist_group("page in a browser")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1199), ("dark", 390)])
+def test_in_a_browser(browser, tmp_path, scheme, width):
+    """Figures and mathematics have a size, contents stand where there is room, code unfolds."""
+    cells = [*GOOD, new_code_cell("a = 1\n" * 11)]
+    size = {"width": width, "height": 800}
+    tab, printed, requested = opened(browser, tmp_path / "page.html", *cells, color_scheme=scheme,
+                                     viewport=size)
+    boxes = [box.bounding_box() for box in tab.query_selector_all("main img, math")]
+    assert len(boxes) == 3 and all(box["width"] > 10 and box["height"] > 10 for box in boxes)
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(13, 17, 23)") is (scheme == "dark")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.locator("nav.contents a").first.is_visible() is (width >= 1200)
+    code = tab.locator("details.code .input_area")
+    assert not code.is_visible()
+    tab.check("#all-code")
+    assert code.is_visible()
+    tab.close()
+    assert not printed and all(url.startswith(("file:", "data:")) for url in requested)
+
+
+@pytest.mark.xdist_group("page in a browser")
+def test_a_hostile_page_in_a_browser(browser, tmp_path):
+    """Not even an attempt: the page's policy would report one to the console."""
+    path = tmp_path / "page.html"
+    cells = [*HOSTILE, *(shown(text_html=hostile) for hostile in HOSTILE)]
+    tab, printed, requested = opened(browser, path, *cells)
+    tab.wait_for_timeout(500)
+    for link in tab.query_selector_all("a:not([href])"):
+        link.evaluate("link => link.dispatchEvent(new MouseEvent('click'))")
+    address = tab.url
+    tab.close()
+    assert printed == [] and address == path.as_uri()
+    assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]
