@@ -13,7 +13,7 @@ def started(tmp_path_factory):
     """The repository after main's first run."""
     act = shutil.which("act", path=str(Path(sys.executable).parent))
     if not act or not shutil.which("node"):
-        pytest.skip("act (requirements-dev.txt) or node is not installed")
+        pytest.skip("act (requirements/dev.txt) or node is not installed")
     world = World(tmp_path_factory.mktemp("world"), act)
     yield world
     world.close()
