@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nbproof.notebook import progress
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage
 
 
 class Lines:
     """Line after line, for a log, a pipe or a simple terminal."""
+
+    def __init__(self, stages: list[Stage]):
+        self.short = {stage.name: stage.short for stage in stages}
 
     def __enter__(self):
         return self
@@ -23,7 +27,9 @@ class Lines:
         print(text, flush=True)
 
     def note(self, name: str, **facts) -> None:
-        """Ignore what is new of a stage: there is no table, and lines of their own report it."""
+        """Print a step of the stage `name`; its state and its cell have no line."""
+        if "step" in facts:
+            self.line(f"{self.short[name]}: {progress.line(facts)}")
 
 
 class LiveTable:
@@ -73,4 +79,4 @@ def screen(found: dict[str, Stage], names: Iterable[str]) -> Lines | LiveTable:
     """Return where a run of the stages `names` shows how far it is, a context manager."""
     console, stages = Console(), [stage for name, stage in found.items() if name in set(names)]
     is_live = stages and console.is_terminal and not console.is_dumb_terminal
-    return LiveTable(stages, console) if is_live else Lines()
+    return LiveTable(stages, console) if is_live else Lines(stages)

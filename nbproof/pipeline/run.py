@@ -158,8 +158,8 @@ class Run:
 
     def run_command(self, stage: Stage, line: str, environment: dict[str, str]) -> int:
         """Run an ordinary command of dvc.yaml, show what it prints; return its exit code."""
-        with subprocess.Popen(
-            line, shell=True, cwd=root(), env=environment, stdout=subprocess.PIPE,  # noqa: S602
+        with subprocess.Popen(  # noqa: S602 - a command of dvc.yaml is a shell's, as DVC runs it
+            line, shell=True, cwd=root(), env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         ) as process:
             for printed in process.stdout:

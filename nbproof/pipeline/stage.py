@@ -76,7 +76,8 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
         on_event({"message": "a process that a cell had started was still at work, and was ended: "
                              f"{command}"})
     reason = write_executed(stage, executed, failure, on_event)
-    reason = reason or (f"at {failure}" if failure else "") or check_results(stage)
+    secret = without_secrets(stage)
+    reason = reason or (f"at {failure}" if failure else "") or secret or check_metrics(stage)
     if reason:
         return Outcome(f"{stage.short}: {stage.notebook} failed {reason}",
                        failure.fallback if failure else {})
@@ -105,7 +106,8 @@ def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failu
     """Write the executed notebook without secrets and within limits; return why it fails."""
     secret = secrets.take_out(executed)
     limits.number_widgets(executed)
-    for warning in limits.shorten(executed):
+    varying = [] if failure else limits.varying(executed)[:1]
+    for warning in [*limits.shorten(executed), *varying]:
         on_event({"message": f"warning: {warning}"})
     try:
         text = nbformat.writes(executed) + "\n"
@@ -117,12 +119,18 @@ def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failu
     return f"at {secret}" if secret else ""
 
 
-def check_results(stage: Stage) -> str:
-    """Return what is wrong with the results of a stage whose cells all ran; empty if nothing."""
-    for path, name in secrets.in_files([root() / output.path for output in stage.outputs]):
+def without_secrets(stage: Stage) -> str:
+    """Delete results that hold the value of a secret, also of a failed stage; return which."""
+    held = secrets.in_files([root() / output.path for output in stage.outputs])
+    for path, _ in held:
         path.unlink()
-        shown = path.relative_to(root()).as_posix()
-        return f"because {shown} held the value of {name}, so it was not kept."
+    shown = [f"{path.relative_to(root()).as_posix()} held the value of {name}"
+             for path, name in held]
+    return f"because {', '.join(shown)}, so it was not kept." if held else ""
+
+
+def check_metrics(stage: Stage) -> str:
+    """Return what is wrong with a model's metrics; empty if nothing, or if it is no model."""
     problem = config.check_metrics(stage.short) if dag.is_model(stage) else None
     return f"because {problem}" if problem else ""
 

@@ -166,8 +166,8 @@ def execute_notebook(
     attempt, failure = Attempt(on_event), None
     environment = determinism.environment(output_root) | (mark or {})
     # papermill formats a path's braces, and changes this process's folder: it gets neither.
-    node = nbformat.reads(notebook.read_text(encoding="utf-8"), as_version=4)
-    source.strip(node)
+    text = source.text(source.strip(source.read(notebook)))
+    node = nbformat.reads(text, as_version=4)
     with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.short_folder()) as sockets:
         try:
             papermill.execute_notebook(
@@ -197,7 +197,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return `text` on one line of at most 1,000 printable characters."""
-    return printable(" ".join(text.split()))[:1000]
+    return printable(" ".join(text.split())).strip()[:1000]
 
 
 def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:

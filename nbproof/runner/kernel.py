@@ -53,7 +53,8 @@ def project_files() -> set[str]:
     project = os.environ["NBPROOF_PROJECT"] + os.sep
     environment = sys.prefix + os.sep  # usually inside the project
     modules = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    paths = {os.path.abspath(name) for name in modules | opened if isinstance(name, str)}
+    names = (name for name in modules | opened if isinstance(name, str))
+    paths = {os.path.abspath(name) for name in names}  # noqa: PTH100 - thousands; Path is slow
     return {Path(path).relative_to(project).as_posix() for path in paths
             if path.startswith(project) and not path.startswith(environment)
             and path.endswith(SOURCES)}

@@ -1,7 +1,6 @@
 """Ray on this machine or on a cluster, and what its workers need: the code, the data, a folder of their own."""
 
 import contextlib
-import functools
 import getpass
 import hashlib
 import os
@@ -174,12 +173,12 @@ class Worker:
 
     def notebook(self, path: str, values: dict, timeout: float, folder: Path, key: str = "") -> Iterator[dict]:
         """What the notebook at `path` says while it works; the last event is {"executed": ..., "failure": ...}."""
-        from nbproof.runner.execute import execute
+        from nbproof.runner.execute import execute_notebook
 
         self.key, self.stopped = key, False
         said = queue.Queue()
         with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(execute, root() / path, values, timeout, folder, said.put)
+            done = pool.submit(execute_notebook, root() / path, values, timeout, folder, said.put)
             done.add_done_callback(lambda _: said.put(None))
             yield from iter(said.get, None)
             self.key = ""
@@ -197,18 +196,6 @@ class Worker:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
             time.sleep(0.2)
-
-    def stage(self, path: str, values: dict, timeout: float) -> Iterator[dict]:
-        """Execute a stage's notebook: its events; the last one holds what it wrote, too."""
-        with working_folder() as folder:
-            for event in self.notebook(path, values, timeout, folder):
-                if "executed" not in event:
-                    yield event
-            event["files"] = {each.relative_to(folder).as_posix(): each.read_bytes()
-                              for part in DATA for each in (folder / part).rglob("*") if each.is_file()}
-        if event["executed"] is None:
-            raise event["failure"]
-        yield event
 
 
 def needs(values: dict) -> tuple[str, int]:
@@ -248,38 +235,3 @@ def settings() -> dict[str, str]:
     """The variables that a worker needs for tracking; as data, since Ray shows environments to whoever may look."""
     ours = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_") and name != "MLFLOW_RUN_ID"}
     return ours | {"MLFLOW_TRACKING_URI": tracking.address()}
-
-
-def run_stage(stage) -> int:
-    """A stage (nbproof.pipeline.dag) with its notebook executed on the cluster; 0 if every cell ran."""
-    from nbproof import runner as here
-
-    data = data_of(stage)
-    tracking.client()  # makes the local store, where there is none yet
-    return here.run_stage(root() / stage.notebook, functools.partial(_execute, data))
-
-
-def _execute(data: dict[str, dict], notebook: Path, values: dict, timeout: float, output_root: Path) -> tuple:
-    """nbproof.runner.execute.execute on the cluster: what was written comes back to `output_root`."""
-    from nbproof.runner.execute import print_event
-
-    name, path = notebook.stem, notebook.relative_to(root()).as_posix()
-    with connected():
-        import ray
-
-        known = ray.put(data)
-        for attempt in range(1, ATTEMPTS + 1):
-            worker = hired(Worker, values)
-            try:
-                taken(worker.prepare.remote(known, settings()))
-                for reference in worker.stage.remote(path, values, timeout):
-                    if "executed" not in (event := taken(reference)):
-                        print_event(name, event)
-                break
-            except Lost as error:
-                if attempt == ATTEMPTS:
-                    raise UserError(f"{name}: the cluster lost it {ATTEMPTS} times: {error}") from None
-    for written, whole in event["files"].items():
-        files.write_whole(output_root / written, whole)
-    print(f"{name}: executed on the cluster", flush=True)
-    return event["executed"], event["failure"]

@@ -17,7 +17,7 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.tracking import without_credentials
 from nbproof.pipeline import config, dag
-from nbproof.runner import cell_timeout, write_reports
+from nbproof.pipeline.stage import cell_timeout
 from nbproof.sweep import space
 from nbproof.sweep.cluster import connected, data_of, remove_dead
 from nbproof.sweep.table import best_of, counted, listed
@@ -201,15 +201,20 @@ def _against_committed(wanted: space.Sweep, best: float) -> str:
 
 def _page(wanted: space.Sweep, folder: Path) -> None:
     """The result as a notebook, executed in the sweep's folder: reports/sweep-NAME.ipynb and .html."""
-    from nbproof.runner.execute import execute
+    import nbformat
+
+    from nbproof.runner import html
+    from nbproof.runner.execute import execute_notebook
 
     notebook = Path(shutil.copy(Path(__file__).with_name("sweep.ipynb"), folder))
     values = {"name": wanted.name, "trials": (folder / "trials.csv").relative_to(root()).as_posix(),
               "metric": wanted.metric.key, "goal": wanted.metric.goal, "tried": ",".join(wanted.space)}
-    executed, failure = execute(notebook, values, 600, folder)
-    for cell in [each for each in executed.cells if each.metadata.get("tags")]:
+    executed, failure = execute_notebook(notebook, values, 600, folder, lambda event: None)
+    for cell in [cell for cell in executed.cells if cell.metadata.get("tags")]:
         if cell.metadata.pop("tags") == ["parameters"]:  # the page shows the values alone: no params.yaml has them,
             executed.cells.remove(cell)  # so it can make no table of them
-    write_reports(f"sweep-{wanted.name}", executed, folder)
+    name = f"sweep-{wanted.name}"
+    write_whole(root() / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
+    html.write(name)
     if failure:
         print(f"The page of the sweep failed at {failure}", file=sys.stderr)

@@ -94,21 +94,20 @@ def test_new_prose_runs_nothing_and_gives_what_a_run_gives(finished):
 
 @pytest.mark.parametrize("what", ["code", "module", "result", "arithmetic"])
 def test_more_than_prose_runs_the_notebook(finished, what):
+    if what == "arithmetic":
+        executed = finished / "reports" / "near.ipynb"
+        executed.chmod(0o644)
+        executed.write_text(executed.read_text().replace('"arithmetic": "', '"arithmetic": "a-'))
+        dvc(finished, "commit", "-f", "train@near")
     path = finished / "notebooks" / "near.ipynb"
     text = path.read_text(encoding="utf-8").replace("a model", "another subtitle")
     path.write_text(text, encoding="utf-8")
-    executed = finished / "reports" / "near.ipynb"
     if what == "code":
         path.write_text(text.replace("{curve[-1]:.3f} with", "{curve[-1]:.2f} with"))
     elif what == "module":
         (finished / "notebooks" / "tiny" / "cases.py").open("a").write("# edited\n")
     elif what == "result":
         (finished / "models" / "near.csv").unlink()
-    else:
-        executed.chmod(0o644)
-        executed.write_text(executed.read_text().replace('"arithmetic": "', '"arithmetic": "other-'))
-        dvc(finished, "commit", "-f", "train@near")
-        commit(finished)
     assert "near" in stages_run(nbproof(finished, "run").stdout)
 
 
@@ -160,8 +159,7 @@ def test_values_are_values_whatever_they_look_like(finished):
     edit_params(finished, lambda content: content["models"].update({name: {"step": 1}}))
     notebook(finished / "notebooks" / f"{name}.ipynb", "print(1)")
     done = nbproof(finished, "run", "--jobs", "1")
-    assert done.returncode == 1 and f"{name}: every cell ran" in done.stdout, done.stdout
-    assert "does not write" in done.stdout or "could not be recorded" in done.stdout, done.stdout
+    assert done.returncode == 1 and f"{name}.json must hold a number as error" in done.stdout
     assert "Traceback" not in done.stdout and not list(finished.rglob("*pwned*"))
     ran = json.loads((finished / "reports" / "data.ipynb").read_text())["cells"]
     assert "".join(ran[-1]["outputs"][0]["text"]) == f"[9] {hostile}\n"
