@@ -30,9 +30,10 @@ def committed_file(revision: str, path: str) -> bytes | None:
 
 def compared(found: dict[str, Stage]) -> list[str]:
     """Return one sentence where all results are the committed ones; else how many are, and why."""
-    committed, here = committed_file("HEAD", "dvc.lock"), (root() / "dvc.lock").read_bytes()
-    if committed is None:
+    lock, committed = root() / "dvc.lock", committed_file("HEAD", "dvc.lock")
+    if committed is None or not lock.exists():
         return []
+    here = lock.read_bytes()
     if committed == here:  # the usual case, without reading YAML for a tenth of a second
         total = sum(len(stage.outputs) for stage in found.values())
         return [f"All {total} results are the committed ones, byte for byte."]

@@ -3,10 +3,11 @@
 Dataclasses and patterns, not pydantic: importing that takes 0.2 s, a third of `dvc status`.
 """
 
+import contextlib
 import functools
-import importlib
 import json
 import math
+import pkgutil
 import re
 import sys
 from collections.abc import Callable
@@ -95,25 +96,21 @@ class Project:
         """Return metrics/NAME.json, {} if it is missing; UserError where it is no JSON object."""
         path = self.root / "metrics" / f"{name}.json"
         text = path.read_text(encoding="utf-8") if path.exists() else "{}"
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise UserError(f"metrics/{name}.json must be a JSON object of names and numbers, "
-                            f"found {text[:60]!r}.")
-        return content
+        with contextlib.suppress(ValueError):
+            if isinstance(content := json.loads(text), dict):
+                return content
+        raise UserError(f"metrics/{name}.json must be a JSON object of names and numbers, found "
+                        f"{text[:60]!r}.")
 
     def hook(self, name: str) -> Callable | None:
         """Return the project's own function for `name`, if project.yaml names one."""
         if name not in self.hooks:
             return None
-        module, _, function = self.hooks[name].partition(":")
         notebooks = str(self.root / "notebooks")
         if notebooks not in sys.path:
             sys.path.insert(0, notebooks)
         try:
-            return getattr(importlib.import_module(module), function)
+            return pkgutil.resolve_name(self.hooks[name])
         except (ImportError, AttributeError) as error:
             raise UserError(f"{CONTRACT}: hooks.{name} is {self.hooks[name]}, which cannot be "
                             f"imported: {error}.") from None
@@ -191,5 +188,7 @@ def check_metrics(name: str) -> str | None:
 
 
 def recorded(lock: str) -> dict[str, dict]:
-    """Return the stages that the text of a dvc.lock records, by name."""
-    return (from_yaml(lock) or {}).get("stages") or {}
+    """Return the stages that the text of a dvc.lock records, by name; {} where it is no YAML."""
+    with contextlib.suppress(YAMLError):
+        return (from_yaml(lock) or {}).get("stages") or {}
+    return {}
