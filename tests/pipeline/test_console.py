@@ -40,7 +40,8 @@ def test_plain_lines_elsewhere(small, monkeypatch, capsys):
     for terminal in ({}, {"force_terminal": True, "_environ": {"TERM": "dumb"}}):
         assert shown(monkeypatch, **terminal) == []
         assert capsys.readouterr().out.splitlines() == [
-            "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s", "a: [warning] 1 \\[x]"]
+            "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s",
+            "a: [warning] 1 \\[x]"]
 
 
 def test_nothing_to_do_shows_no_table(small, monkeypatch):
