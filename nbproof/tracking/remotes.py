@@ -1,4 +1,4 @@
-"""One switch: where runs are tracked, and where data and models are kept. What it writes holds no secret."""
+"""Where runs are tracked and data and models are kept; nothing written here holds a secret."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from nbproof.pipeline import dag
 from nbproof.tracking.registry import data_in_use
 
 NAME = "origin"
-# Every variable that the commands (on a machine) and the workflows (on GitHub) read for a remote. Secrets first.
+# What commands (on a machine) and workflows (on GitHub) read for a remote.
 SECRETS = {
-    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: your user name); machine and workflows",
+    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: yours); machine and workflows",
     "MLFLOW_TRACKING_PASSWORD": "tracking server: password or token; machine and workflows",
     "AWS_ACCESS_KEY_ID": "S3 remote: key (DagsHub: the token); machine",
     "AWS_SECRET_ACCESS_KEY": "S3 remote: secret (DagsHub: the token again); machine",
@@ -26,70 +26,76 @@ SECRETS = {
     "DVC_READ_PASSWORD": "its password or secret; workflows",
     "DVC_WRITE_USER": "DVC remote: user or key that writes; workflows, environment publish",
     "DVC_WRITE_PASSWORD": "its password or secret; workflows, environment publish",
-    "PUBLISH_APP_KEY": "private key of the GitHub App that commits results; workflows, environment publish",
+    "PUBLISH_APP_KEY": "key of the GitHub App that commits; workflows, environment publish",
 }
 VARIABLES = {
     "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml; machine and workflows",
     "DVC_REMOTE_URL": "DVC remote of the workflows",
     "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
     "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
-    "NBPROOF_CPU": "1: train with PyTorch's build for processors alone (make pins CPU=1 locks it); workflows",
+    "NBPROOF_CPU": "1: train with PyTorch's build for processors alone; workflows",
     "DRIFT_RUNNER": "the runner that the server's log lies on, for `drift`; workflows",
     "SERVED": "the folder of that log there; workflows",
-    "PAGES_URL": "where main's pages are published on GitHub Pages (not set: nowhere); workflows",
-    "CML_SHA256": "checksum of CML's program, without which GitHub's own API posts; workflows",
-    "PUBLISH_APP_ID": "client ID of the GitHub App that commits results (secret PUBLISH_APP_KEY); workflows",
+    "PAGES_URL": "where main's pages are published on GitHub Pages (else nowhere); workflows",
+    "CML_SHA256": "checksum of CML's program, else GitHub's own API posts; workflows",
+    "PUBLISH_APP_ID": "client ID of the GitHub App that commits results; workflows",
 }
-# HTTP status, words in the message of whatever library, and one sentence that says what to do
+# HTTP status, words in the message of whatever library, and a sentence that says what to do
 REASONS = (
-    (507, r"No space left|EntityTooLarge|QuotaExceeded|Insufficient Storage", "it is full: make room there."),
-    (405, r"[Rr]ead-only|MethodNotAllowed|Method Not Allowed",
+    (507, "No space left|EntityTooLarge|QuotaExceeded|Insufficient Storage",
+     "it is full: make room there."),
+    (405, "[Rr]ead-only|MethodNotAllowed|Method Not Allowed",
      "it can only be read: use an address that can be written."),
-    (None, r"(?i)corrupt|checksum|hash mismatch|unexpected hash",
-     "a file there is damaged and was not taken (nbproof run makes it again, nbproof push replaces it)."),
-    (None, "Skew|not yet valid|certificate has expired", "its clock and this machine's differ: set the clock."),
-    (401, "Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|"
-     "[Cc]redentials|Authentication",
-     "user, password or token are wrong or missing: {names} (nbproof secrets shows which are set)."),
+    (None, "(?i)corrupt|checksum|hash mismatch|unexpected hash",
+     "a file there is damaged and was not taken: nbproof run makes it, nbproof push replaces it."),
+    (None, "Skew|not yet valid|certificate has expired",
+     "its clock and this machine's differ: set the clock."),
+    (401, "Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|"
+     "ExpiredToken|[Cc]redentials|Authentication",
+     "user, password or token are wrong or missing: {names} (nbproof secrets lists them)."),
     (403, "Forbidden|AccessDenied|PermissionError|Permission denied|PERMISSION_DENIED",
      "this account may not read it: look at {names}, and at the account's rights there."),
-    (404, "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND", "there is no such repository or bucket: check the address."),
-    (None, "[Tt]imed? ?out|Max retries|Connect|resolve|unreachable|refused|aborted|disconnected|payload is not",
-     "no answer: the network or the server is down, or the address is wrong."),
+    (404, "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND",
+     "there is no such repository or bucket: check the address."),
+    (None, "[Tt]imed? ?out|Max retries|Connect|resolve|unreachable|refused|aborted|disconnected|"
+     "payload is not", "no answer: the network or the server is down, or the address is wrong."),
 )
 
 
 def use(url: str, tracking: str, data: str, endpoint: str) -> int:
-    """Set both addresses, of DagsHub's form by `url` or each by itself, then try them; 0 if all that is set answers."""
+    """Set both addresses, by a repository of DagsHub's form or each by itself; return `check`."""
     if url:
         url = url.rstrip("/").removesuffix(".git")
-        if len([part for part in urlsplit(url).path.split("/") if part]) != 2:
-            raise UserError(f"The address {without_credentials(url)} must be https://HOST/OWNER/REPO; for other servers "
-                          "give the tracking server and the DVC remote each by itself.")
+        if len(urlsplit(url).path.strip("/").split("/")) != 2:
+            raise UserError(f"The address {without_credentials(url)} must be "
+                            "https://HOST/OWNER/REPO; for other servers give the tracking server "
+                            "and the DVC remote each by itself.")
         tracking, data, endpoint = f"{url}.mlflow", "s3://dvc", f"{url}.s3"
-    _check_form("tracking server", tracking, ("http", "https"))
-    _check_form("DVC remote", data, ("s3", "http", "https", "ssh"))
-    _check_form("endpoint", endpoint, ("http", "https"))
+    _check_address("tracking server", tracking, ("http", "https"))
+    _check_address("DVC remote", data, ("", "s3", "http", "https", "ssh"))
+    _check_address("endpoint", endpoint, ("http", "https"))
     if tracking:
-        text = f"# Where runs are tracked; written by nbproof remote. It holds no secret.\ntracking: {tracking}\n"
-        write_whole(root() / "remote.yaml", text)
+        write_whole(root() / "remote.yaml", "# Where runs are tracked; written by nbproof remote. "
+                                            f"It holds no secret.\ntracking: {tracking}\n")
     if data:
-        remote = {"url": data}
+        options = {"url": data}
+        if data.startswith(("http", "s3")):
+            options["verify"] = True  # unverified, DVC accepts a damaged file
         if data.startswith("http"):
-            remote |= {"verify": True, "method": "PUT"}  # unverified, DVC accepts a damaged file
-        elif data.startswith("s3"):
-            remote |= {"verify": True} | ({"endpointurl": endpoint} if endpoint else {})
+            options["method"] = "PUT"
+        elif endpoint:
+            options["endpointurl"] = endpoint
         with Config(str(root() / ".dvc"), validate=False).edit("repo") as config:
             config.setdefault("core", {})["remote"] = NAME
-            config.setdefault("remote", {})[NAME] = remote
-    place = f"{data or 'unchanged'}{f' at {endpoint}' if endpoint else ''}"
-    print(f"Tracking: {tracking or 'unchanged'}; data and models: {place}.")
-    print("Written to remote.yaml and .dvc/config, which belong in git: they hold no secret.")
+            config.setdefault("remote", {})[NAME] = options
+    print(f"Tracking: {tracking or 'unchanged'}; data and models: {data or 'unchanged'} "
+          f"{endpoint and f'at {endpoint}'}\nWritten to remote.yaml and .dvc/config, which belong "
+          "in git: they hold no secret.")
     return check()
 
 
 def unset() -> int:
-    """Back to local: no address in any file, and no credentials for one, which DVC would not accept alone."""
+    """Remove both addresses, and the credentials for them, which DVC would not accept alone."""
     (root() / "remote.yaml").unlink(missing_ok=True)
     for level in ("local", "repo"):
         with Config(str(root() / ".dvc"), validate=False).edit(level, validate=False) as config:
@@ -100,33 +106,32 @@ def unset() -> int:
     return 0
 
 
-def _check_form(what: str, place: str, schemes: tuple[str, ...]) -> None:
-    parts = urlsplit(place)
+def _check_address(what: str, url: str, schemes: tuple[str, ...]) -> None:
+    parts = urlsplit(url)
     if parts.password or (parts.username and parts.scheme != "ssh"):
-        raise UserError(f"The address of the {what} carries a user or password: leave it out; secrets come from the "
-                      "environment (nbproof secrets lists them).")
-    if place and ("://" in place and parts.scheme not in schemes or "://" not in place and what != "DVC remote"):
-        raise UserError(f"The {what} {place!r}: expected an address that begins with {':// or '.join(schemes)}://.")
-    if re.search(r"[\s'\"#]", place):
-        raise UserError(f"The {what} {place!r} is no address: it has a space, a quote or a #.")
+        raise UserError(f"The address of the {what} carries a user or password: leave it out; "
+                        "secrets come from the environment (nbproof secrets lists them).")
+    if url and (parts.scheme not in schemes or re.search(r"[\s'\"#]", url)):
+        kinds = " or ".join(f"{scheme}://" for scheme in schemes if scheme)
+        raise UserError(f"The {what} {url!r} is no address: it must begin with {kinds}, and have "
+                        "no space, quote or #.")
 
 
 def check() -> int:
-    """One authenticated call to each remote that is set; 0 if each answers as it should."""
-    tried = {"Tracking server": _tracking_problem(), "DVC remote": _data_problem()}
-    tried = {name: problem for name, problem in tried.items() if problem is not None}
-    for name, problem in tried.items():
-        if problem:
-            print(f"{name} {problem}")
-    if not tried:
+    """Make one authenticated call to each remote that is set; return 0 if each answers."""
+    problems = {"Tracking server": _tracking_problem()}
+    with dag.opened(root()) as repo:
+        problems["DVC remote"] = data_problem(repo)
+    problems = {name: problem for name, problem in problems.items() if problem is not None}
+    for name, problem in problems.items():
+        print(f"{name} {problem or 'answers.'}")
+    if not problems:
         print("No remote is set: runs, data and models stay on this machine.")
-    elif not any(tried.values()):
-        print(f"{' and '.join(tried)} {'answers' if len(tried) == 1 else 'answer'}.")
-    return 1 if any(tried.values()) else 0
+    return 1 if any(problems.values()) else 0
 
 
 def _tracking_problem() -> str | None:
-    """What is wrong with the tracking server, empty if nothing, None where none is set."""
+    """Return what is wrong with the tracking server, "" if nothing, None where none is set."""
     from mlflow.exceptions import MlflowException
 
     if address() == local_address():
@@ -135,91 +140,82 @@ def _tracking_problem() -> str | None:
         client().search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
         status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
-        reason = _reason(str(error), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD", status)
-        return f"{without_credentials(address())}: {reason}"
+        names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return f"{without_credentials(address())}: {_reason(str(error), names, status)}"
     return ""
 
 
-def _data_problem() -> str | None:
-    """The same of the DVC remote."""
-    with dag.opened(root()) as repo:
-        return data_problem(repo)
-
-
 def data_problem(repo: Repo, names: str = "") -> str | None:
-    """The same of the DVC remote of `repo`; `names` says where its credentials come from."""
+    """Return the same of the DVC remote of `repo`; `names` says where its credentials are."""
     if not (name := repo.config["core"].get("remote")):
         return None
     settings = repo.config["remote"][name]
     url = settings["url"]
-    shown = without_credentials(url)
     if url.startswith("s3"):  # botocore waits for minutes otherwise
         os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
         settings |= {"connect_timeout": 5, "read_timeout": 15}
     try:
         remote = repo.cloud.get_remote(name)
         if url.startswith("s3"):
-            remote.fs.ls(remote.path.split("/")[0])  # the bucket: an empty place in it does not exist in S3
+            remote.fs.ls(remote.path.split("/")[0])  # an empty folder in a bucket does not exist
         elif url.startswith("http"):
-            remote.fs.fs.info(f"{url.rstrip('/')}/files")  # exists() takes every failure for a no
+            remote.fs.fs.info(f"{url.rstrip('/')}/files")  # exists() takes any failure for a no
         else:
             remote.fs.exists(remote.path)
     except Exception as error:  # each kind of remote has its own errors, down to the system's
         trace()
         cause = error.__cause__
-        missing, status = isinstance(error, FileNotFoundError), getattr(cause, "status", 0)
-        if missing and url.startswith("s3"):
-            return f"{shown}: there is no such bucket; check OWNER/REPO or the bucket's name."
-        if not missing or cause and status != 404:  # a 404 is an answer: nothing was pushed yet
-            words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
-            return f"{shown}: {_reason(words, names or _names(url), status)}"
+        status, missing = getattr(cause, "status", 0), isinstance(error, FileNotFoundError)
+        if missing and url.startswith("http") and (not cause or status == 404):
+            return ""  # it answers: nothing was pushed yet
+        words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
+        status = 404 if missing and not status else status
+        return f"{without_credentials(url)}: {_reason(words, names or _names(url), status)}"
     return ""
 
 
 def _names(url: str) -> str:
-    """Where the credentials of the DVC remote `url` are looked for."""
+    """Return where the credentials of the DVC remote `url` are."""
     keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     return keys if url.startswith("s3") else "user and password in .dvc/config.local or ~/.netrc"
 
 
 def _reason(error: str, names: str, status: int = 0) -> str:
-    """An error of whatever library as one sentence that says what to do, by its HTTP status where it has one."""
+    """Return an error of any library as a sentence that says what to do."""
     if not status and (found := re.search(r"error code (\d{3})\b|\b(\d{3}), message=", error)):
         status = int(found[1] or found[2])
     for code, words, sentence in REASONS:
-        # S3 says 403 of a wrong key, of a clock that is wrong and of rights that are missing: its words tell which
+        # S3 says 403 of a wrong key, of a wrong clock and of missing rights: its words differ.
         if code == status or status not in (401, 404, 405, 507) and re.search(words, error):
             return sentence.format(names=names)
     return without_credentials(error)
 
 
 def transfer(direction: str) -> int:
-    """`dvc push` or `dvc pull`; where it fails, why in one sentence. What went through stays."""
+    """Run `dvc push` or `dvc pull`; where it fails, print why in one sentence and return 1."""
     with dag.opened(root()) as repo:
         name = repo.config["core"].get("remote")
         url = repo.config["remote"][name]["url"] if name else ""
     if not url:
         raise UserError("No DVC remote is set: nbproof remote sets one (nbproof remote --help).")
-    done = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root(), stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root(), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode == 0:
-        print(without_credentials((done.stdout.strip() or "Everything is up to date.").splitlines()[-1]))
+        print((done.stdout.strip() or "Everything is up to date.").splitlines()[-1])
         if direction == "push" and (data := data_in_use()):
             print(f"These are the results of {data}.")
         return 0
     what = "Not everything reached" if direction == "push" else "Not everything came from"
-    print(f"{what} the DVC remote {without_credentials(url)}: {_reason(done.stdout, _names(url))} What went through "
-          f"stays; nbproof {direction} again does the rest.", file=sys.stderr)
+    print(f"{what} the DVC remote {without_credentials(url)}: {_reason(done.stdout, _names(url))} "
+          f"What went through stays; nbproof {direction} again does the rest.", file=sys.stderr)
     return 1
 
 
 def secrets() -> int:
-    """Which secrets and variables are set here, never a value."""
+    """Print which secrets and variables are set here, never a value."""
     for title, names in (("secrets", SECRETS), ("variables", VARIABLES)):
         print(f"{title}:")
         for name, meaning in names.items():
             print(f"  {name:26} {'set    ' if os.environ.get(name) else 'not set'}  {meaning}")
-    local = root() / ".dvc" / "config.local"
-    print(f".dvc/config.local (git-ignored): {'there' if local.exists() else 'not there'}")
-    print("What the workflows have is in the repository's settings on GitHub.")
+    print("The workflows' secrets and variables are in the repository's settings on GitHub.")
     return 0
