@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import nbproof
+from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
@@ -31,6 +32,10 @@ def check(stage: Stage) -> None:
             raise UserError(f"dvc.yaml: the stage {stage.name} does not list the section "
                             f"{section}, which {stage.notebook} reads: add `- {section}` to its "
                             "params.")
+        try:
+            params.section(section)
+        except KeyError as error:
+            raise UserError(f"{error.args[0]}, which {stage.notebook} reads.") from None
 
 
 def read_by(notebook: Path) -> dict[str, str]:

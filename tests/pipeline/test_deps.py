@@ -124,3 +124,8 @@ def test_a_section_without_declared_parameters_counts_as_a_whole(folder):
     cell = "S = section('split')\nprint(S.seed)"
     assert refused(folder, cell, sections=("split",)) == ""
     assert "does not list the section split" in refused(folder, cell, sections=("split.seed",))
+
+
+def test_a_section_that_params_yaml_lacks(folder):
+    assert refused(folder, "S = section('other')", sections=("other",)) == (
+        "params.yaml has no section other, which notebooks/x.ipynb reads.")
