@@ -9,53 +9,41 @@ from nbproof.notebook import progress
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage
 
-
-class Lines:
-    """Line after line, for a log, a pipe or a simple terminal."""
-
-    def __init__(self, stages: list[Stage]):
-        self.short = {stage.name: stage.short for stage in stages}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def line(self, text: str) -> None:
-        """Print one line."""
-        print(text, flush=True)
-
-    def note(self, name: str, **facts) -> None:
-        """Print a step of the stage `name`; its state and its cell have no line."""
-        if "step" in facts:
-            self.line(f"{self.short[name]}: {progress.line(facts)}")
+FIELDS = ("state", "cell", "step", "metric")
 
 
-class LiveTable:
-    """A row a stage: its state, cell, step and metric, the time so far and the time left."""
+class Screen:
+    """A row a stage: its state, cell, step and metric, the time so far and the time left.
+
+    In a log, a pipe or a simple terminal: a line a step.
+    """
 
     def __init__(self, stages: list[Stage], console: Console):
+        self.is_live = bool(stages) and console.is_terminal and not console.is_dumb_terminal
         self.metric = config.load().metric.key
-        fields = dict.fromkeys(("state", "cell", "step", "metric"), "")
-        columns = [f"{{task.fields[{name}]}}" for name in fields]
-        texts = [TextColumn(column, markup=False) for column in ("{task.description}", *columns)]
-        times = TimeElapsedColumn(), TimeRemainingColumn()
-        self.progress = Progress(*texts, *times, console=console)
-        fields["state"] = "waits"
-        self.rows = {stage.name: self.progress.add_task(stage.short, False, None, **fields)
-                     for stage in stages}
+        columns = ["{task.description}", *(f"{{task.fields[{name}]}}" for name in FIELDS)]
+        texts = [TextColumn(column, markup=False) for column in columns]
+        self.table = Progress(*texts, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        waits = dict.fromkeys(FIELDS, "") | {"state": "waits"}
+        self.short = {stage.name: stage.short for stage in stages}
+        self.rows = {name: self.table.add_task(short, start=False, total=None, **waits)
+                     for name, short in self.short.items()}
 
     def __enter__(self):
-        self.progress.start()
+        if self.is_live:
+            self.table.start()
         return self
 
     def __exit__(self, *error):
-        self.progress.stop()
+        if self.is_live:
+            self.table.stop()
 
     def line(self, text: str) -> None:
-        """Print one line above the table."""
-        self.progress.console.print(text, markup=False, highlight=False)
+        """Print one line, above the table."""
+        if self.is_live:
+            self.table.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
 
     def note(self, name: str, **facts) -> None:
         """Show what is new of the stage `name`: `state`, `cell` of `cells`, or an event of
@@ -64,19 +52,19 @@ class LiveTable:
         if "state" in facts:
             shown["state"] = facts["state"]
             is_start = facts["state"] == "runs"
-            (self.progress.start_task if is_start else self.progress.stop_task)(row)
+            (self.table.start_task if is_start else self.table.stop_task)(row)
         if "cell" in facts:
             shown["cell"] = f"cell {facts['cell']} of {facts['cells']}"
         if "step" in facts:
-            shown["step"] = f"{facts['unit']} {facts['step']} of {facts['steps']}"
-            shown |= {"completed": facts["step"], "total": facts["steps"]}
+            shown |= {"completed": facts["step"], "total": facts["steps"],
+                      "step": f"{facts['unit']} {facts['step']} of {facts['steps']}"}
             if (value := facts["metrics"].get(self.metric)) is not None:
                 shown["metric"] = f"{self.metric} {value:.4g}"
-        self.progress.update(row, **shown)
+            if not self.is_live:
+                self.line(f"{self.short[name]}: {progress.line(facts)}")
+        self.table.update(row, **shown)
 
 
-def screen(found: dict[str, Stage], names: Iterable[str]) -> Lines | LiveTable:
+def screen(found: dict[str, Stage], names: Iterable[str]) -> Screen:
     """Return where a run of the stages `names` shows how far it is, a context manager."""
-    console, stages = Console(), [stage for name, stage in found.items() if name in set(names)]
-    is_live = stages and console.is_terminal and not console.is_dumb_terminal
-    return LiveTable(stages, console) if is_live else Lines(stages)
+    return Screen([stage for name, stage in found.items() if name in set(names)], Console())

@@ -46,4 +46,4 @@ def test_plain_lines_elsewhere(small, monkeypatch, capsys):
 
 def test_nothing_to_do_shows_no_table(small, monkeypatch):
     monkeypatch.setattr(console, "Console", lambda: Console(force_terminal=True))
-    assert isinstance(console.screen(FOUND, set()), console.Lines)
+    assert not console.screen(FOUND, set()).is_live
