@@ -209,7 +209,7 @@ class Run:
         from nbproof.runner import html
 
         if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
-            self.pages.submit(html.write, stage.short)
+            self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent)
 
     def make_pages(self) -> None:
         """Make the pages that are missing or of another notebook, and the index."""

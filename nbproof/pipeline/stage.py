@@ -41,7 +41,7 @@ def run_stage(name: str) -> int:
         before = dag.digests(dvc_stage)
         with reaper.session(parent=caller()) as session:
             outcome = execute(stage, session, lambda event: print_event(stage.short, event))
-        html.write(stage.short)
+        html.write(stage.short, (root() / stage.notebook).parent)
         reason = outcome.reason or edited(stage, before, dag.digests(dvc_stage))
     if reason:
         print(reason, file=sys.stderr)
