@@ -1,28 +1,82 @@
-"""The command itself: tracebacks where they are asked for, completion, help."""
+"""The command: how it ends, what it reads, what it costs to start; and what make passes to it."""
 
-import re
+import json
+import os
+import subprocess
+import sys
 
 import pytest
-from projects import command, nbproof
-from typer.testing import CliRunner
+import typer.main
+from projects import ROOT, command, nbproof
 
 from nbproof import cli
+from nbproof.notebook.errors import UserError
+
+HEAVY = {"mlflow", "dvc", "IPython", "numpy", "pandas", "torch", "ray", "papermill", "nbformat"}
+SHOW = '#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\n'
 
 
-def test_debug_shows_where_a_sentence_comes_from(tmp_path):
-    plain, whole = nbproof(tmp_path, "run").stdout, nbproof(tmp_path, "--debug", "run").stdout
-    assert plain.count("\n") == 1 and plain in whole and "Traceback" in whole
+@pytest.mark.parametrize(("error", "code", "printed"), [
+    (UserError("A sentence."), 2, "A sentence.\n"),
+    (KeyboardInterrupt(), 130, "Interrupted.\n"),
+    (OSError(28, "No space left on device", "x"), 1,
+     "The system refused: No space left on device (x). Mend that, then run again.\n"),
+])
+def test_what_a_person_can_mend_ends_with_a_sentence(monkeypatch, capsys, error, code, printed):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("nbproof.pipeline.verify.verify", fail)
+    monkeypatch.setattr(sys, "argv", ["nbproof", "verify"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code and capsys.readouterr().err.strip() == printed.strip()
 
 
-@pytest.mark.parametrize("shell, words", [
-    ("bash", {"COMP_WORDS": "nbproof pre", "COMP_CWORD": "1"}),
-    ("zsh", {"_TYPER_COMPLETE_ARGS": "nbproof pre"}),
-    ("fish", {"_TYPER_COMPLETE_ARGS": "nbproof pre", "_TYPER_COMPLETE_FISH_ACTION": "get-args"})])
-def test_completion_is_there(tmp_path, shell, words):
-    done = command(tmp_path, "nbproof", _NBPROOF_COMPLETE=f"complete_{shell}", **words)
-    assert "predict" in done.stdout and "promote" not in done.stdout, done.stdout
+def test_no_variable_of_a_stranger_is_read():
+    commands = typer.main.get_command(cli.app).commands
+    read = {option.envvar for name, each in commands.items() if name != "github"
+            for option in each.params}
+    assert read == {None, "NBPROOF_JOBS", "DVC_STAGE"}
 
 
-def test_help_lists_what_a_person_calls_and_no_more():
-    listed = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(cli.app, ["--help"]).output)
-    assert {"run", "lab", "serve"} <= {*listed} and not {"stage", "github"} & {*listed}
+def test_help_outside_of_a_project(tmp_path):
+    shown = nbproof(tmp_path, "--help")
+    assert shown.returncode == 0 and "run" in shown.stdout, shown.stdout
+    refused = nbproof(tmp_path, "verify")
+    assert refused.returncode == 2 and refused.stdout.startswith("There is no project.yaml in ")
+
+
+@pytest.mark.parametrize(("module", "spared"), [
+    ("nbproof.notebook", {"typer", *HEAVY}), ("nbproof.__main__", {"typer", *HEAVY}),
+    ("nbproof.cli", HEAVY), ("nbproof.pipeline.run", {"mlflow", "networkx", "torch", "IPython"}),
+])
+def test_what_is_imported_early_is_light(tmp_path, module, spared):
+    code = f"import {module}, json, sys; print(json.dumps(list(sys.modules)))"
+    loaded = json.loads(command(tmp_path, sys.executable, "-c", code).stdout)
+    assert spared.isdisjoint(loaded), spared.intersection(loaded)
+
+
+def test_make_passes_its_own_variables_and_no_shell_reads_them(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("show", ".venv/bin/nbproof"):
+        (tmp_path / name).write_text(SHOW)
+        (tmp_path / name).chmod(0o755)
+    stranger = dict.fromkeys(("JOBS", "FORCE", "MODEL", "DIR", "BASE", "PORT", "HOST"), "x")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+    def words(*given: str) -> str:
+        done = subprocess.run(["make", "-s", "PYTHON=true", *given], cwd=tmp_path,
+                              env=kept | stranger, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert [words(each) for each in ("run", "promote", "report", "serve")] == [
+        "<run>", "<promote>", "<report>", "<serve>"]
+    assert words("run", "JOBS=2", "FORCE=1") == "<run><--jobs><2><--force>"
+    assert words("run", "FORCE=0") == "<run>"
+    assert words("report", "BASE=a; touch x") == "<report><--base><a; touch x>"
+    assert words("promote", "MODEL='`touch x`' \"b\"") == "<promote><--><'`touch x`' \"b\">"
+    assert words("new", "DIR=-$$(touch x)") == "<new><--><-$(touch x)>"
+    assert not (tmp_path / "x").exists()

@@ -24,8 +24,7 @@ def set_up(root, name, locks):
         sums = [hashlib.md5((root / lock).read_bytes()).hexdigest() for lock in locks]
         known = note.read_text().splitlines() if (venv / PYTHON).exists() and note.exists() else []
         if known[:1] != [str(venv)]:  # not there, half-made, or moved: its programs hold its path
-            shutil.rmtree(str(venv), ignore_errors=True)
-            run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+            run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv)])
         elif set(sums) <= set(known):
             return venv
         print(f"Installing {', '.join(locks)} into {name}: some minutes at first", flush=True)
@@ -43,10 +42,11 @@ def set_up(root, name, locks):
 def set_index():
     """Let uv, whose settings are environment variables, use the index and certificate of pip."""
     python = shutil.which("python3", path=f"{sys.base_prefix}/{BIN}") or sys.executable
-    for name, key in (("UV_DEFAULT_INDEX", "global.index-url"), ("SSL_CERT_FILE", "global.cert")):
-        pip = subprocess.run([python, "-m", "pip", "config", "get", key], capture_output=True)
-        if pip.returncode == 0:
-            os.environ.setdefault(name, pip.stdout.decode().strip())
+    for name, key in (("UV_DEFAULT_INDEX", "index_url"), ("SSL_CERT_FILE", "cert")):
+        pip = [python, "-m", "pip", "config", "get", "global." + key.replace("_", "-")]
+        read = subprocess.run(pip, capture_output=True).stdout.decode().strip()
+        if value := os.environ.get("PIP_" + key.upper(), read):
+            os.environ.setdefault(name, value)
 
 
 def run(command, **options):

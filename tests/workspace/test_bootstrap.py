@@ -1,0 +1,134 @@
+"""The set-up of .venv, with a uv that only notes how it was called."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nbproof.workspace import bootstrap
+
+PYTHON = Path(sys.base_prefix) / "bin" / "python3"
+UV = """\
+#!/bin/sh
+echo "$UV_DEFAULT_INDEX $@" >> "$LOG"
+sleep "${SECONDS_OF_UV:-0}"
+[ -z "$FAULT_OF_UV" ] || { echo "$FAULT_OF_UV" >&2; exit 1; }
+"""
+
+
+class Folder:
+    """A project with two locks, the script, and a uv on the PATH."""
+
+    def __init__(self, root: Path):
+        self.root, self.log, programs = root / "a project", root / "log", root / "programs"
+        self.root.mkdir()
+        programs.mkdir()
+        shutil.copy(bootstrap.__file__, self.root)
+        for name in ("requirements.txt", "dev.txt"):
+            (self.root / name).write_text(f"# {name}\n")
+        (programs / "uv").write_text(UV)
+        (programs / "uv").chmod(0o755)
+        own = {name: value for name, value in os.environ.items() if name[:3] not in ("PIP", "UV_")}
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        self.variables = own | {"PATH": path, "LOG": str(self.log)}
+
+    def start(self, *words: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [PYTHON, "-I", "bootstrap.py", *words], cwd=self.root, env=self.variables | variables,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def call(self, *words: str, code: int = 0, **variables: str) -> str:
+        with self.start(*words, **variables) as process:
+            printed = process.communicate(timeout=60)[0]
+        assert process.returncode == code and "Traceback" not in printed, printed
+        return printed
+
+    @property
+    def calls(self) -> list[str]:
+        """How uv was called."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def folder(tmp_path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_locks_are_installed_once_and_again_where_one_changed(folder):
+    assert folder.call().startswith("Installing requirements.txt into .venv")
+    assert folder.calls[0].endswith("a project/.venv/bin/python requirements.txt")
+    assert folder.call() == "" and len(folder.calls) == 1
+    folder.call(".venv", "requirements.txt", "dev.txt")
+    assert folder.call() == "" and len(folder.calls) == 2  # what the tests need stays
+    (folder.root / ".venv" / "own").touch()
+    (folder.root / "requirements.txt").write_text("# changed\n")
+    folder.call()
+    assert len(folder.calls) == 3 and (folder.root / ".venv" / "own").exists()
+
+
+@pytest.mark.parametrize("note", [None, "", "FOLDER/.ven"])
+def test_a_half_made_environment_is_made_again(folder, note):
+    """By Debian without venv, a kill, or a full disk, which cuts the note short."""
+    folder.call()
+    file = folder.root / ".venv" / "installed.txt"
+    file.unlink() if note is None else file.write_text(note.replace("FOLDER", str(folder.root)))
+    (folder.root / ".venv" / "half").touch()
+    folder.call()
+    assert len(folder.calls) == 2 and not (folder.root / ".venv" / "half").exists()
+
+
+def test_an_environment_that_was_moved_is_made_again(folder, tmp_path):
+    folder.call()
+    folder.root = folder.root.rename(tmp_path / "moved")
+    folder.call()
+    assert "moved/.venv/bin/python" in folder.calls[1]
+
+
+def test_a_set_up_waits_for_the_uv_of_one_that_was_killed(folder):
+    killed = folder.start(SECONDS_OF_UV="2")
+    while not folder.calls:
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    begun = time.monotonic()
+    folder.call()
+    assert time.monotonic() - begun > 1 and len(folder.calls) == 2
+
+
+def test_two_set_ups_at_once_install_once(folder):
+    with folder.start(SECONDS_OF_UV="1") as first, folder.start(SECONDS_OF_UV="1") as second:
+        assert [first.wait(60), second.wait(60)] == [0, 0]
+    assert len(folder.calls) == 1
+
+
+def test_what_failed_is_in_the_words_of_uv(folder):
+    failed = folder.call(code=1, FAULT_OF_UV="no hash of x matches")
+    assert "no hash of x matches\n" in failed and "Then run the same again." in failed
+    folder.call()
+    assert len(folder.calls) == 2
+
+
+def test_a_symbolic_link_gets_a_sentence_and_stays(folder, tmp_path):
+    (folder.root / ".venv").symlink_to(tmp_path)
+    assert "must be a folder: remove the link" in folder.call(code=1)
+    assert (folder.root / ".venv").is_symlink() and folder.calls == []
+
+
+def test_uv_uses_the_index_of_pip(folder, tmp_path):
+    (tmp_path / "pip").mkdir()
+    settings = "[global]\nindex-url = https://index.example/simple\n"
+    (tmp_path / "pip" / "pip.conf").write_text(settings)
+    folder.call(XDG_CONFIG_HOME=str(tmp_path))
+    (folder.root / "requirements.txt").write_text("# changed\n")
+    folder.call(PIP_INDEX_URL="https://other.example/simple")
+    assert [call.split()[0] for call in folder.calls] == [
+        "https://index.example/simple", "https://other.example/simple"]
+
+
+def test_an_old_python_can_read_the_script():
+    ast.parse(Path(bootstrap.__file__).read_text(), feature_version=(3, 8))
