@@ -1,4 +1,4 @@
-"""Files as JupyterLab gets them: below notebooks/ only source is saved, looking changes nothing."""
+"""Jupyter's files of the project: below notebooks/ only source is saved."""
 
 from ipykernel.ipkernel import IPythonKernel
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
@@ -7,8 +7,6 @@ from nbproof.runner.source import save_source_only
 
 
 class SourceOnlyContents(AsyncLargeFileManager):
-    """Jupyter's files of the project, with notebooks stripped when they are saved."""
-
     def __init__(self, **options):
         super().__init__(**options)
         self.register_pre_save_hook(save_source_only)
@@ -23,7 +21,7 @@ class SourceOnlyContents(AsyncLargeFileManager):
             metadata = model["content"]["metadata"]
             if metadata.get("kernelspec", {}).get("name") == "python3":
                 spec = self.parent.kernel_spec_manager.get_kernel_spec("python3")
-                metadata["kernelspec"] = {"name": "python3", "display_name": spec.display_name,
-                                          "language": spec.language}
+                metadata["kernelspec"] |= {"display_name": spec.display_name,
+                                           "language": spec.language}
                 metadata["language_info"] = dict(IPythonKernel.language_info)
         return model

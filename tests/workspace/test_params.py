@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from projects import notebook, project
+from projects import ONE_STAGE, notebook, project
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
@@ -26,16 +26,6 @@ models: # slowest first
 # the comparison
 compare: {confidence: 0.95}
 """
-DVC = """\
-stages:
-  train:
-    foreach: ${models}
-    do:
-      cmd: nbproof stage
-      deps: ["notebooks/${key}.ipynb"]
-      params: ["models.${key}", split]
-      outs: ["models/${key}"]
-"""
 SECTIONS = 'P = section("models.svm")\nS = section("split")'
 PARAMETERS = """\
 lr: float = P.lr  # (0, 1] größe of a step
@@ -53,7 +43,7 @@ def svm(tmp_path, inside):
     path = tmp_path / "notebooks/svm.ipynb"
     for name in ("svm", "ridge"):
         notebook(path.with_stem(name), SECTIONS, "@" + PARAMETERS)
-    inside(project(tmp_path, params_yaml=TEXT, dvc_yaml=DVC))
+    inside(project(tmp_path, params_yaml=TEXT, dvc_yaml=ONE_STAGE))
     return path
 
 
@@ -96,25 +86,19 @@ def test_the_newest_exploration_is_adopted_into_each_section(svm, tmp_path, caps
         params.adopt("last", True)
     svm.write_text(original.replace("= P.lr", "= 2e-2").replace("= P.layers", "= [16, 8]")
                    .replace("= P.kind", "= 'fast'").replace("= S.seed", "= 3 + 4"))
+    explore({**VALUES, "seed": 1, "lr": 0.03})
+    with pytest.raises(UserError, match="another lr than its newest finished run: run it"):
+        params.adopt("last", True)
     explore(VALUES)
     assert params.adopt("last", True) == 0
     shown = capsys.readouterr().out
     assert "-split: {seed: 1} # of" in shown and "+split: {seed: 7} # of" in shown
     assert svm.read_text(encoding="utf-8") == original and "reload it" in shown
     text = (tmp_path / "params.yaml").read_text()
-    assert "lr: 0.02 # peak" in text and "[16, 8]" in text and "about: x\n" in text
+    assert re.search("lr: 0.02 +# peak", text) and "[16, 8]" in text and "about: x\n" in text
     params.adopt("last", True)
     assert "params.yaml\n" not in capsys.readouterr().out  # no change, no diff
     assert (tmp_path / "params.yaml").read_text() == text
-
-
-def test_a_notebook_that_was_edited_after_its_run_is_refused(svm):
-    original = svm.read_text(encoding="utf-8")
-    explore(VALUES)
-    svm.write_text(original.replace("= P.lr", "= 0.03"))
-    with pytest.raises(UserError, match="another lr than its newest finished run: run it"):
-        params.adopt("last", True)
-    assert "0.03" in svm.read_text(encoding="utf-8")
 
 
 def test_a_text_with_a_hash_and_an_ambiguous_name(svm):
@@ -130,15 +114,15 @@ def test_a_text_with_a_hash_and_an_ambiguous_name(svm):
         params._restore(content, "x")
 
 
-@pytest.mark.parametrize("answer, code", [("n", 1), ("y", 0)])
-def test_a_change_needs_a_yes(svm, tmp_path, monkeypatch, answer, code):
+def test_a_change_needs_a_yes(svm, tmp_path, monkeypatch):
     run = explore(VALUES)
     with pytest.raises(UserError, match="say yes on a terminal, or give --yes"):
         params.adopt(run, False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda _: answer)
-    assert params.adopt(run, False) == code
-    assert ((tmp_path / "params.yaml").read_text() == TEXT) == (answer == "n")
+    for answer, code in ("n", 1), ("y", 0):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert params.adopt(run, False) == code
+        assert ((tmp_path / "params.yaml").read_text() == TEXT) == (answer == "n")
 
 
 def test_the_best_run_of_a_sweep_and_runs_that_do_not_fit(svm, tmp_path):
@@ -150,9 +134,9 @@ def test_the_best_run_of_a_sweep_and_runs_that_do_not_fit(svm, tmp_path):
     assert re.search("floor: 0.25 +# no floor", (tmp_path / "params.yaml").read_text())
     with pytest.raises(UserError, match="no finished sweep of ridge"):
         params.adopt("best", True, "ridge")
-    with pytest.raises(UserError, match="svm.lr must be float, in .0, 1.; the run has '3.0'"):
-        params.adopt(explore({**VALUES, "lr": 3.0}), True)
-    with pytest.raises(UserError, match="has depth, which notebooks/svm.ipynb does not declare"):
-        params.adopt(explore({"depth": 1}), True)
-    with pytest.raises(UserError, match="MLflow has no run 'nothing'"):
-        params.adopt("nothing", True)
+    for run, message in (
+            (explore({"lr": 3.0}), "svm.lr must be float, in .0, 1.; the run has '3.0'"),
+            (explore({"depth": 1}), "has depth, which notebooks/svm.ipynb does not declare"),
+            ("nothing", "MLflow has no run 'nothing'")):
+        with pytest.raises(UserError, match=message):
+            params.adopt(run, True)
