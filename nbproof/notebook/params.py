@@ -40,9 +40,9 @@ def section(name: str) -> SimpleNamespace:
     """Return one section, `"data"` or `"models.cnn"`, as attributes; KeyError if it is missing."""
     values = read()
     for key in name.split("."):
-        if not isinstance(values, dict) or key not in values:
-            raise KeyError(f"params.yaml has no section {name}")
-        values = values[key]
+        values = values.get(key, ()) if isinstance(values, dict) else ()
+    if not isinstance(values, dict | None):
+        raise KeyError(f"params.yaml has no section {name}")
     return SimpleNamespace(**(values or {}))
 
 

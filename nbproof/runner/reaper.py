@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def end(mark: str) -> list[str]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 commands[" ".join(process.cmdline())[:200]] = None
                 process.kill()
-        psutil.wait_procs(left, timeout=2)
+        time.sleep(0.02)
     return [command for command in commands if command]
 
 
