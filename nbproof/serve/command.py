@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from nbproof.notebook.errors import UserError
+from nbproof.pipeline import config
 from nbproof.serve.app import Application
 from nbproof.serve.handler import Handler
 from nbproof.serve.metrics import Metrics
@@ -27,7 +28,7 @@ def serve(options: Options) -> int:
     with _handler(options, listening.getsockname()[1]) as handler:
         handler.start()
         application = Application(handler, limits)
-        config = uvicorn.Config(
+        settings = uvicorn.Config(
             application.app, log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none",
             timeout_keep_alive=30, timeout_graceful_shutdown=int(limits.seconds) + 1, backlog=512,
         )
@@ -39,9 +40,9 @@ def serve(options: Options) -> int:
         place = f"http://{shown}:{listening.getsockname()[1]}"
         print(f"{config.load().name} is served at {place} ({kept}, {token}; Ctrl-C ends it).", file=sys.stderr,
               flush=True)
-        loop = config.get_loop_factory()  # uvloop's, where it is
+        loop = settings.get_loop_factory()  # uvloop's, where it is
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(uvicorn.Server(config).serve(sockets=[listening]))
+            runner.run(uvicorn.Server(settings).serve(sockets=[listening]))
     return 0
 
 
