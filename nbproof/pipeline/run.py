@@ -74,18 +74,22 @@ class Run:
         logging.getLogger("dvc").setLevel(logging.WARNING)  # no lines on each file, no bars
         with dag.opened(root()) as self.repo:
             self.repo.scm_context.quiet = True  # no advice on git add
-            self.stages = dag.read(self.repo)
-            check_all(self.stages)
-            found = set(self.stages) if self.force else set(self.repo.status()) & set(self.stages)
-            self.changed = dag.with_downstream(found, self.stages)
+            with lock_repo(self.repo):  # DVC parses its files again after each lock
+                self.stages = dag.read(self.repo)
+                check_all(self.stages)
+                found = self.stages if self.force else self.repo.status()
+                self.changed = dag.with_downstream(set(found) & set(self.stages), self.stages)
+                md5s = self.executed_md5s()
             if self.changed:
                 with (reaper.session() as self.session,
                       console.screen(self.stages, self.changed) as self.screen,
                       concurrent.futures.ThreadPoolExecutor(1) as self.pages):
                     self.walk()
-            name_removed(self.stages)
-            order_lock(list(self.stages))
-            self.make_pages()
+                md5s = self.executed_md5s()
+            recorded = recorded_names()
+            name_removed(recorded, self.stages)
+            order_lock(recorded, list(self.stages))
+            self.make_pages(md5s)
 
     def walk(self) -> None:
         """Execute the changed stages, each once what it needs is there."""
@@ -211,13 +215,15 @@ class Run:
         if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
             self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent)
 
-    def make_pages(self) -> None:
+    def executed_md5s(self) -> dict[str, str]:
+        """Return the MD5 sums that dvc.lock records of reports/NAME.ipynb, by NAME."""
+        paths = {f"reports/{stage.short}.ipynb": stage.short for stage in self.stages.values()}
+        outs = (out for stage in self.repo.index.stages for out in stage.outs)
+        return {paths[out.def_path]: out.hash_info.value for out in outs
+                if out.def_path in paths and out.hash_info}
+
+    def make_pages(self, md5s: dict[str, str]) -> None:
         """Make the pages that are missing or of another notebook, and the index."""
-        md5s = {}
-        for name, stage in self.stages.items():
-            for out in dag.dvc_stage(self.repo, name).outs:
-                if out.def_path == f"reports/{stage.short}.ipynb" and out.hash_info:
-                    md5s[stage.short] = out.hash_info.value
         index.write_pages(self.stages, md5s)
         if self.changed or not index.is_current():
             blocked = dag.with_downstream(set(self.failed), self.stages)
@@ -327,10 +333,9 @@ def recorded_names() -> list[str]:
     return LOCKED_NAME.findall(lock.read_text(encoding="utf-8")) if lock.exists() else []
 
 
-def order_lock(names: list[str]) -> None:
+def order_lock(recorded: list[str], names: list[str]) -> None:
     """Give dvc.lock the order of dvc.yaml: DVC appends stages in the order in which they end."""
     order = {name: number for number, name in enumerate(names)}
-    recorded = recorded_names()
     wanted = sorted(recorded, key=lambda name: order.get(name, len(order)))
     if wanted != recorded:
         with modify_yaml(str(root() / "dvc.lock")) as content:
@@ -338,9 +343,9 @@ def order_lock(names: list[str]) -> None:
                 content["stages"][name] = content["stages"].pop(name)
 
 
-def name_removed(stages: dict[str, Stage]) -> None:
-    """Say which stages dvc.lock still records and dvc.yaml no longer has."""
-    removed = [name for name in recorded_names() if name not in stages]
+def name_removed(recorded: list[str], stages: dict[str, Stage]) -> None:
+    """Print which stages dvc.lock still records and dvc.yaml no longer has."""
+    removed = [name for name in recorded if name not in stages]
     if removed:
         print(f"No longer in dvc.yaml: {', '.join(removed)}. Their results and their entries in "
               "dvc.lock stay; delete them by hand, and `dvc gc --workspace` empties the cache.")
