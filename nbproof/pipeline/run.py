@@ -5,6 +5,7 @@ Notebooks and commands are executed in threads. Only the main thread touches DVC
 
 import concurrent.futures
 import contextlib
+import json
 import logging
 import os
 import re
@@ -46,7 +47,9 @@ def run_pipeline(jobs: int, force: bool, fallback: bool = True, register: bool =
     lock.parent.mkdir(parents=True, exist_ok=True)
     changed_values: dict[str, str] = {}  # parameters that a fallback changed, with the sentence
     try:
-        with FileLock(lock, timeout=0):  # the system releases it, however this process ends
+        # The system releases the lock, however this process ends. Repo.commit looks for a stage
+        # in the current folder.
+        with FileLock(lock, timeout=0), contextlib.chdir(root()):
             while True:
                 run = Run(jobs, force)
                 run.bring_up_to_date()
@@ -77,8 +80,9 @@ class Run:
             with lock_repo(self.repo):  # DVC parses its files again after each lock
                 self.stages = dag.read(self.repo)
                 check_all(self.stages)
-                found = self.stages if self.force else self.repo.status()
-                self.changed = dag.with_downstream(set(found) & set(self.stages), self.stages)
+                changed = self.stages if self.force else dag.changed(self.repo, self.stages)
+                self.changed = dag.with_downstream(changed, self.stages)
+                remove_torn(Path(self.repo.tmp_dir) / "rwlock")
                 md5s = self.executed_md5s()
             if self.changed:
                 with (reaper.session() as self.session,
@@ -325,6 +329,15 @@ def set_parameter(key: str, value: object, reason: str) -> str:
     return (f"{reason}\n\nGoing on with {key}: {value} instead of {before}. params.yaml says so "
             "now, so that dvc.lock records what was used.\n"
             "To go back: git checkout params.yaml dvc.lock metrics && make run\n")
+
+
+def remove_torn(path: Path) -> None:
+    """Remove DVC's list of who reads and writes what, if a kill left a part: DVC refuses that."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            path.unlink()
 
 
 def recorded_names() -> list[str]:

@@ -192,7 +192,7 @@ def _against_committed(wanted: space.Sweep, best: float) -> str:
     """Whether the best trial is ahead of the last run, where that is one of the parameters and data of now."""
     ours = config.load().metrics(wanted.name).get(wanted.metric.key)
     with dag.opened(root()) as repo:
-        changed = repo.status([wanted.stage.name])
+        changed = dag.changed(repo, [wanted.stage.name])
     if changed or ours is None:
         return "There is no result of the parameters in params.yaml to compare with: make run."
     verb = "beats" if wanted.metric.better(best, ours) else "does not beat"

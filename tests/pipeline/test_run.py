@@ -479,6 +479,23 @@ def test_a_run_that_is_killed_at_some_moment_is_completed_by_the_next(single, tm
     assert wait_for(lambda: not list(temporary.glob("nbproof-*")), 5)
 
 
+@pytest.mark.parametrize("torn", ["", '{"write": {"a'])
+def test_a_list_of_dvc_that_a_kill_tore_does_not_stop_the_next_run(finished, torn):
+    (finished / ".dvc" / "tmp" / "rwlock").write_text(torn)
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"near", "compare"}, done.stdout
+
+
+def test_a_run_that_starts_in_a_folder_of_the_project(finished):
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished / "notebooks", "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"near", "compare"}, done.stdout
+    assert git_status(finished).split() == [
+        "M", "dvc.lock", "M", "metrics/answers.csv", "M", "metrics/compare.json", "M",
+        "metrics/near.csv", "M", "metrics/near.json", "M", "params.yaml"]
+
+
 def test_two_runs_at_once(single):
     cells(single, "import time\ntime.sleep(3)", WRITES)
     both = [subprocess.Popen([sys.executable, "-m", "nbproof", "run"], cwd=single, text=True,
