@@ -52,7 +52,7 @@ lint: tools
 	@PYTHONPATH=notebooks .venv/bin/lint-imports
 check: lint ; $(PYTEST) tests/notebook tests/runner tests/pipeline tests/tracking tests/workspace
 test: lint ; $(PYTEST) $(FAST)
-$(SLOW:%=test-%): test-%: tools ; $(PYTEST) tests/$(subst -,_,$*) -n 0
+$(SLOW:%=test-%): test-%: tools ; $(PYTEST) tests/$(subst -,_,$*) $(if $(filter foreign lab remote,$*),,-n 0)
 
 .PHONY: bench bench-serve bench-sweep pictures
 bench: setup ; @.venv/bin/python benchmarks/bench.py

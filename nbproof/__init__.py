@@ -1,1 +1,1 @@
-"""Notebooks, and the proof of them: a machine-learning pipeline of notebooks that DVC runs like code."""
+"""Reproducible, reviewable machine-learning pipelines of notebooks, run by DVC."""

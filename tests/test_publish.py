@@ -14,11 +14,11 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from nbproof.pipeline import config
 from nbproof.github import command, publish, results
 from nbproof.github.api import Answer, Api
 from nbproof.notebook import files
 from nbproof.notebook.errors import UserError
+from nbproof.pipeline import config
 
 # Outputs by place; a dict is a folder. metrics/ and reports/small are kept by git.
 BEFORE = {

@@ -19,10 +19,10 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from nbproof.pipeline import config as contract
 from nbproof.github import command as workflow
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
+from nbproof.pipeline import config as contract
 from nbproof.report import build, sections, text
 from nbproof.report.facts import Result
 from nbproof.report.plots import evenly

@@ -8,7 +8,20 @@ from urllib.parse import urlsplit
 from nbproof.report import plots
 from nbproof.report.facts import Facts, Result
 from nbproof.report.plots import Plot
-from nbproof.report.text import change, code, count, decimal, fence, fold, is_number, link, plain, shown, summary, table
+from nbproof.report.text import (
+    change,
+    code,
+    count,
+    decimal,
+    fence,
+    fold,
+    is_number,
+    link,
+    plain,
+    shown,
+    summary,
+    table,
+)
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
 UNFOLDED = 3  # charts that are shown without a click

@@ -149,7 +149,7 @@ class Handler:
             self.refused[alias] = {"version": wanted.version, "model": wanted.name, "source": wanted.source, "why": why,
                                    "time": time.time()}
             self.metrics.refused.labels(alias).inc()
-            print(f"UserError as {alias}: {why}", file=sys.stderr, flush=True)
+            print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
             return None
         self.refused.pop(alias, None)
         return model

@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import ROOT, command, commit, copy_of_project, edit_params, nbproof, results, stages_run
+from projects import (
+    ROOT,
+    command,
+    commit,
+    copy_of_project,
+    edit_params,
+    nbproof,
+    results,
+    stages_run,
+)
 from ruamel.yaml import YAML
 
 ALL = {"data", "cnn", "mlp", "linear", "compare", "know"}

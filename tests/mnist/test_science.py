@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist import augment, comparison, data, evaluation, leaderboard, models, odd, readings, sources, training
+from mnist import (
+    augment,
+    comparison,
+    data,
+    evaluation,
+    leaderboard,
+    models,
+    odd,
+    readings,
+    sources,
+    training,
+)
 from mnist.evaluation import Evaluation
 
 

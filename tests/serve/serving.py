@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nbproof.notebook.files import digest
 from nbproof.serve import environment
 from nbproof.workspace import bootstrap
-from nbproof.notebook.files import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = """\

@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw
 from portable_models import portable
 from serving import ZERO, Served, environment_of_servers
 
-
 FLAT = np.zeros((2, 784)).tolist()
 
 

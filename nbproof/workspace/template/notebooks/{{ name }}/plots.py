@@ -9,7 +9,10 @@ BLUE = "#4486d6"
 
 
 def separation(inputs: pd.DataFrame, answers: pd.Series) -> Figure:
-    """How much of each column's variance lies between the answers: 1 tells them apart alone, 0 not at all."""
+    """Draw the share of each column's variance that lies between the classes.
+
+    1: the column alone tells the classes apart; 0: it does not help.
+    """
     means = inputs.groupby(answers.to_numpy()).transform("mean")
     share = (means.var(ddof=0) / inputs.var(ddof=0)).sort_values()
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
@@ -19,15 +22,16 @@ def separation(inputs: pd.DataFrame, answers: pd.Series) -> Figure:
 
 
 def confusion(said: pd.DataFrame) -> Figure:
-    """Counts of the answers: a row for what is right, a column for what was said."""
+    """Draw the confusion matrix: a row for each class, a column for each prediction."""
     figure, axes = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
-    ConfusionMatrixDisplay.from_predictions(said.actual, said.predicted, cmap="Blues", colorbar=False, ax=axes)
+    ConfusionMatrixDisplay.from_predictions(
+        said.actual, said.predicted, cmap="Blues", colorbar=False, ax=axes)
     axes.set(xlabel="said", ylabel="right")
     return figure
 
 
 def curve(rows: pd.DataFrame) -> Figure:
-    """The accuracy by the number of rows that were learnt from."""
+    """Draw the accuracy by the number of training rows."""
     figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
     axes.plot(rows["rows"], rows["accuracy"], "o-", color=BLUE)
     axes.set(xlabel="rows learnt from", ylabel="accuracy on validation", ylim=(None, 1.01))

@@ -10,18 +10,24 @@ TARGET = "grape"  # the column with the class; all others are numbers, without g
 
 
 def read() -> pd.DataFrame:
-    """178 wines, a row each: 13 measurements, and the grape (M. Forina et al., Vitis 25, 1986; from scikit-learn)."""
+    """Return 178 wines, a row each: 13 measurements, and the grape.
+
+    Data: M. Forina et al., Vitis 25, 1986, as scikit-learn has them.
+    """
     wines = load_wine(as_frame=True)
     grapes = ("Barolo", "Grignolino", "Barbera")
     return wines.data.assign(**{TARGET: [grapes[number] for number in wines.target]})
 
 
-def split(table: pd.DataFrame, validation: float, test: float, seed: int) -> dict[str, pd.DataFrame]:
-    """The rows for learning, choosing and testing, each answer as frequent in all of them as in the table."""
+def split(
+    table: pd.DataFrame, validation: float, test: float, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Return training, validation and test rows, with the classes as frequent as in the table."""
     rest, last = train_test_split(table, test_size=test, random_state=seed, stratify=table[TARGET])
     share = validation / (1 - test)
-    learn, choose = train_test_split(rest, test_size=share, random_state=seed, stratify=rest[TARGET])
-    return {"train": learn, "validation": choose, "test": last}
+    train, chosen = train_test_split(
+        rest, test_size=share, random_state=seed, stratify=rest[TARGET])
+    return {"train": train, "validation": chosen, "test": last}
 
 
 def keep(name: str, rows: pd.DataFrame) -> None:
@@ -30,6 +36,6 @@ def keep(name: str, rows: pd.DataFrame) -> None:
 
 
 def load(name: str) -> tuple[pd.DataFrame, pd.Series]:
-    """The inputs and the answers of data/NAME.csv."""
+    """Return the inputs and the classes of data/NAME.csv."""
     rows = pd.read_csv(source(f"data/{name}.csv"))
     return rows.drop(columns=TARGET), rows[TARGET]
