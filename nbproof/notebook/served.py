@@ -1,6 +1,6 @@
 """The server's log served/log.sqlite, read and never written: its answers and their labels.
 
-The variable SERVED names the folder of the log where the server runs in another copy of the
+The variable NBPROOF_SERVED names the folder of the log where the server runs in another copy of the
 project.
 """
 
@@ -56,9 +56,9 @@ def served(
 
 def path() -> Path:
     """Return the log's file; UserError where there is none."""
-    folder = Path(os.environ.get("SERVED") or root() / "served")
+    folder = Path(os.environ.get("NBPROOF_SERVED") or root() / "served")
     if not (file := folder / Path(LOG).name).is_file():
-        shown = file if os.environ.get("SERVED") else LOG
+        shown = file if os.environ.get("NBPROOF_SERVED") else LOG
         raise UserError(f"There is no log {shown} yet: nbproof serve writes it while it answers.")
     return file.resolve()
 

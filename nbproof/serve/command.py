@@ -23,7 +23,7 @@ def serve(options: Options) -> int:
     """Serve until the process is told to end."""
     limits = options.limits()
     if options.replicas and not os.environ.get("RAY_ADDRESS"):
-        raise UserError("REPLICAS is for a cluster: set RAY_ADDRESS, too.")
+        raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
     listening = _socket(options.host, options.port)
     with _handler(options, listening.getsockname()[1]) as handler:
         handler.start()
@@ -69,6 +69,6 @@ def _socket(host: str, port: int) -> socket.socket:
         listening.listen(512)  # what connects from now on waits for the model
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port} cannot be taken ({getattr(error, 'strerror', None) or error}): name another "
-                      "port, such as PORT=8001.") from None
+                      "port, such as --port 8001.") from None
     return listening
 

@@ -52,5 +52,5 @@ class Options:
         """The least and the most replicas on a cluster."""
         found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", self.replicas or REPLICAS)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"REPLICAS must be the least and the most, such as {REPLICAS}, found {self.replicas}.")
+            raise UserError(f"--replicas must be the least and the most, such as {REPLICAS}, found {self.replicas}.")
         return int(found[1]), int(found[2])

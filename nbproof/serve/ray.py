@@ -251,7 +251,7 @@ def _wait(name: str, options: Options) -> None:
             raise UserError(f"The cluster cannot run the replicas: {_end_of(now.deployments['replica'].message)}.")
         if time.monotonic() > ends:
             raise UserError(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
-                          f"processors each ({ROOM} s were waited for): name fewer (REPLICAS=1:4), or add nodes.")
+                          f"processors each ({ROOM} s were waited for): name fewer (--replicas 1:4), or add nodes.")
         time.sleep(0.2)
 
 

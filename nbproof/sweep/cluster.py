@@ -165,7 +165,7 @@ class Worker:
         store = variables["MLFLOW_TRACKING_URI"]
         if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
             raise UserError("The tracking store is a file on the machine that started this: set MLFLOW_TRACKING_URI "
-                          "(or make remote) to a server.")
+                          "(or nbproof remote) to a server.")
         os.environ |= variables
         for name, known in data.items():
             bring(name, known)

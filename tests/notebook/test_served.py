@@ -68,7 +68,7 @@ def test_a_log_that_cannot_be_read(tmp_path, log, monkeypatch):
         served.newest_version()
     log(entry(1, 1.0)).close()
     (tmp_path / "served").rename(tmp_path / "else%20where#ü")
-    monkeypatch.setenv("SERVED", str(tmp_path / "else%20where#ü"))
+    monkeypatch.setenv("NBPROOF_SERVED", str(tmp_path / "else%20where#ü"))
     assert served.served()["id"] == ["id1"]
     (tmp_path / "else%20where#ü" / "log.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="cannot be read .*: move it away"):

@@ -74,7 +74,7 @@ def quiet(processor: str) -> str:
 
 
 def compare(natively: dict[str, bytes], folder: Path, words: tuple[str, ...], processor: str) -> None:
-    emulated = ran(folder, *words, NBPROOF_EMULATOR=f"{EMULATOR} -cpu {quiet(processor)}", CELL_TIMEOUT="1200")
+    emulated = ran(folder, *words, NBPROOF_EMULATOR=f"{EMULATOR} -cpu {quiet(processor)}", NBPROOF_CELL_TIMEOUT="1200")
     assert sorted(emulated) == sorted(natively)
     assert [name for name in natively if natively[name] != emulated[name]] == []
     assert os.environ["MKL_CBWR"] == "COMPATIBLE", "the native run had the settings, too"

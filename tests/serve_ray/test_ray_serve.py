@@ -33,7 +33,7 @@ def project(tmp_path_factory, python, nets) -> Served:
 @pytest.fixture(scope="module")
 def server(project, nodes):
     """The server on the cluster, which all of these tests ask."""
-    made = project.start(ready=False, REPLICAS="2:3", **nodes.variables)
+    made = project.start("--replicas", "2:3", ready=False, **nodes.variables)
     made.address = made.wait_for(r"is served at (http://\S+)", 200).group(1)
     return made
 
@@ -192,14 +192,14 @@ def test_the_end_leaves_the_rest_of_the_cluster(server, nodes, python):
     assert applications(nodes, python) == [] and server.text()[before:] == ""
 
 
-@pytest.mark.parametrize(("variables", "why"), [
-    ({"RAY_ADDRESS": "127.0.0.1:1"}, "Ray at 127.0.0.1:1 .* cannot be reached: "),
-    ({"RAY_ADDRESS": "127.0.0.1:1", "REPLICAS": "4:2"}, "REPLICAS must be the least and the most, such as 2:4, found "),
-    ({"RAY_ADDRESS": "ray://127.0.0.1:1"}, "RAY_ADDRESS must be HOST:PORT here"),
-    ({"REPLICAS": "2:4"}, "REPLICAS is for a cluster: set RAY_ADDRESS, too"),
+@pytest.mark.parametrize(("address", "replicas", "why"), [
+    ("127.0.0.1:1", "", "Ray at 127.0.0.1:1 .* cannot be reached: "),
+    ("127.0.0.1:1", "4:2", "--replicas must be the least and the most, such as 2:4, found "),
+    ("ray://127.0.0.1:1", "", "RAY_ADDRESS must be HOST:PORT here"),
+    ("", "2:4", "--replicas is for a cluster: set RAY_ADDRESS, too"),
 ])
-def test_what_cannot_be_is_said_in_a_sentence(served, nets, variables, why):
+def test_what_cannot_be_is_said_in_a_sentence(served, nets, address, replicas, why):
     served.register(nets[7])
-    server = served.start(ready=False, **variables)
+    server = served.start("--replicas", replicas, ready=False, **({"RAY_ADDRESS": address} if address else {}))
     assert server.process.wait(60) == 2
     assert re.fullmatch(why + r"[^\n]*[.]\n", server.text()), server.text()
