@@ -97,8 +97,8 @@ def client(store: str = ""):
     except (sqlite3.Error, MlflowException, OSError) as error:
         raise UserError(
             f"{path.name} cannot be used ({without_credentials(str(error))}): end the program that "
-            f"locks it; one of an older MLflow needs `mlflow db upgrade sqlite:///{path.name}`; one "
-            "that is damaged, its copy, or move it away and the next command makes one.") from None
+            f"locks it; of an older MLflow, `mlflow db upgrade sqlite:///{path.name}` mends it; a "
+            "damaged one move away, and the next command makes a new one.") from None
 
 
 def without_credentials(text: str, length: int = 300) -> str:

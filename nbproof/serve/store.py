@@ -96,23 +96,10 @@ class Store:
             found = json.loads(self._get(f"api/2.0/mlflow/{asked}"))["model_version"]
         except HTTPError as error:
             said = error.read(10_000).decode(errors="replace")
-            if error.code == 404 and "RESOURCE_DOES_NOT_EXIST" not in said:
-                return self._by_runs(alias)
             if error.code in (400, 404) and ("RESOURCE_DOES_NOT_EXIST" in said or "INVALID_PARAMETER" in said):
                 return None
             raise Unreachable(f"it answers {error.code}") from None
         return Facts(str(found["version"]), _name(found), _tags(found), source=f"run {found['run_id']}")
-
-    def _by_runs(self, alias: str) -> Facts | None:
-        """The same for a server without a registry, where the runs have tags; see nbproof/registry.py."""
-        known = self._post("experiments/search", {"max_results": 1000}).get("experiments", [])
-        query = f"tags.registered = '{self.name}' and tags.champion = '{alias}'"
-        asked = {"experiment_ids": [each["experiment_id"] for each in known], "filter": query, "max_results": 1}
-        runs = self._post("runs/search", asked).get("runs", [])
-        if not runs:
-            return None
-        run = runs[0]["info"]["run_id"]
-        return Facts(f"run {run}", _name(runs[0]["data"]), _tags(runs[0]["data"]), source=f"run {run}")
 
     def _read(self, facts: Facts, path: str) -> bytes | None:
         """The artifact `path` of the run of `facts`, None if it is not there."""
@@ -147,20 +134,9 @@ class Store:
             return answer["run"]["info"]["artifact_uri"]
 
     def _get(self, path: str) -> bytes:
-        return self._ask(path, None)
-
-    def _post(self, path: str, content: dict) -> dict:
-        try:
-            return json.loads(self._ask(f"api/2.0/mlflow/{path}", json.dumps(content).encode()))
-        except HTTPError as error:
-            raise Unreachable(f"it answers {error.code}") from None
-
-    def _ask(self, path: str, content: bytes | None) -> bytes:
         address, headers = _without_user(self.address)
-        if content is not None:
-            headers["Content-Type"] = "application/json"
         try:
-            asked = Request(f"{address.rstrip('/')}/{path}", content, headers)
+            asked = Request(f"{address.rstrip('/')}/{path}", None, headers)
             with urlopen(asked, timeout=PATIENCE) as answer:  # noqa: S310 - the person's own server
                 return answer.read(LARGEST)
         except HTTPError:

@@ -95,7 +95,7 @@ def _onnx():
 def _onnx_rows(model, inputs, logits: bool) -> list:
     """Return the ONNX model's first output for each case, None where it abstains.
 
-    With `logits`, the logarithms of probabilities: the hook `answer` gets what MLflow's model gives.
+    With `logits`, the logarithms of probabilities: what MLflow's model gives the hook `answer`.
     """
     import numpy as np
 
@@ -158,7 +158,8 @@ def _load(folder: str):
         flavors = mlflow.models.Model.load(folder).flavors
         loader = flavors.get("python_function", {}).get("loader_module", "")
         foreign = not loader.startswith("mlflow.") or loader.startswith("mlflow.pyfunc.")
-        code = [conf for conf in flavors.values() if conf.get("code") or conf.get("model_code_path")]
+        code = any(flavor.get("code") or flavor.get("model_code_path")
+                   for flavor in flavors.values())
         if (foreign or code) and not config.load().pickle:
             raise UserError(CODE)
         with contextlib.redirect_stderr(io.StringIO()):
@@ -181,6 +182,7 @@ def _print_table(model, paths: list[Path]) -> None:
     tables = {str(path): _table(path, schema) for path in paths}
     inputs = pd.concat(tables, names=["file", "row"])
     index = inputs.index if len(tables) > 1 else inputs.index.droplevel("file")
+    inputs = inputs.reset_index(drop=True)
     unnamed = schema.is_tensor_spec() and not schema.has_input_names()
     outputs = _outputs(model.predict, inputs.to_numpy() if unnamed else inputs)
     if not isinstance(outputs, pd.DataFrame):
@@ -206,6 +208,8 @@ def _table(path: Path, schema):
             single = isinstance(content, dict) and not any(
                 isinstance(values, list) for values in content.values())
             table = pd.DataFrame([content] if single else content, dtype=object)
+        if table.empty:
+            raise ValueError("it has no rows")
         names = schema.input_names() if schema.has_input_names() else list(table)
         kinds = [spec.type.to_pandas() if hasattr(spec.type, "to_pandas") else spec.type
                  for spec in schema.inputs] * len(names)
@@ -215,13 +219,10 @@ def _table(path: Path, schema):
         typed = pd.read_csv(
             io.StringIO(table.to_csv(index=False)), parse_dates=dates, keep_default_na=False,
             dtype={name: kinds[name] for name in kinds if name not in texts + dates},
-            na_values={name: [""] for name in kinds if name not in texts},
-            float_precision="round_trip")
+            na_values={name: [""] for name in kinds if name not in texts})
     except ValueError as error:  # of pandas, JSON and Unicode
         raise UserError(f"{path} is no table of the champion's inputs: "
                         f"{without_credentials(str(error))}.") from None
-    if table.empty:
-        raise UserError(f"{path} has no rows.")
     if unused := sorted(set(table) - set(kinds)):
         print(f"{path}: the champion does not use {', '.join(unused)}.", file=sys.stderr)
     for name in texts:

@@ -47,7 +47,7 @@ def test_digits_and_noise_in_one_call(asked, watched, digits):  # noqa: F811
     began = time.monotonic()
     done = predict(asked, *(f"{number:02}.png" for number in range(41)))
     seconds = time.monotonic() - began
-    assert done.returncode == 0 and "has no champion yet. models/cnn.onnx of this folder is asked" in done.stdout
+    assert done.returncode == 0 and "has no champion yet. models/cnn.onnx of this folder is used" in done.stdout
     said = [part for part in done.stdout.split("\n\n") if "%" in part or "I do not know" in part]
     assert len(said) == 41 and said[-1].startswith("I do not know: it is unlike anything that the model learned from.")
     with torch.no_grad():

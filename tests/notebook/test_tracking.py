@@ -14,22 +14,11 @@ import numpy
 import pytest
 from matplotlib.figure import Figure
 
-from nbproof.notebook import progress, tracking
-from nbproof.notebook.errors import UserError
+from nbproof.notebook import tracking
 from nbproof.notebook.files import digest, output_folder
 from nbproof.tracking.sync import sync, waiting
 
 DEAD = "http://someone:hun@ter2@127.0.0.1:9"
-
-
-@pytest.fixture
-def empty(made_once) -> Path:
-    """An MLflow database with nothing in it, which takes MLflow seconds to make."""
-    def make(folder: Path) -> None:
-        folder.mkdir()
-        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").delete_experiment("0")
-
-    return made_once("store", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -105,7 +94,8 @@ def test_a_run_is_complete_and_names_commit_changes_and_model(project, tmp_path,
     train()
     run = check_whole(tracking.local_address(), tmp_path)
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    assert run.data.tags["mlflow.source.git.commit"] == head and run.data.tags["git_dirty"] == "false"
+    assert run.data.tags["mlflow.source.git.commit"] == head
+    assert run.data.tags["git_dirty"] == "false"
     assert run.data.tags["model_digest"] == digest(project / "models/x")
     assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
     (project / "project.yaml").write_text("name: tiny\nmetric: {key: loss, goal: min}\n")
@@ -224,7 +214,8 @@ def test_a_dead_process_leaves_a_killed_run(project, tmp_path, server, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert sync() == 0
     printed = capsys.readouterr().out
-    assert "took 1 runs: x." in printed and "Still at work, and sent the next time: other" in printed
+    assert "took 1 runs: x." in printed
+    assert "Still at work, and sent the next time: other" in printed
     assert [run.info.status for run in runs_in(server)] == ["KILLED"]
     states = {name: local.get_run(run_id).info.status for name, run_id in made.items()}
     assert states == {"working": "RUNNING", "later process": "KILLED", "other machine": "KILLED",
@@ -310,13 +301,10 @@ def altered(path: Path, statement: str) -> sqlite3.Connection:
 def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_result(
         project, damage, reason, said):
     kept = damage(project / "mlflow.db")
-    with pytest.raises(UserError) as refused:
-        tracking.client()
-    assert reason in str(refused.value) and "mlflow db upgrade" in str(refused.value)
-    assert "\n" not in str(refused.value) and "SQL" not in str(refused.value).replace("SQLA", "")
     train()
     (sentence,) = said
     assert "mlflow.db did not take all of the run of x" in sentence and reason in sentence
+    assert "mlflow db upgrade" in sentence and "[SQL" not in sentence and "\n" not in sentence
     assert (project / "models/x/MLmodel").exists() and (kept is None or kept)
 
 
@@ -338,7 +326,3 @@ def test_infinity_is_named_once(project, said):
 ])
 def test_credentials_are_cut_out(text, shown):
     assert tracking.without_credentials(text) == shown
-
-
-def test_what_a_run_reports_goes_to_the_program_that_runs_it(project, monkeypatch):
-    assert tracking.say is progress.say

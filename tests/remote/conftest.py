@@ -11,8 +11,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import servers  # noqa: E402
 import small  # noqa: E402
 
-from nbproof.pipeline import config# noqa: E402
+from nbproof.notebook import tracking  # noqa: E402
 from nbproof.notebook.files import root  # noqa: E402
+from nbproof.pipeline import config  # noqa: E402
 
 for name in (
     "MLFLOW_TRACKING_USERNAME",
@@ -72,8 +73,9 @@ def here(trained, tmp_path, monkeypatch) -> Path:
     """A copy of the small project after its run, which this process is in, with nothing left of another one."""
     shutil.copytree(trained, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]:
-        monkeypatch.delenv(name)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        if name not in tracking.SETTINGS:
+            monkeypatch.delenv(name)
     for name, value in {**small.ACCOUNT, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": ""}.items():
         monkeypatch.setenv(name, value)
     for name in ("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "MLFLOW_REGISTRY_URI"):

@@ -272,7 +272,7 @@ def http_store(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
 
 @dataclass
 class Proxy:
-    """In front of a server: fails as `trouble` says (refuse, hang, slow, expired, no registry) once `after` requests
+    """In front of a server: fails as `trouble` says (refuse, hang, slow, expired) once `after` requests
     went through, and keeps every request.
     """
 
@@ -312,12 +312,9 @@ class Passed(http.server.BaseHTTPRequestHandler):
             return
         if troubled and proxy.trouble == "slow":
             time.sleep(1)
-        unknown = proxy.trouble == "no registry" and (
-            "/registered-models/" in self.path or "/model-versions/" in self.path
-        )
-        if unknown or troubled and proxy.trouble == "expired":
-            answer = b"Not found" if unknown else b"You are not authenticated."
-            self.send_response(404 if unknown else 401)
+        if troubled and proxy.trouble == "expired":
+            answer = b"You are not authenticated."
+            self.send_response(401)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

@@ -20,6 +20,7 @@ name: small
 metric: {key: rmse, goal: min}
 compare: compare
 data: data.source
+pickle: true
 """
 PARAMS = """\
 data:

@@ -9,8 +9,6 @@ import time
 from portable_models import portable
 from serving import MLMODEL, ZERO
 
-from nbproof.tracking.registry import Entry
-
 LOCK = """\
 schema: '2.0'
 stages:
@@ -54,7 +52,7 @@ def test_promote_rollback_and_a_challenger(served):
     assert "two is the registered champion now" in call(served, 'promote("two")')
     server.until(lambda: server.says() == "7", 60)
     assert server.ask("/version")[1]["shadow"] is None  # it is the champion now
-    assert "one (version 1) is the registered champion again (before: two, version 2)" in call(served, "rollback")
+    assert "one, version 1 is the registered champion again (before: two, version 2)" in call(served, "rollback")
     server.until(lambda: server.says() == "3", 60)
     call(served, "rollback")
     server.until(lambda: server.says() == "7", 60)
@@ -69,11 +67,6 @@ def test_another_portable_form_of_the_same_model_is_another_version(served):
     assert "one is the registered champion now (version 2, before: version 1)" in call(served, "promote()")
     told = served.start().ask("/version")[1]
     assert told["champion"]["version"] == "2" and told["champion"]["limit"] == 1.0 and not told["refused"], told
-
-
-def test_the_log_and_a_store_without_a_registry_name_a_version_alike():
-    assert Entry("abc", "abc", {}).version == str(Entry("abc", "abc", {})) == "run abc"
-    assert Entry("3", "abc", {}).version == "3" and str(Entry("3", "abc", {})) == "version 3"
 
 
 def test_evidence(served):

@@ -40,17 +40,3 @@ def test_a_server_is_followed_lost_and_found_again(served, nets, account, tmp_pa
         wrong = served.start(ready=False, MLFLOW_TRACKING_URI=address, MLFLOW_TRACKING_USERNAME=USER,
                              MLFLOW_TRACKING_PASSWORD="wrong")
         assert wrong.process.wait(60) == 2 and "There is nothing to serve" in wrong.text() and "401" in wrong.text()
-
-
-def test_a_server_without_a_registry_has_tags(served, nets, account, tmp_path, monkeypatch):
-    """The same by tags of runs, as nbproof/registry.py leaves them where a server has no registry."""
-    import proxies
-
-    with mlflow_server(tmp_path / "mlflow") as real, proxies.without_registry(real) as address:
-        served.store = real
-        served.register(nets[3])
-        for name, value in {"registered": "drawn", "champion": "champion", "model": "net"}.items():
-            served.client.set_tag(served.runs["1"], name, value)
-        server = served.start(MLFLOW_TRACKING_URI=address, **account)
-        assert server.says() == "3"
-        assert server.ask("/version")[1]["champion"]["version"] == f"run {served.runs['1']}"

@@ -1,0 +1,94 @@
+"""Addresses are checked before anything is written, and errors of libraries become sentences."""
+
+import re
+from pathlib import Path
+
+import pytest
+from projects import ROOT, project
+
+from nbproof.notebook.errors import UserError
+from nbproof.tracking import remotes
+
+
+@pytest.fixture
+def here(tmp_path, inside) -> Path:
+    return inside(project(tmp_path / "project"))
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"url": "https://me:token@dagshub.com/me/repo"}, "carries a user or password"),
+    ({"url": "https://dagshub.com/me"}, "must be https://HOST/OWNER/REPO"),
+    ({"tracking": "ftp://example.org"}, "must begin with http:// or https://"),
+    ({"data": "s3://a b"}, "is no address"),
+    ({"tracking": "example.org"}, "must begin with http:// or https://"),
+    ({"tracking": "http://u:p@example.org"}, "carries a user or password"),
+])
+def test_what_is_no_address_is_refused_and_nothing_written(here, options, sentence):
+    before = (here / ".dvc/config").read_bytes()
+    with pytest.raises(UserError, match=sentence) as refused:
+        remotes.use(**({"url": "", "tracking": "", "data": "", "endpoint": ""} | options))
+    assert "token" not in str(refused.value)
+    assert (here / ".dvc/config").read_bytes() == before and not (here / "remote.yaml").exists()
+
+
+def test_a_folder_is_a_remote_and_another_remote_stays(here, tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    config = here / ".dvc" / "config"
+    before = f"{config.read_text()}['remote \"backup\"']\n    url = /backup\n"
+    config.write_text(before)
+    assert remotes.use("", "", str(tmp_path / "store"), "") == 0
+    assert "DVC remote answers." in capsys.readouterr().out
+    assert "url = /backup" in config.read_text() and "remote = origin" in config.read_text()
+    (here / "params.yaml").write_text("data: {source: table}\n")
+    assert remotes.transfer("push") == remotes.transfer("pull") == 0
+    remotes.unset()
+    assert "url = /backup" in config.read_text() and "origin" not in config.read_text()
+    assert remotes.check() == 0 and "No remote is set" in capsys.readouterr().out
+    with pytest.raises(UserError, match="No DVC remote is set"):
+        remotes.transfer("push")
+
+
+def test_a_tracking_server_that_is_away_is_named(here, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert remotes.use("", "http://127.0.0.1:9", "", "") == 1
+    printed = capsys.readouterr().out
+    assert "Tracking server http://127.0.0.1:9: no answer: the network or the server is" in printed
+    assert (here / "remote.yaml").read_text().endswith("\ntracking: http://127.0.0.1:9\n")
+
+
+@pytest.mark.parametrize("error, status, sentence", [
+    ("RequestTimeTooSkewed: The difference between the request time and the current time is too "
+     "large", 403, "set the clock"),
+    ("certificate verify failed: certificate is not yet valid", 0, "set the clock"),
+    ("HTTPSConnectionPool: Max retries exceeded", 0, "no answer"),
+    ("API request failed with error code 404 != 200", 0, "no such repository"),
+    ("401, message='', url='https://example.org/507'", 0, "wrong or missing: NAMES"),
+    ("An error occurred (AccessDenied)", 0, "may not read it"),
+    ("An error occurred (403)", 403, "may not read it"),
+    ("An error occurred (InvalidAccessKeyId)", 403, "wrong or missing"),
+    ("https://example.org/read-only-401 said nothing", 507, "it is full"),
+    ("a folder of 401 files", 0, "a folder of 401 files"),
+])
+def test_errors_of_libraries_become_one_sentence(error, status, sentence):
+    assert sentence in remotes._reason(error, "NAMES", status)
+
+
+def test_secrets_are_listed_by_name_and_never_shown(monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-value")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert remotes.secrets() == 0
+    printed = capsys.readouterr().out
+    assert "planted-value" not in printed and re.search("TRACKING_PASSWORD +set ", printed)
+    assert re.search("AWS_ACCESS_KEY_ID +not set", printed)
+
+
+def test_the_lists_name_what_the_workflows_read():
+    workflows = (ROOT / ".github").rglob("*.yml")
+    text = "".join(path.read_text(encoding="utf-8") for path in workflows)
+    for kind, names in (("secrets", remotes.SECRETS), ("vars", remotes.VARIABLES)):
+        read = set(re.findall(rf"{kind}\.([A-Z0-9_]+)", text))
+        assert read == {name for name, meaning in names.items() if "workflows" in meaning}
+    page = (ROOT / "docs" / "github.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z0-9_]{4,})`", page)) - {"GITHUB_TOKEN"}
+    lists = {**remotes.SECRETS, **remotes.VARIABLES}.items()
+    assert named == {name for name, meaning in lists if "workflows" in meaning}
