@@ -72,7 +72,7 @@ NOW = str(datetime.datetime.now())
     (display(**{"image_svg+xml": f"<dc:date>{NOW}</dc:date>"}), "the time of the clock"),
     (stream("0x12345678 [00:00<?, ?it/s] 2013-01-01 10:00:00"), ""),
     (display(application_json={"a": 1}, image_png="AA=="), ""),
-])
+], ids=["address", "clock", "times", "timeit", "bar", "date", "nothing", "data"])
 def test_what_differs_from_run_to_run_is_told_once(tmp_path, inside, output, what):
     """F11: of %time, %timeit and a clock nobody was told."""
     (tmp_path / "project.yaml").touch()
