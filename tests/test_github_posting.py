@@ -30,7 +30,7 @@ HEAD = "ab" * 20
 
 @pytest.fixture(autouse=True)
 def in_the_small_environment(monkeypatch):
-    """The job installs requirements-review.txt alone, which has none of these."""
+    """The job installs requirements/review.txt alone, which has none of these."""
     for name in ("torch", "mlflow", "papermill", "nbconvert", "jupyterlab", "matplotlib", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
 

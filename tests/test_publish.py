@@ -42,7 +42,7 @@ KEPT = ("metrics/", "reports/small")
 
 @pytest.fixture(autouse=True)
 def in_the_small_environment(monkeypatch):
-    """The job installs requirements-review.txt alone, which has none of these."""
+    """The job installs requirements/review.txt alone, which has none of these."""
     for name in ("torch", "mlflow", "papermill", "nbconvert", "jupyterlab", "matplotlib", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
 

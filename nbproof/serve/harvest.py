@@ -51,7 +51,7 @@ def _approved(yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UserError(f"Nothing was changed: look through {PAGE}; {KEPT} is written after a yes on a terminal, or with "
-                      "--yes (YES=1).")
+                      "--yes.")
     return input(f"Take them into {KEPT}? Look through {PAGE} first. [y/N] ").strip().lower() in ("y", "yes")
 
 

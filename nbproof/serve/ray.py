@@ -225,7 +225,7 @@ def deployment(options: Options, port: int) -> Iterator:
                 serve.start(proxy_location="Disabled")
         except RayError as error:
             raise UserError(f"The cluster cannot run Ray Serve ({_end_of(error)}): its nodes need what "
-                          "requirements-serve-ray.txt lists.") from None
+                          "requirements/serve-ray.txt lists.") from None
         try:
             target = serve.RunTarget(_replicas(options), name, route_prefix=None)
             replicas, = serve.run_many([target], wait_for_applications_running=False)

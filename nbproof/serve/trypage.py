@@ -57,7 +57,7 @@ def _whole(page: Path, local: Path, facts: dict, model: bytes) -> str:
     names = (each.split(" as ") for each in exports.group(1).split(","))
     bundle = bundle[: exports.start()] + f"globalThis.ort={{{','.join(f'{new}:{old}' for old, new in names)}}};"
     style = page.with_suffix(".css").read_text(encoding="utf-8") if page.with_suffix(".css").exists() else ""
-    glue = Path(__file__).with_name("serve") / "local.js"
+    glue = Path(__file__).with_name("local.js")
     scripts = [each.read_text(encoding="utf-8") for each in (local, glue, page.with_suffix(".js"))]
     title = f"<title>Try {facts['model']}</title>"
     text = re.sub(r"<title>.*?</title>", title, page.read_text(encoding="utf-8"), flags=re.DOTALL)
