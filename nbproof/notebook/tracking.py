@@ -32,7 +32,6 @@ from nbproof.notebook.progress import say
 
 PATIENCE = 20  # seconds that a notebook waits at its end for the server
 UNSENT = "unsent"  # the tag of a local run that the server has not taken whole
-HINT = "mlflow.db.unsent"  # an empty file: some run is unsent, which is seen without MLflow
 MOVED = " (moved, "  # in the name of an experiment whose artifacts are not in this project
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -131,22 +130,17 @@ def process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def is_alive(run) -> bool:
-    """Return whether the process that began an MLflow run works on this machine."""
+def close_dead_runs(client) -> None:
+    """Mark as KILLED the runs that are RUNNING and whose process does not work here any more."""
     import psutil
 
-    host, _, pid = run.data.tags["process"].partition(":")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        began = psutil.Process(int(pid)).create_time()  # a later process may have the number
-        return host == socket.gethostname() and began <= run.info.start_time / 1000 + 1
-    return False
-
-
-def close_dead_runs(client) -> None:
-    """Mark as KILLED what a process that was killed left RUNNING."""
     for run in runs(client, "attributes.status = 'RUNNING' and tags.process LIKE '%:%'"):
-        if not is_alive(run):
-            client.set_terminated(run.info.run_id, "KILLED")
+        host, _, pid = run.data.tags["process"].partition(":")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            began = psutil.Process(int(pid)).create_time()  # a later process may have the number
+            if host == socket.gethostname() and began <= run.info.start_time / 1000 + 1:
+                continue
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def runs(client, query: str) -> list:
@@ -164,19 +158,18 @@ def experiment(client, name: str = "") -> str:
 
     ours = _yaml(CONTRACT).get("name") if os.environ.get("NBPROOF_OUTPUT") else "explore"
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or ours
-    known = client.get_experiment_by_name(name)
-    ours = client.tracking_uri == local_address()
-    if known and ours and not known.artifact_location.startswith(f"{root().as_uri()}/"):
-        # The project was moved or copied, and an experiment keeps its location.
-        client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
-    elif known:
+    known, project = client.get_experiment_by_name(name), root().as_uri()
+    elsewhere = client.tracking_uri == local_address() and known \
+        and not known.artifact_location.startswith(f"{project}/")
+    if known and not elsewhere:
         return known.experiment_id
+    if known:  # the project was moved or copied, and an experiment keeps its location
+        client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
     # Without a location, a store that is no server puts artifacts into the working folder.
-    local = client.tracking_uri.startswith("sqlite:")
-    location = (root() / "mlartifacts").as_uri() if local else None
-    tags = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's page for trainings
-    try:
-        return client.create_experiment(name, location, tags)
+    location = f"{project}/mlartifacts" if client.tracking_uri.startswith("sqlite:") else None
+    try:  # MLflow's page is to open for trainings
+        return client.create_experiment(
+            name, location, {"mlflow.experimentKind": "custom_model_development"})
     except MlflowException:
         if known := client.get_experiment_by_name(name):  # made by another process just now
             return known.experiment_id
@@ -213,8 +206,8 @@ def send(local, run_id: str, server, live_rows: Iterable = ()) -> None:
     for rows in live_rows or histories:
         server.log_batch(copy, rows)
     run = local.get_run(run_id)
-    tags = {key: value for key, value in run.data.tags.items() if key != UNSENT}
-    server.log_batch(copy, tags=[RunTag(*tag) for tag in tags.items()])
+    tags = [RunTag(key, value) for key, value in run.data.tags.items() if key != UNSENT]
+    server.log_batch(copy, tags=tags)
     folder = Path(url2pathname(urlsplit(artifacts(run)).path))
     if folder.is_dir():
         server.log_artifacts(copy, str(folder))
@@ -230,9 +223,9 @@ def _log_facts(client, run_id: str, parameters: dict, inputs: list) -> None:
 
     params = [Param(key, str(value)) for key, value in parameters.items()]
     client.log_batch(run_id, params=params)
-    # Runs that log the same new data at once would race in MLflow.
-    with FileLock(root() / "mlflow.db.inputs.lock", timeout=120):
-        if inputs:
+    if inputs:  # runs that log the same new data at once would race in MLflow
+        store = "local" if client.tracking_uri == local_address() else "server"
+        with FileLock(root() / f"mlflow.db.{store}.lock", timeout=120):
             client.log_inputs(run_id, datasets=inputs)
 
 
@@ -337,7 +330,6 @@ class Run:
         self.rows.put(None)
         self.mirror.join(PATIENCE)
         if self.mirror_failure:
-            (root() / HINT).touch()
             say(message=f"MLflow at {without_credentials(self.store)} did not take all of the run "
                         f"of {self.name} ({self.mirror_failure}): it is kept in mlflow.db, "
                         "nbproof sync sends it. The results on disk are whole.")

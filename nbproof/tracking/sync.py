@@ -9,11 +9,6 @@ from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root
 
 
-def waiting() -> bool:
-    """Return whether a run was kept from the tracking server, without importing MLflow."""
-    return (root() / tracking.HINT).exists() and tracking.address() != tracking.local_address()
-
-
 def sync() -> int:
     """Send every run that has ended and the server has not; return 0 if nothing is left."""
     if tracking.address() == tracking.local_address():
@@ -50,6 +45,4 @@ def _sync(local) -> int:
         print(f"Still at work, and sent the next time: {', '.join(working)}.")
     if failed:
         print(f"{len(failed)} runs were not sent: nbproof sync again later.", file=sys.stderr)
-    elif not working:
-        (root() / tracking.HINT).unlink(missing_ok=True)
     return 1 if failed else 0

@@ -17,7 +17,7 @@ def test_a_repository_of_dagshubs_form_is_one_switch_and_back(project, mlflow3, 
         proxy.routes = {"/me/repo.mlflow": mlflow3, "/me/repo.s3": bucket.endpoint}
         project.variables |= bucket.credentials
         said = project.nbproof("remote", "--url", f"{proxy.address}/me/repo.git")
-        assert "Tracking server and DVC remote answer." in said
+        assert "Tracking server answers.\nDVC remote answers." in said
         assert (project.root / "remote.yaml").read_text().splitlines()[
             -1
         ] == f"tracking: {proxy.address}/me/repo.mlflow"
