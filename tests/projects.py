@@ -81,7 +81,7 @@ def results(folder: Path) -> dict[str, bytes]:
              for path in sorted((folder / name).rglob("*")))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files
             if path.is_file() and path.name != ".gitignore" and path.suffix != ".html"
-            and not {"download", "next", "previous"} & set(path.parts)}
+            and "download" not in path.parts}
 
 
 def notebook(path: Path, *cells: str) -> None:

@@ -218,7 +218,7 @@ def test_mains_pages_are_published_where_a_variable_says(world):
     run = world.run("report", "push", {"before": world.git("rev-parse", "main")}, variables=variables)
     assert run.jobs == {"pipeline": "success", "pages": "success"}, run.text
     site = world.folder / "site"
-    assert {"index.html", "near.html", "next/near.html"} <= {
+    assert {"index.html", "near.html"} <= {
         path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     sha = world.push("topic", wrong(2))
     reviewed(world, world.pull_request(sha), sha, variables=variables)
