@@ -51,7 +51,11 @@ def run(
     register: Annotated[bool, Option(help="Register the champion.")] = True,
 ) -> int:
     """Bring every result up to date: run what changed, independent stages at the same time."""
-    return load("nbproof.pipeline.run").run_pipeline(jobs, force, fallback, register)
+    def promote_once() -> None:
+        load("nbproof.tracking.registry").promote_once()
+
+    function = promote_once if register else None
+    return load("nbproof.pipeline.run").run_pipeline(jobs, force, fallback, function)
 
 
 @app.command(hidden=True)

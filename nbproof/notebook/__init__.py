@@ -1,6 +1,6 @@
 """What a notebook of any project imports: parameters, files, progress, tracking, models.
 
-    from nbproof.notebook import chosen, section, source, write    # params.yaml in, files in and out
+    from nbproof.notebook import chosen, section, source, write    # parameters, files
     from nbproof.notebook import models, progress, tracking        # MLflow models, curves, a run
 
     P = section("models.NAME")
@@ -21,5 +21,6 @@ from nbproof.notebook.params import chosen, section
 from nbproof.notebook.progress import show
 
 __all__ = [
-    "Fallback", "chosen", "output", "output_folder", "require", "section", "show", "source", "write",
+    "Fallback", "chosen", "output", "output_folder", "require", "section", "show", "source",
+    "write",
 ]

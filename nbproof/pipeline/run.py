@@ -27,19 +27,21 @@ from filelock import FileLock, Timeout
 
 from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root
+from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import compare, config, console, dag, deps, index
 from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, reaper, schema
 
+BACKUP = ".dvc/tmp/dvc.lock"  # what dvc.lock was, while a stage is recorded
 LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
 
 
-def run_pipeline(jobs: int, force: bool, fallback: bool = True, register: bool = True) -> int:
+def run_pipeline(jobs: int, force: bool, fallback: bool = True,
+                 register: Callable[[], None] | None = None) -> int:
     """Bring every stage up to date, at most `jobs` at a time; return 0 if all is well.
 
     `force` executes all of them again without DVC's run-cache. `fallback` sets a parameter that a
-    failed notebook proposes, and goes on; never in CI. `register` has the champion registered.
+    failed notebook proposes, and goes on; never in CI. `register` is called once all is well.
     """
     if jobs < 1:
         raise UserError(f"JOBS must be at least 1, found {jobs}.")
@@ -51,8 +53,12 @@ def run_pipeline(jobs: int, force: bool, fallback: bool = True, register: bool =
         # in the current folder.
         with FileLock(lock, timeout=0), contextlib.chdir(root()):
             while True:
+                restore_lock()
                 run = Run(jobs, force)
-                run.bring_up_to_date()
+                try:
+                    run.bring_up_to_date()
+                finally:
+                    restore_lock()
                 values = run.fallbacks(changed_values) if fallback else {}
                 if not values:
                     return run.close(register, list(changed_values.values()))
@@ -206,7 +212,10 @@ class Run:
         stage = self.stages[name]
         for output in stage.outputs:
             remove_empty_folders(root() / output.path)
+        lock, backup = root() / "dvc.lock", root() / BACKUP
+        backup.write_bytes(lock.read_bytes() if lock.exists() else b"")
         self.repo.commit(name, force=True)
+        backup.unlink()
         self.screen.note(name, state="done")
         if why:
             self.screen.line(f"{stage.short}: {why}")
@@ -251,7 +260,7 @@ class Run:
                 return {key: set_parameter(key, value, outcome.reason)}
         return {}
 
-    def close(self, register: bool, sentences: list[str]) -> int:
+    def close(self, register: Callable[[], None] | None, sentences: list[str]) -> int:
         """Print the results, or what failed; return the exit code."""
         if self.failed:
             blocked = dag.with_downstream(set(self.failed), self.stages) - set(self.failed)
@@ -264,9 +273,7 @@ class Run:
         if self.changed:
             print(index.table(self.stages), flush=True)
         if register:
-            from nbproof.tracking.registry import promote_once
-
-            promote_once()
+            register()
         seconds = f"Done in {time.monotonic() - self.started:.0f} s."
         done = seconds if self.changed else "Everything is up to date."
         page = root() / index.PLACE
@@ -329,6 +336,18 @@ def set_parameter(key: str, value: object, reason: str) -> str:
     return (f"{reason}\n\nGoing on with {key}: {value} instead of {before}. params.yaml says so "
             "now, so that dvc.lock records what was used.\n"
             "To go back: git checkout params.yaml dvc.lock metrics && make run\n")
+
+
+def restore_lock() -> None:
+    """Bring dvc.lock back where a kill or Ctrl-C came while DVC, which writes it in place, did."""
+    backup = root() / BACKUP
+    if backup.exists():
+        content = backup.read_bytes()
+        if content:
+            write_whole(root() / "dvc.lock", content)
+        else:
+            (root() / "dvc.lock").unlink(missing_ok=True)
+        backup.unlink()
 
 
 def remove_torn(path: Path) -> None:

@@ -13,8 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 from projects import (
-    NOT_COPIED, WRITES, cells, command, commit, dvc, edit_params, edit_yaml, model_notebook, nbproof,
-    notebook, results, stages_run, tiny,
+    NOT_COPIED,
+    WRITES,
+    cells,
+    command,
+    dvc,
+    edit_params,
+    edit_yaml,
+    model_notebook,
+    nbproof,
+    notebook,
+    results,
+    stages_run,
+    tiny,
 )
 
 from nbproof.notebook.errors import UserError
@@ -249,7 +260,8 @@ def test_a_secret_is_neither_shown_nor_kept(single):
         done = nbproof(single, "run", MLFLOW_TRACKING_PASSWORD='zqx"ter\\2',
                        DVC_READ_PASSWORD="zqx-ter")
         assert done.returncode == 1 and reason in done.stdout and "zqx" not in done.stdout
-        kept = [path for path in single.rglob("*") if path.is_file() and b"zqx" in path.read_bytes()]
+        files = filter(Path.is_file, single.rglob("*"))
+        kept = [path for path in files if b"zqx" in path.read_bytes()]
         assert not kept
 
 
@@ -316,7 +328,8 @@ REFUSED = {
             compare="judge")),
         "project.yaml: compare is judge, and dvc.yaml has no such stage."),
     "out of range": (
-        lambda folder: edit_params(folder, lambda content: content["models"]["near"].update(step=0)),
+        lambda folder: edit_params(folder, lambda content: content["models"]["near"].update(
+            step=0)),
         "params.yaml: models.near.step must be int, in [1, 9] (numbers that get one class), found "
         "0."),
     "unknown parameter": (
@@ -454,7 +467,7 @@ def test_what_a_cell_left_behind_ends_with_its_stage(single):
 
 
 @posix
-def test_a_run_that_is_killed_at_some_moment_is_completed_by_the_next(single, tmp_path, monkeypatch):
+def test_a_run_that_is_killed_is_completed_by_the_next(single, tmp_path, monkeypatch):
     """With the lock and the bytes of a run that was left alone, and without a folder left."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -477,6 +490,17 @@ def test_a_run_that_is_killed_at_some_moment_is_completed_by_the_next(single, tm
     assert again.returncode == 0 and "Traceback" not in again.stdout, again.stdout
     assert (single / "dvc.lock").read_bytes() == lock and results(single) == made
     assert wait_for(lambda: not list(temporary.glob("nbproof-*")), 5)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_lock_that_a_kill_tore_is_brought_back(single, recorded):
+    assert nbproof(single, "run").returncode == 0
+    lock = (single / "dvc.lock").read_bytes()
+    (single / run.BACKUP).write_bytes(lock if recorded else b"")
+    (single / "dvc.lock").write_bytes(lock[: len(lock) // 2])
+    done = nbproof(single, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == set(), done.stdout
+    assert (single / "dvc.lock").read_bytes() == lock and not (single / run.BACKUP).exists()
 
 
 @pytest.mark.parametrize("torn", ["", '{"write": {"a'])

@@ -1,7 +1,6 @@
 """A notebook counts as executed only if every cell ran to its end, and its copy never varies."""
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -49,7 +48,7 @@ TOO_LARGE = ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**34, 2*
     (["1 +", LATER], "", "SyntaxError: "),
     (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
     (["input('name?')", LATER], "", "StdinNotImplementedError: "),
-    (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on closed"),
+    (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on"),
     pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "",
                  "CellTimeoutError: ", marks=posix),
     pytest.param([TOO_LARGE, LATER], "", "MemoryError:", marks=pytest.mark.skipif(
@@ -71,7 +70,8 @@ def test_a_cell_that_does_not_end_fails(single, inside, own, tagged, error):
 def test_the_same_bytes_whatever_a_person_has_set(single, inside, monkeypatch):
     """A backend, a path or a variable of a person's must not change what a notebook shows."""
     cells(inside(single),
-          "import os, sys, warnings\nimport pandas\nprint(pandas.get_option('display.max_columns'))\n"
+          "import os, sys, warnings\nimport pandas\n"
+          "print(pandas.get_option('display.max_columns'))\n"
           "print(os.environ.get('MPLBACKEND'), hash('x'), '/of/a/person' in sys.path)\n"
           "warnings.warn('shown')\nprint(1, flush=True)\nprint(2, flush=True)")
     first, failure = execute(single)
@@ -108,7 +108,8 @@ def test_the_kernel_reports_the_project_files_that_shape_a_result(single, inside
     (notebooks / "package" / "part.py").write_text("import json")
     for name in ("script", "text", "never"):
         (notebooks / f"{name}.py").touch()
-    cells(single, "import package.part\nimport csv", "%run script.py", "exec(open('text.py').read())")
+    cells(single, "import package.part\nimport csv", "%run script.py",
+          "exec(open('text.py').read())")
     events: list[dict] = []
     assert execute(single, events=events)[1] is None
     files = [event["files"] for event in events if "files" in event]
@@ -146,7 +147,7 @@ def test_braces_in_the_path_and_no_kernelspec(tmp_path, inside, single):
     cells(inside(folder), "print(1)")
     executed, failure = execute(folder)
     assert failure is None and executed.cells[3].outputs[0].text == "1\n"
-    assert Path.cwd() == folder and os.getcwd() == str(folder)
+    assert Path.cwd() == folder
 
 
 FALLBACK = ("from nbproof.notebook import Fallback\n"
