@@ -1,4 +1,4 @@
-"""A tiny project for sweeps and for ENGINE=ray."""
+"""A tiny project for sweeps."""
 
 import shutil
 import sys
