@@ -21,7 +21,7 @@ MUTATIONS = [  # where, what, by what, and the case that must fail
     (REPORT, "{name: report,", "{name: reports,", "nothing_changed"),
     (REPORT, "path: scratch/results,", "path: scratch/result,", "nothing_changed"),
     (REPORT, "{name: results,", "{name: result,", "nothing_changed"),
-    (REPORT, "vars.DVC_REMOTE_URL", "vars.DVC_REMOTE", "the_remote_is_read"),
+    (REPORT, "REMOTE_URL: ${{ vars.DVC_REMOTE_URL", "REMOTE_URL: ${{ vars.DVC_REMOTE", "the_remote_is_read"),
     (REPORT, "secrets.DVC_READ_USER", "secrets.DVC_READ_NAME", "the_remote_is_read"),
     (REPORT, "REMOTE_PASSWORD:", "REMOTE_PASS:", "the_remote_is_read"),
     (REPORT, "github.event_name == 'push'\n        run: .venv/bin/nbproof github keep",
