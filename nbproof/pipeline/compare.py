@@ -20,17 +20,17 @@ def announce() -> None:
               flush=True)
 
 
-def committed_file(revision: str, path: str) -> bytes | None:
+def committed_file(path: str) -> bytes | None:
     """Return a file of the project as git has it; None if it has none, or is not installed."""
     if not shutil.which("git"):
         return None
-    done = subprocess.run(["git", "show", f"{revision}:./{path}"], cwd=root(), capture_output=True)
+    done = subprocess.run(["git", "show", f"HEAD:./{path}"], cwd=root(), capture_output=True)
     return done.stdout if done.returncode == 0 else None
 
 
 def compared(found: dict[str, Stage]) -> list[str]:
     """Return one sentence where all results are the committed ones; else how many are, and why."""
-    lock, committed = root() / "dvc.lock", committed_file("HEAD", "dvc.lock")
+    lock, committed = root() / "dvc.lock", committed_file("dvc.lock")
     if committed is None or not lock.exists():
         return []
     here = lock.read_bytes()
@@ -38,17 +38,16 @@ def compared(found: dict[str, Stage]) -> list[str]:
         total = sum(len(stage.outputs) for stage in found.values())
         return [f"All {total} results are the committed ones, byte for byte."]
     old, new = recorded(committed.decode()), recorded(here.decode())
-    outputs = {path for entry in new.values() for path in _md5s(entry, "outs")}
-    same, total, lines = 0, 0, []
+    before, after = ({path: md5 for entry in stages.values()
+                      for path, md5 in _md5s(entry, "outs").items()} for stages in (old, new))
+    lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "
+             "ones, byte for byte."]
     for name, entry in new.items():
-        before, after = _md5s(old.get(name, {}), "outs"), _md5s(entry, "outs")
-        equal = [path for path in after if before.get(path) == after[path]]
-        same, total = same + len(equal), total + len(after)
-        if len(equal) < len(after):
+        if not _md5s(entry, "outs").items() <= before.items():
             short = found[name].short if name in found else name
-            why = _changes(old.get(name, {}), entry, outputs) or _other_bytes(short)
-            lines.append(f"{short} differs: {why}.")
-    return [f"{same} of {total} results are the committed ones, byte for byte.", *lines]
+            reason = _changes(old.get(name, {}), entry, set(after)) or _other_bytes(short)
+            lines.append(f"{short} differs: {reason}.")
+    return lines
 
 
 def _changes(old: dict, new: dict, outputs: set[str]) -> str:
@@ -74,7 +73,7 @@ def _other_bytes(short: str) -> str:
         return ("it varies from run to run, or the commit was made on a machine that computes "
                 "otherwise: nothing else differs")
     tolerance, now = load().tolerance, load().metrics(short)
-    committed = json.loads(committed_file("HEAD", f"metrics/{short}.json") or "{}")
+    committed = json.loads(committed_file(f"metrics/{short}.json") or "{}")
     numbers = [key for key in now if {type(now[key]), type(committed.get(key))} <= {int, float}]
     outside = [key for key in numbers if not tolerance.holds(now[key], committed[key])]
     far = (f"outside {tolerance}: {', '.join(outside)}" if outside else

@@ -18,7 +18,6 @@ from ruamel.yaml.error import YAMLError
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, from_yaml, root
-from nbproof.runner import RESULTS
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 NUMBER = ("a number of at least 0", r"\d+(\.\d+)?(e[-+]?\d+)?")
@@ -35,7 +34,7 @@ RULES = {  # of each key what is expected, in words and as a pattern of the valu
     "serve": {"page": ("an HTML file of the project", r'"[^/].*\.html"')},
     "hooks": {"better": HOOK, "prepare": HOOK, "answer": HOOK},
 }
-NEEDED = ("name", "metric", "key", "goal")
+NEEDED = {"name", "metric", "key", "goal"}
 FILES = ("pins", "page")
 
 
@@ -106,9 +105,7 @@ class Project:
         """Return the project's own function for `name`, if project.yaml names one."""
         if name not in self.hooks:
             return None
-        notebooks = str(self.root / "notebooks")
-        if notebooks not in sys.path:
-            sys.path.insert(0, notebooks)
+        sys.path.insert(0, str(self.root / "notebooks"))
         try:
             return pkgutil.resolve_name(self.hooks[name])
         except (ImportError, AttributeError) as error:
@@ -129,45 +126,28 @@ def read(folder: Path) -> Project:
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{CONTRACT} cannot be read: {reason}.") from None
-    _check(folder, "", content, RULES)
+    _check(folder, content, RULES)
     content["metric"] = Metric(**content["metric"])
     content["tolerance"] = Tolerance(**content.get("tolerance", {}))
     return Project(folder, **content.pop("serve", {}), **content)
 
 
-def _check(folder: Path, section: str, content: object, rules: dict) -> None:
+def _check(folder: Path, content: object, rules: dict, section: str = "") -> None:
     """Raise UserError for the first key of a section of project.yaml that breaks its rule."""
-    where = f"{CONTRACT}: {section}" if section else CONTRACT
-    if not isinstance(content, dict):
-        raise UserError(f"{where} must hold {', '.join(sorted(rules))}, found {content!r}.")
-    for key in content:
-        if key not in rules:
-            raise UserError(f"{where} has no key {key!r}; it knows {', '.join(sorted(rules))}.")
-    needed = sorted({*NEEDED} & {*rules})
-    if missing := [key for key in needed if key not in content]:
-        raise UserError(f"{where} lacks {missing[0]}; it must hold {', '.join(needed)}.")
-    for key, value in content.items():
-        if isinstance(rules[key], dict):
-            _check(folder, key, value, rules[key])
+    unknown = content.keys() - rules.keys() if isinstance(content, dict) else [content]
+    if unknown:
+        where = f"{CONTRACT}: {section.rstrip('.')}" if section else CONTRACT
+        raise UserError(f"{where} must hold {', '.join(sorted(rules))}, "
+                        f"found {', '.join(sorted(map(str, unknown)))}.")
+    for key in [*content, *sorted(NEEDED & rules.keys() - content.keys())]:
+        value, rule = content.get(key), rules[key]
+        if isinstance(rule, dict):
+            _check(folder, value, rule, f"{key}.")
             continue
-        expected, pattern = rules[key]
+        expected, pattern = rule
         fits = re.fullmatch(pattern, json.dumps(value, ensure_ascii=False, default=str))
         if not fits or key in FILES and (".." in value or not (folder / value).is_file()):
-            full = f"{section}.{key}" if section else key
-            raise UserError(f"{CONTRACT}: {full} must be {expected}, found {value!r}.")
-
-
-def check_pins() -> None:
-    """Raise UserError where the file of pins lacks the number of what in nbproof shapes results.
-
-    The file is among the deps of every stage: with another number each of them runs once more.
-    """
-    pins, line = load().pins, f"# nbproof results: {RESULTS}"
-    lines = (root() / pins).read_text(encoding="utf-8").splitlines() if pins else [line]
-    if line not in lines:
-        found = [f"`{other}`" for other in lines if other.startswith("# nbproof results")]
-        raise UserError(f"{pins} must hold the line `{line}`, found {', '.join(found) or 'none'}: "
-                        "this nbproof makes other results. Write it there; all stages run again.")
+            raise UserError(f"{CONTRACT}: {section}{key} must be {expected}, found {value!r}.")
 
 
 def check_metrics(name: str) -> str | None:

@@ -1,15 +1,15 @@
 """The stages of dvc.yaml, as nbproof sees them, and DVC's view of the project."""
 
 import contextlib
-import functools
 import graphlib
-import itertools
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
+from dvc.dependency import Dependency
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -20,7 +20,7 @@ from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 
 PARAMS = "params.yaml"
-FIXES = {"rwlock": "nbproof verify --fix removes it",
+FIXES = {"rwlock": "nbproof run removes it",
          "dvc.lock": "git checkout dvc.lock brings the committed one back"}
 
 
@@ -78,18 +78,14 @@ def opened(root: Path) -> Iterator[Repo]:
 
 
 def read(repo: Repo) -> dict[str, Stage]:
-    """Return every stage by its name; UserError where outputs overlap or stages form a circle.
+    """Return every stage by its name; UserError where stages form a circle.
 
-    DVC's own check of this imports networkx, which takes as long as reading the project.
+    DVC's own check of circles imports networkx, which takes as long as reading the project; its
+    check of outputs that overlap does not.
     """
-    outputs = sorted((f"{out.fs_path}{os.sep}", str(out), stage.addressing)
-                     for stage in repo.index.stages for out in stage.outs)
-    for (path, name, maker), (inner_path, inner, other) in itertools.pairwise(outputs):
-        if inner_path.startswith(path):  # sorted: what lies in a folder follows it
-            raise UserError(f"dvc.yaml: {name} of {maker} and {inner} of {other} overlap: give "
-                            "each stage outputs of its own.")
     stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
-    makers = [(out.def_path, stage.name) for stage in stages for out in stage.outs]
+    makers = [(out.def_path, out.stage.name) for out in repo.index.outs_trie.values()
+              if isinstance(out.stage, PipelineStage)]
     found = {stage.name: _stage(stage, makers) for stage in stages}
     try:
         graphlib.TopologicalSorter({name: found[name].needs for name in found}).prepare()
@@ -102,15 +98,16 @@ def read(repo: Repo) -> dict[str, Stage]:
 def _stage(stage: PipelineStage, makers: list[tuple[str, str]]) -> Stage:
     """Return our view of DVC's `stage`; `makers` are all outputs, each with its stage's name."""
     files = tuple(dep.def_path for dep in stage.deps if not hasattr(dep, "params"))
-    params_yaml = [dep for dep in stage.deps if hasattr(dep, "params") and dep.def_path == PARAMS]
-    sections = tuple(name for dep in params_yaml for name in dep.params)
+    sections = tuple(name for dep in stage.deps if hasattr(dep, "params")
+                     and dep.def_path == PARAMS for name in dep.params)
     notebook = None
     if isinstance(stage.cmd, str) and stage.cmd.split()[-2:] == ["nbproof", "stage"]:
-        notebook, *more = [path for path in files if path.endswith(".ipynb")] or [""]
-        if more or not notebook:
+        notebooks = [path for path in files if path.endswith(".ipynb")]
+        if len(notebooks) != 1:
             raise UserError(f"dvc.yaml: the stage {stage.name} runs a notebook, so it must list "
                             "exactly one .ipynb among its deps, found "
-                            f"{', '.join([notebook, *more]) or 'none'}.")
+                            f"{', '.join(notebooks) or 'none'}.")
+        notebook = notebooks[0]
     short = Path(notebook).stem if notebook else stage.name.rpartition("@")[2]
     needs = frozenset(maker for path, maker in makers for dep in files
                       if f"{path}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{path}/"))
@@ -136,28 +133,25 @@ def changed(repo: Repo, names: Iterable[str]) -> set[str]:
     `repo.status()` would parse dvc.lock again, and note each stage in a file of locks.
     """
     stages = [dvc_stage(repo, name) for name in names]
-    values = params.read() if (Path(repo.root_dir) / PARAMS).exists() else {}
     return {stage.name for stage in stages
             if stage.is_callback or stage.always_changed or stage.cmd_changed
             or any(dep.status() for dep in stage.deps
-                   if not stage.frozen and not _has_values(dep, values))
+                   if not stage.frozen and not _has_current_values(dep))
             or any(out.status() for out in stage.outs)}
 
 
-def _has_values(dep, values: dict) -> bool:
-    """Return whether dvc.lock records `values` for a dependency on params.yaml.
+def _has_current_values(dep: Dependency) -> bool:
+    """Return whether dvc.lock records the values of params.yaml for a dependency on it.
 
     DVC would parse the file for each stage: most of the time that it takes to find no change.
     """
-    def value(name: str) -> object:
-        return functools.reduce(lambda section, key: section[key], name.split("."), values)
-
-    if dep.def_path != PARAMS or not dep.params:
+    if dep.def_path != PARAMS or not getattr(dep, "params", ()):
         return False
     try:
-        return dep.hash_info.value == {name: value(name) for name in dep.params}
+        values = {name: reduce(getitem, name.split("."), params.read()) for name in dep.params}
     except (KeyError, TypeError):  # it has no such value
         return False
+    return dep.hash_info.value == values
 
 
 def with_downstream(names: Iterable[str], found: dict[str, Stage]) -> set[str]:
@@ -175,7 +169,7 @@ def check_current(repo: Repo, short: str | None, itself: bool = True) -> None:
     upstream = {name for name in found if with_downstream({name}, found) & own}
     stale = changed(repo, upstream if itself else upstream - own)
     if stale:
-        listed = ", ".join(found[name].short for name in found if name in stale)
+        listed = ", ".join(stage.short for name, stage in found.items() if name in stale)
         raise UserError(f"{listed} must run first, because files or parameters have changed: "
                         "nbproof run.")
 

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import nbproof
-from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage
-from nbproof.runner import schema, source
+from nbproof.runner import RESULTS, schema, source
 
 PICTURE = re.compile(r"""!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=["']([^"']+)""")
 PACKAGE = Path(nbproof.__file__).resolve().parent
@@ -22,32 +21,19 @@ PACKAGE = Path(nbproof.__file__).resolve().parent
 
 def check(stage: Stage) -> None:
     """Raise UserError where dvc.yaml does not list what is known of a notebook before it runs."""
-    notebook = root() / stage.notebook
-    config.check_pins()
-    pins = config.load().pins
+    notebook, pins = root() / stage.notebook, config.load().pins
+    line = f"# nbproof results: {RESULTS}"  # all stages depend on it, so another one runs them
+    if pins and line not in (root() / pins).read_text(encoding="utf-8").splitlines():
+        raise UserError(f"{pins} must hold the line `{line}`: this nbproof makes other results. "
+                        "Write it there; all stages run again.")
     if paths := uncovered(stage, [*pictures(notebook), *([pins] if pins else [])]):
         raise UserError(sentence(stage, paths))
-    for key, section in read_by(notebook).items():
-        if not any(f"{key}.".startswith(f"{listed}.") for listed in stage.sections):
-            raise UserError(f"dvc.yaml: the stage {stage.name} does not list the section "
-                            f"{section}, which {stage.notebook} reads: add `- {section}` to its "
-                            "params.")
-        try:
-            params.section(section)
-        except KeyError as error:
-            raise UserError(f"{error.args[0]}, which {stage.notebook} reads.") from None
-
-
-def read_by(notebook: Path) -> dict[str, str]:
-    """Return what a notebook reads of params.yaml, by key (`models.cnn.lr`), with its section.
-
-    A section of which no parameter is declared counts as a whole.
-    """
-    cells = source.read(notebook)["cells"]
-    code = [source.code(cell) for cell in cells if cell["cell_type"] == "code"]
-    declared = {known.key: known.section for known in schema.declared(notebook).values()}
-    others = {*schema.sections_of(code).values()} - {*declared.values()}
-    return declared | {section: section for section in others}
+    code = [source.code(cell) for cell in source.read(notebook)["cells"]
+            if cell["cell_type"] == "code"]
+    for section in schema.sections_of(code).values():
+        if not any(f"{section}.".startswith(f"{listed}.") for listed in stage.sections):
+            raise UserError(f"dvc.yaml: the stage {stage.name} does not list the section {section}"
+                            f", which {stage.notebook} reads: add `- {section}` to its params.")
 
 
 def pictures(notebook: Path) -> Iterator[str]:
@@ -58,9 +44,6 @@ def pictures(notebook: Path) -> Iterator[str]:
         if ":" in (name := match[1] or match[2]):  # an address, or an attachment
             continue
         path = (notebook.parent / name).resolve()
-        if path.is_dir():
-            raise UserError(f"{schema.shown(notebook)} shows {name} as a picture, and that is a "
-                            "folder: name a file.")
         if path.is_file() and path.is_relative_to(root()):
             yield path.relative_to(root()).as_posix()
 
@@ -81,9 +64,8 @@ def sentence(stage: Stage, paths: list[str]) -> str:
     """Return what to add to dvc.yaml for `paths`: of a package below notebooks/ its folder."""
     lines = {}
     for path in paths:
-        folder, _, inner = path.removeprefix("notebooks/").partition("/")
-        package = f"notebooks/{folder}" if path.startswith("notebooks/") and inner else path
-        beside = stage.notebook.startswith(f"{package}/")
-        lines[f"`- {path if beside else package}`"] = None
+        folder = "/".join(path.split("/")[:2])
+        is_package = path.startswith("notebooks/") and not stage.notebook.startswith(f"{folder}/")
+        lines[f"`- {folder if is_package else path}`"] = None
     return (f"dvc.yaml: the stage {stage.name} does not list all that {stage.notebook} depends on: "
             f"add {', '.join(lines)} to its deps, so that an edit there runs it again.")

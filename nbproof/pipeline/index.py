@@ -8,9 +8,9 @@ import importlib.metadata
 import json
 import platform
 import re
-import subprocess
 from pathlib import Path
 
+from nbproof.notebook import tracking
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage, is_model
@@ -19,20 +19,18 @@ from nbproof.runner import determinism, html
 PLACE = "reports/index.html"
 
 
-def write_pages(found: dict[str, Stage], md5s: dict[str, str]) -> list[str]:
-    """Write the pages that are missing or not current; return the short names of their stages.
+def write_pages(found: dict[str, Stage], md5s: dict[str, str]) -> None:
+    """Write the pages that are missing or not current.
 
     `md5s` has the MD5 sum of reports/NAME.ipynb by short name, as dvc.lock records it."""
-    written = []
-    for stage in (stage for stage in found.values() if stage.notebook):
+    for stage in found.values():
         executed = root() / "reports" / f"{stage.short}.ipynb"
-        stamp = html.stamp_of(executed.with_suffix(".html"))
-        if stamp == html.stamp_for(md5s.get(stage.short, "")) or not executed.is_file():
+        if not stage.notebook or not executed.is_file():
             continue
-        if stamp != html.stamp(executed):  # else it is the page of a failed run, and stays
+        stamp = html.stamp_of(executed.with_suffix(".html"))
+        # the page of a failed run, whose notebook is not the recorded one, stays
+        if stamp != html.stamp_for(md5s.get(stage.short, "")) and stamp != html.stamp(executed):
             html.write(stage.short, (root() / stage.notebook).parent)
-            written.append(stage.short)
-    return written
 
 
 def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
@@ -51,10 +49,10 @@ def champion(found: dict[str, Stage]) -> str:
     """Return a sentence with the champion and the numbers that only the comparison has.
 
     Those are the numbers of the test data, say; empty where no champion is known."""
-    contract, of_models = config.load(), results(found)[0]
-    if not (name := contract.compared().get("champion")):
+    project, of_models = config.load(), results(found)[0]
+    if not (name := project.compared().get("champion")):
         return ""
-    own = [f"{key} {_shown(value)}" for key, value in _numbers(contract.compare).items()
+    own = [f"{key} {_shown(value)}" for key, value in _numbers(project.compare).items()
            if key not in of_models]
     return f"The champion is {', '.join([name, *own])}."
 
@@ -85,33 +83,31 @@ def is_current() -> bool:
 
 def write(found: dict[str, Stage], not_run: set[str]) -> None:
     """Write the index; the pages of the stages `not_run` are of an earlier state."""
-    old, order = {found[name].short for name in not_run}, [stage.short for stage in found.values()]
     executed = {path.stem: path for path in sorted((root() / "reports").glob("*.ipynb"))}
-    cards = [_card(executed[name], name in old) for name in dict.fromkeys([*order, *executed])
-             if name in executed]
+    order = dict.fromkeys([*(stage.short for stage in found.values()), *executed])
+    cards = [_card(executed[name]) for name in order if name in executed]
     # an index that shows a failure is never current, so the run that mends it writes it again
-    stamp = "" if any(card["problem"] for card in cards) else html.stamp(root() / "dvc.lock")
+    failed = not_run or any(card["failure"] for card in cards)
+    stamp = "" if failed else html.stamp(root() / "dvc.lock")
     names, rows = results(found)
     write_whole(root() / PLACE, html.fill(
         "results.html.j2", stamp=stamp, title=config.load().name, champion=champion(found),
-        names=names, rows=rows, cards=cards, facts=_facts()))
+        names=names, rows=rows, cards=cards, facts=_facts(),
+        not_run=[found[name].short for name in not_run]))
 
 
-def _card(executed: Path, old: bool) -> dict[str, str]:
-    """Return what the index shows of an executed notebook: title, subtitle, picture, problem."""
+def _card(executed: Path) -> dict:
+    """Return what the index shows of an executed notebook: title, subtitle, picture, failure."""
     notebook = json.loads(executed.read_bytes())
     text = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"]
                        if cell["cell_type"] == "markdown")
     title, subtitle = re.search(r"(?m)^# +(.+)", text), re.search(r"(?m)^> *(.+(?:\n>.+)*)", text)
     data = [output.get("data", {}) for cell in notebook["cells"]
             for output in cell.get("outputs", [])]
-    picture = next(("".join(each["image/png"]) for each in data if "image/png" in each), "")
-    problem = "not run: this is an earlier state" if old else ""
-    if failure := notebook["metadata"].get("failure"):
-        problem = f"Failed at cell {failure['cell']}."
+    pictures = ["".join(bundle["image/png"]).strip() for bundle in data if "image/png" in bundle]
     return {"name": executed.stem, "title": _plain(title[1] if title else executed.stem),
-            "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": picture.strip(),
-            "problem": problem}
+            "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": "".join(pictures[:1]),
+            "failure": notebook["metadata"].get("failure")}
 
 
 def _plain(markdown: str) -> str:
@@ -121,15 +117,13 @@ def _plain(markdown: str) -> str:
 
 def _facts() -> dict[str, str]:
     """Return commit, date, versions and arithmetic, as terms and their descriptions."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = subprocess.run(git, cwd=root(), capture_output=True, text=True).stdout.strip()
     pins = config.load().pins
-    text = (root() / pins).read_text(encoding="utf-8") if pins else ""
-    versions = [f"{name} {package.version}"
-                for name in dict.fromkeys(["nbproof", *re.findall(r"(?m)^([\w.-]+)==", text)])
+    names = re.findall(r"(?m)^([\w.-]+)==", (root() / pins).read_text("utf-8") if pins else "")
+    versions = [f"{name} {package.version}" for name in dict.fromkeys(["nbproof", *names])
                 for package in importlib.metadata.distributions(name=name)]
     settings = ", ".join(f"{name}={value}" for name, value in determinism.SETTINGS.items())
-    return {"commit": commit.replace("-dirty", ", and changes that are not committed"),
-            "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    changes = ", and changes that are not committed" if tracking.changes() else ""
+    return {"commit": tracking.commit() + changes,
+            "date": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
             "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
             "arithmetic": f"{determinism.machine()}: {settings}"}

@@ -8,7 +8,7 @@ from dvc.stage import PipelineStage
 
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline.dag import Stage
-from nbproof.runner import determinism, source
+from nbproof.runner import determinism, schema, source
 from nbproof.runner.execute import cleaned
 
 
@@ -18,8 +18,7 @@ def only_outputs_differ(stage: Stage, dvc_stage: PipelineStage) -> bool:
         return False
     text = source.text(source.strip(source.read(root() / stage.notebook)))
     md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-    return any(dep.def_path == stage.notebook and dep.hash_info.value == md5
-               for dep in dvc_stage.deps)
+    return md5 in [dep.hash_info.value for dep in dvc_stage.deps]
 
 
 def take_over(stage: Stage, dvc_stage: PipelineStage) -> bool:
@@ -28,16 +27,14 @@ def take_over(stage: Stage, dvc_stage: PipelineStage) -> bool:
     The code cells, all other dependencies and the arithmetic must be those of the last run, and
     its results in their place.
     """
-    executed_path = root() / "reports" / f"{stage.short}.ipynb"
-    if not _only_notebook_differs(stage, dvc_stage) or not executed_path.exists():
+    path = root() / "reports" / f"{stage.short}.ipynb"
+    if not _only_notebook_differs(stage, dvc_stage) or not path.exists():
         return False
-    earlier = json.loads(executed_path.read_text(encoding="utf-8"))
-    if earlier["metadata"].get("arithmetic") != determinism.machine():
-        return False
+    earlier = json.loads(path.read_text(encoding="utf-8"))
     executed = with_outputs(source.read(root() / stage.notebook), earlier)
-    if executed is None:
+    if executed is None or executed.metadata.arithmetic != determinism.machine():
         return False
-    write_whole(executed_path, nbformat.writes(executed) + "\n")
+    write_whole(path, nbformat.writes(executed) + "\n")
     return True
 
 
@@ -55,22 +52,18 @@ def with_outputs(notebook: dict, earlier: dict) -> nbformat.NotebookNode | None:
 
     Both are plain JSON.
     """
-    ran = [cell for cell in earlier["cells"] if cell["cell_type"] == "code"]
+    counted = source.counted(earlier["cells"])
+    injected = [cell for cell in earlier["cells"] if cell not in counted]
+    new, old = ([cell for cell in cells if cell["cell_type"] == "code"]
+                for cells in (notebook["cells"], counted))
+    if ([(source.code(cell), cell["metadata"]) for cell in new]
+            != [(source.code(cell), cell["metadata"]) for cell in old]):
+        return None
+    for cell, ran in zip(new, old):
+        cell.update(outputs=ran["outputs"], execution_count=ran["execution_count"])
     cells = []
     for cell in notebook["cells"]:
-        cells.append(cell)
-        if cell["cell_type"] != "code":
-            continue
-        then = ran.pop(0) if ran else {}
-        same = then and source.code(then) == source.code(cell)
-        if not same or then["metadata"] != cell["metadata"]:
-            return None
-        cell.update(outputs=then["outputs"], execution_count=then["execution_count"])
-        if ran and "injected-parameters" in ran[0]["metadata"].get("tags", []):
-            cells.append(ran.pop(0))
-    if ran or "failure" in earlier["metadata"]:
-        return None
-    text = json.dumps(notebook | {"cells": cells})
-    executed = cleaned(nbformat.reads(text, as_version=4))
+        cells += [cell, *injected] if schema.is_tagged(cell) else [cell]
+    executed = cleaned(nbformat.reads(json.dumps(notebook | {"cells": cells}), as_version=4))
     executed.metadata.arithmetic = earlier["metadata"].get("arithmetic", "")
     return executed

@@ -68,8 +68,6 @@ def test_a_machine_that_computes_otherwise_says_so_first(small, monkeypatch, cap
         "This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
 
 
-def test_a_committed_file(small, monkeypatch):
-    assert compare.committed_file("HEAD", "raw.txt") == b"raw\n"
-    assert compare.committed_file("HEAD", "no.txt") is None
+def test_without_git(small, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert compare.committed_file("HEAD", "raw.txt") is None and compared(small) == []
+    assert compared(small) == []

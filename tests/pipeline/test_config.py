@@ -9,7 +9,6 @@ import pytest
 from nbproof.notebook import files
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline import config
-from nbproof.runner import RESULTS
 
 GOOD = """\
 name: prices
@@ -31,65 +30,50 @@ def read(folder, text=GOOD):
     return config.read(folder)
 
 
-def test_everything_that_it_may_say(tmp_path):
+def test_all_that_it_may_say_and_what_may_be_left_out(tmp_path):
     assert read(tmp_path) == config.Project(
         tmp_path, "prices", config.Metric("rmse", "min"), "compare", "data.source", "pins.txt",
         config.Tolerance(relative=0.01), True, "draw.html", {"better": "science:better"})
-
-
-def test_what_may_be_left_out(tmp_path):
-    found = read(tmp_path, "name: prices\nmetric: {key: f1, goal: max}\n")
-    assert (found.compare, found.data, found.pins, found.pickle) == (None, None, None, False)
+    found = read(tmp_path, "name: prices\nmetric: {key: f1, goal: max}\nhooks: {}\n")
+    assert found == config.Project(tmp_path, "prices", config.Metric("f1", "max"))
     assert found.hook("better") is None and found.compared() == {}
     assert found.tolerance.holds(1.0, 1.0) and not found.tolerance.holds(1.0, 1.0000001)
 
 
 @pytest.mark.parametrize("before, after, sentence", [
     ("name: prices", "name: Prices",
-     "name must be small letters, digits and _, a letter first, found 'Prices'."),
-    ("name: prices\n", "", " lacks name; it must hold metric, name."),
-    ("name: prices", "nane: prices", " has no key 'nane'; it knows compare, data, hooks, metric,"),
-    ("{key: rmse, goal: min}", "rmse", "metric must hold goal, key, found 'rmse'."),
-    ("goal: min", "goal: less", "metric.goal must be min or max, found 'less'."),
-    ("key: rmse, ", "", "metric lacks key; it must hold goal, key."),
-    ("key: rmse", "key: ''",
-     "metric.key must be the name of a number in metrics/NAME.json, found ''."),
-    ("key: rmse", "key: rmse, unit: m", "metric has no key 'unit'; it knows goal, key."),
-    ("compare: compare", "compare: ../compare",
-     "compare must be a stage's name, found '../compare'."),
-    ("compare: compare", "compare:", "compare must be a stage's name, found None."),
-    ("data: data.source", "data: source", "data must be a parameter such as data.source, found 's"),
-    ("pins: pins.txt", "pins: other.txt", "pins must be a file of the project, found 'other.txt'."),
-    ("pins: pins.txt", "pins: ../copy/pins.txt", "pins must be a file of the project"),
-    ("relative: 0.01", "relative: -1",
-     "tolerance.relative must be a number of at least 0, found -1."),
-    ("relative: 0.01", "relative: .nan", "tolerance.relative must be a number of at least 0, f"),
-    ("{relative: 0.01}", "0.01", "tolerance must hold absolute, relative, found 0.01."),
-    ("pickle: true", "pickle: 'yes'", "pickle must be true or false, found 'yes'."),
-    ("page: draw.html", "page: /etc/passwd", "serve.page must be an HTML file of the project"),
-    ("page: draw.html", "page: pins.txt", "serve.page must be an HTML file of the project, found"),
-    ("page: draw.html", "port: 3", "serve has no key 'port'; it knows page."),
-    ("better: science", "judge: science", "hooks has no key 'judge'; it knows answer, better"),
-    ("science:better", "science.better", "hooks.better must be module:function, found 'science.b"),
+     ": name must be small letters, digits and _, a letter first, found 'Prices'."),
+    ("name: prices\n", "", ": name must be small letters, digits and _, a letter first, found N"),
+    ("name: prices", "nane: prices", " must hold compare, data, hooks, metric, name, pickle, pins,"
+     " serve, tolerance, found nane."),
+    ("{key: rmse, goal: min}", "rmse", ": metric must hold goal, key, found rmse."),
+    ("metric: {key: rmse, goal: min}\n", "", ": metric must hold goal, key, found None."),
+    ("key: rmse, ", "", ": metric.key must be the name of a number in metrics/NAME.json, found N"),
+    ("goal: min", "goal: less", ": metric.goal must be min or max, found 'less'."),
+    ("compare: compare", "compare:", ": compare must be a stage's name, found None."),
+    ("data: data.source", "data: source", ": data must be a parameter such as data.source, found"),
+    ("pins: pins.txt", "pins: no.txt", ": pins must be a file of the project, found 'no.txt'."),
+    ("pins: pins.txt", "pins: ../copy/pins.txt", ": pins must be a file of the project, found '.."),
+    ("relative: 0.01", "relative: .nan", ": tolerance.relative must be a number of at least 0, "),
+    ("pickle: true", "pickle: 'yes'", ": pickle must be true or false, found 'yes'."),
+    ("page: draw.html", "page: /etc/a.html", ": serve.page must be an HTML file of the project, "),
+    ("page: draw.html", "port: 3", ": serve must hold page, found port."),
+    ("science:better", "science.better", ": hooks.better must be module:function, found 'science."),
 ])
 def test_each_mistake_is_one_sentence(tmp_path, before, after, sentence):
     assert before in GOOD
     with pytest.raises(UserError) as refused:
         read(tmp_path, GOOD.replace(before, after, 1))
-    begin = "project.yaml" if sentence.startswith(" ") else "project.yaml: "
-    assert str(refused.value).startswith(begin + sentence) and "\n" not in str(refused.value)
+    assert str(refused.value).startswith(f"project.yaml{sentence}")
+    assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", [
-    "", "just words", "[1]", "name: [", "a: 1\na: 2", "x: !!python/object/apply:os.getcwd []"])
-def test_what_is_no_mapping(tmp_path, text):
+@pytest.mark.parametrize("content", [
+    b"", b"just words", b"[1]", b"[]", b"name: [", b"a: 1\na: 2", b"name: \xff\n",
+    b"x: !!python/object/apply:os.getcwd []"])
+def test_what_is_no_mapping(tmp_path, content):
+    (tmp_path / "project.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"^project\.yaml [^\n]+\.$"):
-        read(tmp_path, text)
-
-
-def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "project.yaml").write_bytes(b"name: \xff\n")
-    with pytest.raises(UserError, match=r"^project\.yaml cannot be read: 'utf-8' codec"):
         config.read(tmp_path)
 
 
@@ -99,7 +83,6 @@ def test_the_direction_of_the_metric(goal, better, worse):
     assert metric.better(better, worse) and not metric.better(worse, better)
     assert not metric.better(better, better) and not metric.better(math.nan, math.nan)
     assert metric.better(worse, math.nan) and not metric.better(math.nan, worse)
-    assert sorted([math.nan, worse, better], key=metric.best_first)[:2] == [better, worse]
 
 
 @pytest.mark.parametrize("new, old, holds", [
@@ -131,44 +114,22 @@ def test_the_nearest_project_above_counts(tmp_path, inside):
     assert files.root() == tmp_path / "a" and config.load().name == "nearer"
 
 
-@pytest.mark.parametrize("text, found", [
-    ("torch==2\n", "none"), (f"x\n# nbproof results: {RESULTS + 1}\n",
-                             f"`# nbproof results: {RESULTS + 1}`")])
-def test_pins_without_the_number_of_what_shapes_results(tmp_path, inside, text, found):
-    inside(tmp_path)
-    read(tmp_path)
-    (tmp_path / "pins.txt").write_text(text)
-    line = f"# nbproof results: {RESULTS}"
-    with pytest.raises(UserError) as refused:
-        config.check_pins()
-    assert str(refused.value).startswith(f"pins.txt must hold the line `{line}`, found {found}: ")
-    (tmp_path / "pins.txt").write_text(f"torch==2\n{line}\n")
-    config.check_pins()
+METRIC = " must hold a number as rmse, the metric that project.yaml names, found "
 
 
-@pytest.mark.parametrize("text, found", [
+@pytest.mark.parametrize("text, problem", [
     ('{"rmse": 0.5, "by_class": {"a": 1}, "note": "text"}', None), ('{"rmse": NaN}', None),
-    ('{"rmse": "0.5"}', '"0.5"'), ('{"rmse": null}', "null"), ('{"rmse": true}', "true"),
-    ('{"rmse": {"a": 1}}', '{"a": 1}'), ('{"val": {"rmse": 1}}', "none"), ("{}", "none")])
-def test_metrics_without_the_metric(tmp_path, inside, text, found):
+    ('{"rmse": "0.5"}', f'{METRIC}"0.5".'), ('{"rmse": true}', f"{METRIC}true."),
+    ('{"val": {"rmse": 1}}', f"{METRIC}none."),
+    ("[0.5]", " must be a JSON object of names and numbers, found '[0.5]'."),
+    ("{'rmse': 1}", " must be a JSON object of names and numbers, found \"{'rmse': 1}\".")])
+def test_metrics_without_the_metric(tmp_path, inside, text, problem):
     """A model with such metrics was missing from every table, without a word."""
     inside(tmp_path)
     read(tmp_path)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "m.json").write_text(text)
-    assert config.check_metrics("m") == (found and (
-        "metrics/m.json must hold a number as rmse, the metric that project.yaml names, found "
-        f"{found}."))
-
-
-def test_metrics_that_are_no_json_object(tmp_path, inside):
-    inside(tmp_path)
-    read(tmp_path)
-    (tmp_path / "metrics").mkdir()
-    for text in ("{'rmse': np.float64(0.98)}", "[0.5]"):
-        (tmp_path / "metrics" / "m.json").write_text(text)
-        assert config.check_metrics("m").startswith(
-            "metrics/m.json must be a JSON object of names and numbers, found ")
+    assert config.check_metrics("m") == (problem and f"metrics/m.json{problem}")
 
 
 def test_importing_it_takes_no_pydantic():

@@ -58,24 +58,20 @@ def test_a_stage_that_runs_a_notebook_lists_one(small, deps, found):
                               f".ipynb among its deps, found {found}.")
 
 
-@pytest.mark.parametrize("output", ["models/m.csv", "data/table/3.csv", "models"])
-def test_outputs_that_overlap(small, output):
-    add(small, x={"cmd": "ls", "outs": [output]})
-    assert f"{output} of x" in (sentence := refused(small)) and "overlap" in sentence
-    assert "of m" in sentence or "of data" in sentence
-
-
-def test_an_output_that_dvc_add_has_taken(small):
+@pytest.mark.parametrize("output, words", [
+    ("models/m.csv", "'models/m.csv' is specified in"), ("models/own.csv", "models/own.csv.dvc"),
+    ("data/table/3.csv", "'data/table'('data') 'data/table/3.csv'('x') overlap"),
+    ("models", "'models'('x') 'models/m.csv'('m') overlap")])
+def test_outputs_that_overlap(small, output, words):
     (small / "models" / "own.csv.dvc").write_text(f"outs: [{{path: own.csv, md5: {'a' * 32}}}]\n")
-    add(small, x={"cmd": "ls", "outs": ["models/own.csv"]})
-    assert "models/own.csv of models/own.csv.dvc and models/own.csv of x overlap" in refused(small)
+    add(small, x={"cmd": "ls", "outs": [output]})
+    assert words in refused(small)
 
 
-@pytest.mark.parametrize("deps", [["data/y"], ["data/x/part"]])
-def test_a_circle(small, deps):
-    add(small, x={"cmd": "ls", "deps": deps, "outs": ["data/x"]},
-        y={"cmd": "ls", "deps": ["data/x"], "outs": ["data/y"]})
-    assert "need each other's results in a circle (" in refused(small)
+def test_a_circle(small):
+    add(small, x={"cmd": "ls", "deps": ["data/y"], "outs": ["data/x"]},
+        y={"cmd": "ls", "deps": ["data/x/part"], "outs": ["data/y"]})
+    assert "need each other's results in a circle (x <- y <- x)" in refused(small)
 
 
 def test_what_changed_is_what_dvc_status_lists(small):
@@ -103,6 +99,9 @@ def test_digests(small):
         assert dag.digests(dag.dvc_stage(repo, "data")) == {"raw.txt": None}
         found = dag.digests(dag.dvc_stage(repo, "m"))
         assert found["params.yaml"] == {"models.m": {"n": 1}} and found["data/table"][-4:] == ".dir"
+    add(small, m={"cmd": "ls", "params": ["models.z"]})
+    with pytest.raises(UserError, match="'models.z' are missing"), dag.opened(small) as repo:
+        dag.digests(dag.dvc_stage(repo, "m"))
 
 
 def test_what_must_run_first(small):
@@ -126,11 +125,8 @@ def test_the_marks_of_a_merge_conflict(small, name):
 
 @pytest.mark.parametrize("name, text, sentence", [
     ("dvc.lock", "stages: 1\n", "git checkout dvc.lock brings the committed one back."),
-    ("dvc.lock", "stages: {a: [", "git checkout dvc.lock brings the committed one back."),
-    ("dvc.yaml", "stages: {a: {outs: [x]}}\n", "DVC cannot read the pipeline: "),
     ("dvc.yaml", "stages: {a: {cmd: '${no}'}}\n", "DVC cannot read the pipeline: "),
     ("params.yaml", "models: 1\nmodels: 2\n", "params.yaml is not valid YAML: "),
-    ("params.yaml", f"n: {'9' * 5000}\n", "params.yaml is not valid YAML: "),
 ])
 def test_what_dvc_cannot_read(small, name, text, sentence):
     (small / name).write_text(text)
@@ -139,7 +135,7 @@ def test_what_dvc_cannot_read(small, name, text, sentence):
 
 def test_a_torn_list_of_locks_names_the_fix(small):
     (small / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"a')
-    with pytest.raises(UserError, match=r"verify --fix removes it\.$"), dag.opened(small) as repo:
+    with pytest.raises(UserError, match=r"nbproof run removes it\.$"), dag.opened(small) as repo:
         repo.commit(force=True)
 
 

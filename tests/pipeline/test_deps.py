@@ -43,16 +43,15 @@ def refused(folder, *cells: str, listed=("pins.txt",), sections=()) -> str:
     ("notebooks/helper.py", ["notebooks/helper.py"]),
     ("notebooks/tiny/sub/leaf.py", ["notebooks/tiny"]),
     ("notebooks/tiny/cases.py", ["notebooks"]),
-    ("notebooks/x.ipynb", []),
 ])
 def test_a_dep_covers_itself_and_what_is_below_it(folder, path, covered_by):
     assert deps.uncovered(stage(*covered_by), [path, path]) == []
-    if covered_by:
-        assert deps.uncovered(stage("notebooks/tin", "notebooks/helper"), [path]) == [path]
+    assert deps.uncovered(stage("notebooks/tin", "notebooks/helper"), [path]) == [path]
 
 
 @pytest.mark.parametrize("path", [
-    ".venv/lib/module.py", "scratch/try.py", "models/x/code.py", "notebooks/removed_again.py"])
+    ".venv/lib/module.py", "scratch/try.py", "models/x/code.py", "notebooks/removed_again.py",
+    "notebooks/x.ipynb"])
 def test_what_is_no_dependency(folder, path):
     assert deps.uncovered(stage(), [path]) == []
 
@@ -63,30 +62,25 @@ def test_nbproof_itself_is_no_dependency_also_in_its_own_home(folder, monkeypatc
     assert deps.uncovered(stage(), ["nbproof/runner/execute.py"]) == []
 
 
-@pytest.mark.parametrize("paths, lines", [
+@pytest.mark.parametrize("paths, lines, notebook", [
     (["notebooks/helper.py", "notebooks/other.ipynb"],
-     "`- notebooks/helper.py`, `- notebooks/other.ipynb`"),
-    (["notebooks/tiny/cases.py", "notebooks/tiny/sub/leaf.py"], "`- notebooks/tiny`"),
-    (["tools/far.py"], "`- tools/far.py`"),
+     "`- notebooks/helper.py`, `- notebooks/other.ipynb`", "notebooks/x.ipynb"),
+    (["notebooks/tiny/cases.py", "notebooks/tiny/sub/leaf.py"], "`- notebooks/tiny`",
+     "notebooks/x.ipynb"),
+    (["tools/far.py"], "`- tools/far.py`", "notebooks/x.ipynb"),
+    (["notebooks/x/own.py"], "`- notebooks/x/own.py`", "notebooks/x/y.ipynb"),  # not a package
 ])
-def test_the_sentence_has_the_lines_to_add(paths, lines):
-    assert deps.sentence(stage(), paths) == (
-        "dvc.yaml: the stage train@x does not list all that notebooks/x.ipynb depends on: add "
+def test_the_sentence_has_the_lines_to_add(paths, lines, notebook):
+    assert deps.sentence(stage(notebook=notebook), paths) == (
+        f"dvc.yaml: the stage train@x does not list all that {notebook} depends on: add "
         f"{lines} to its deps, so that an edit there runs it again.")
 
 
-def test_a_folder_of_notebooks_is_not_a_package():
-    beside = stage(notebook="notebooks/x/y.ipynb")
-    assert "`- notebooks/x/own.py`" in deps.sentence(beside, ["notebooks/x/own.py"])
-
-
 @pytest.mark.parametrize("markdown, wanted", [
-    ("![a map](map.png)", ["notebooks/map.png"]),
     ("![](map.png 'title') and <img alt=x src='../map.png'>", ["notebooks/map.png", "map.png"]),
-    ("![](<map.png>)", ["notebooks/map.png"]),
-    ("![](none.png) ![](https://example.org/map.png) ![](attachment:map.png)", []),
-    ("![](../../../../../../../../etc/hostname)", []),
-    ("[no picture](map.png)", []),
+    ("![a map](<map.png>)", ["notebooks/map.png"]),
+    ("![](none.png) ![](https://example.org/map.png) ![](attachment:map.png) ![](tiny)", []),
+    ("![](../../../../../../../../etc/hostname) [no picture](map.png)", []),
     (f"<img src='data:image/png;base64,{'A' * 5000}'>", []),
 ])
 def test_pictures_in_markdown_are_dependencies(folder, markdown, wanted):
@@ -96,36 +90,19 @@ def test_pictures_in_markdown_are_dependencies(folder, markdown, wanted):
     assert refused(folder, f"#!{markdown}", listed=("pins.txt", *wanted)) == ""
 
 
-def test_a_folder_as_a_picture_is_refused_before_anything_runs(folder):
-    assert refused(folder, "#!![](tiny)").startswith("notebooks/x.ipynb shows tiny as a picture, ")
-
-
-def test_pins_are_a_dependency(folder):
+@pytest.mark.parametrize("text", ["torch==2\n", f"x\n# nbproof results: {RESULTS + 1}\n"])
+def test_pins_are_a_dependency_and_hold_the_number_of_what_shapes_results(folder, text):
     assert "add `- pins.txt` to its deps" in refused(folder, "1", listed=())
+    (folder / "pins.txt").write_text(text)
+    assert refused(folder, "1").startswith(
+        f"pins.txt must hold the line `# nbproof results: {RESULTS}`: ")
 
 
-SECTION = ("P = section('models.x')", "@lr: float = P.lr")
-
-
-@pytest.mark.parametrize("sections", [("models.x",), ("models",), ("split", "models.x.lr")])
-def test_a_section_is_listed(folder, sections):
-    assert refused(folder, *SECTION, sections=sections) == ""
-
-
-@pytest.mark.parametrize("sections", [
-    (), ("models.y",), ("models.xy", "split"), ("models.x.rate",)])
-def test_a_section_that_is_not_listed_is_refused(folder, sections):
-    assert refused(folder, *SECTION, sections=sections) == (
+@pytest.mark.parametrize("sections, listed", [
+    (("models.x",), True), (("models",), True), ((), False), (("models.xy", "split"), False),
+    (("models.x.lr",), False)])
+def test_a_section_is_listed(folder, sections, listed):
+    sentence = refused(folder, "P = section('models.x')", "@lr: float = P.lr", sections=sections)
+    assert sentence == ("" if listed else (
         "dvc.yaml: the stage train@x does not list the section models.x, which notebooks/x.ipynb "
-        "reads: add `- models.x` to its params.")
-
-
-def test_a_section_without_declared_parameters_counts_as_a_whole(folder):
-    cell = "S = section('split')\nprint(S.seed)"
-    assert refused(folder, cell, sections=("split",)) == ""
-    assert "does not list the section split" in refused(folder, cell, sections=("split.seed",))
-
-
-def test_a_section_that_params_yaml_lacks(folder):
-    assert refused(folder, "S = section('other')", sections=("other",)) == (
-        "params.yaml has no section other, which notebooks/x.ipynb reads.")
+        "reads: add `- models.x` to its params."))

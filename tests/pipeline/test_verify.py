@@ -15,11 +15,6 @@ def cached(folder: Path, text: str) -> Path:
     return folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def listed(folder: Path) -> Path:
-    """The cache's list of the files in data/table."""
-    return next(folder.glob(".dvc/cache/files/md5/*/*.dir"))
-
-
 def damage(file: Path) -> None:
     """Change a byte; size, time and rights stay as they were, so that DVC sees nothing."""
     times, content = file.stat(), bytearray(file.read_bytes())
@@ -46,21 +41,16 @@ def changed(folder: Path) -> set[str]:
 def test_all_is_well_and_no_time_is_touched(small, capsys):
     files = [path for path in small.rglob("*") if path.is_file() and ".dvc/tmp" not in str(path)]
     before = {path: path.stat().st_mtime_ns for path in files}
-    damage(small / "models" / "m.csv")
-    printed(capsys, 1)
-    damage(small / "models" / "m.csv")
     assert printed(capsys, 0) == ["All 3 results are the ones that dvc.lock records."]
-    assert {path: path.stat().st_mtime_ns for path in files} == before
-
-
-WRONG = "its bytes are not those that dvc.lock records"
+    assert before == {path: path.stat().st_mtime_ns for path in files}
 
 
 @pytest.mark.parametrize("change, problem", [
-    (lambda at: damage(at / "models/m.csv"), f"models/m.csv: {WRONG}"),
-    (lambda at: damage(at / "metrics/m.json"), f"metrics/m.json: {WRONG}"),
-    (lambda at: damage(at / "data/table/1.csv"), f"data/table/1.csv: {WRONG}"),
-    (lambda at: (at / "models/m.csv").unlink(), "models/m.csv: missing"),
+    (lambda at: damage(at / "models/m.csv"),
+     "models/m.csv: its bytes are not those that dvc.lock records"),
+    (lambda at: damage(at / "data/table/2.csv"),
+     "data/table/2.csv: its bytes are not those that dvc.lock records"),
+    (lambda at: (at / "metrics/m.json").unlink(), "metrics/m.json: missing"),
     (lambda at: (at / "data/table/1.csv").unlink(), "data/table/1.csv: missing"),
     (lambda at: (at / "data/table").rename(at / "data/other"), "data/table: missing"),
     (lambda at: (at / "data/table/mine.csv").touch(),
@@ -78,7 +68,7 @@ def test_what_is_wrong_with_a_result_is_named_and_seen_by_dvc_after_a_fix(
 @pytest.mark.parametrize("copy, result", [
     (lambda at: cached(at, "model\n"), "models/m.csv"),
     (lambda at: cached(at, "one\n"), "data/table/1.csv"),
-    (listed, "data/table/1.csv"),
+    (lambda at: next(at.glob(".dvc/cache/files/md5/*/*.dir")), "data/table/1.csv"),
 ])
 def test_a_damaged_copy_in_the_cache_is_restored_from_a_whole_folder_or_removed(
         small, capsys, copy, result, whole):
@@ -104,17 +94,6 @@ def test_a_damaged_copy_of_an_earlier_result_is_removed(small, capsys):
     assert not earlier.exists()
 
 
-@pytest.mark.parametrize("name, content", [
-    (".dvc/tmp/rwlock", b'{"write": {"a'), (".dvc/tmp/rwlock", b""),
-    (".dvc/cache/runs/ab/abc/abcd", b"\xff")])
-def test_what_a_kill_has_torn_is_removed(small, capsys, name, content):
-    (small / name).parent.mkdir(parents=True, exist_ok=True)
-    (small / name).write_bytes(content)
-    assert printed(capsys, 1) == [f"{name}: DVC's file is damaged"]
-    printed(capsys, 0, fix=True)
-    assert not (small / name).exists()
-
-
 def test_results_that_were_never_recorded(small, capsys):
     (small / "dvc.lock").unlink()
     assert printed(capsys, 1) == [f"{stage}: dvc.lock does not record its results"
@@ -126,6 +105,4 @@ def test_an_empty_folder_is_a_result(small, capsys):
         file.unlink()
     with dag.opened(small) as repo:
         repo.commit("data", force=True)
-    with dag.opened(small) as repo:
-        assert dag.dvc_stage(repo, "data").outs[0].hash_info.isdir
     printed(capsys, 0)
