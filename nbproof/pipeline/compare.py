@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 from dvc.utils.flatten import flatten
 
@@ -38,24 +39,22 @@ def compared(found: dict[str, Stage]) -> list[str]:
         total = sum(len(stage.outputs) for stage in found.values())
         return [f"All {total} results are the committed ones, byte for byte."]
     old, new = recorded(committed.decode()), recorded(here.decode())
-    before, after = ({path: md5 for entry in stages.values()
-                      for path, md5 in _md5s(entry, "outs").items()} for stages in (old, new))
+    before, after = _md5s(old.values(), "outs"), _md5s(new.values(), "outs")
     lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "
              "ones, byte for byte."]
-    for name, entry in new.items():
-        if not _md5s(entry, "outs").items() <= before.items():
-            short = found[name].short if name in found else name
-            reason = _changes(old.get(name, {}), entry, set(after)) or _other_bytes(short)
-            lines.append(f"{short} differs: {reason}.")
+    for name, stage in found.items():
+        if any(before.get(out.path) != after.get(out.path) for out in stage.outputs):
+            reason = _changes(old.get(name), new[name], set(after)) or _other_bytes(stage.short)
+            lines.append(f"{stage.short} differs: {reason}.")
     return lines
 
 
-def _changes(old: dict, new: dict, outputs: set[str]) -> str:
+def _changes(old: dict | None, new: dict, outputs: set[str]) -> str:
     """Return what a stage's two records in dvc.lock say of why its results differ, if anything."""
     if not old:
         return "the commit has no such stage"
-    before, after = _md5s(old, "deps"), _md5s(new, "deps")
-    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    before, after = _md5s([old], "deps"), _md5s([new], "deps")
+    changed = {path for path, _ in before.items() ^ after.items()}
     read = {path for path in changed if any(f"{out}/".startswith(f"{path}/") for out in outputs)}
     was, now = (flatten(entry.get("params", {}).get("params.yaml", {})) for entry in (old, new))
     values = {key for key in was | now if was.get(key) != now.get(key)}
@@ -66,21 +65,20 @@ def _changes(old: dict, new: dict, outputs: set[str]) -> str:
 
 def _other_bytes(short: str) -> str:
     """Return why bytes differ where nothing else does, and how far the numbers are apart."""
-    report = root() / "reports" / f"{short}.ipynb"
-    metadata = json.loads(report.read_text("utf-8"))["metadata"] if report.exists() else {}
-    machine = metadata.get("arithmetic") or determinism.NAME
-    if machine == determinism.NAME:
+    if (machine := determinism.machine()) == determinism.NAME:
         return ("it varies from run to run, or the commit was made on a machine that computes "
                 "otherwise: nothing else differs")
     tolerance, now = load().tolerance, load().metrics(short)
     committed = json.loads(committed_file(f"metrics/{short}.json") or "{}")
-    numbers = [key for key in now if {type(now[key]), type(committed.get(key))} <= {int, float}]
-    outside = [key for key in numbers if not tolerance.holds(now[key], committed[key])]
+    outside = [key for key, value in now.items()
+               if {type(value), type(committed.get(key))} <= {int, float}
+               and not tolerance.holds(value, committed[key])]
     far = (f"outside {tolerance}: {', '.join(outside)}" if outside else
            f"all numbers are the committed ones within {tolerance}")
     return f"it was made on a machine that computes otherwise ({machine}); {far}"
 
 
-def _md5s(entry: dict, kind: str) -> dict[str, str]:
-    """Return the MD5 sums of a stage's `deps` or `outs` by their paths."""
-    return {record["path"]: record.get("md5", "") for record in entry.get(kind, [])}
+def _md5s(entries: Iterable[dict], kind: str) -> dict[str, str]:
+    """Return the MD5 sums of the `deps` or `outs` of stages by their paths."""
+    return {record["path"]: record.get("md5", "")
+            for entry in entries for record in entry.get(kind, [])}

@@ -92,8 +92,10 @@ def write(found: dict[str, Stage], not_run: set[str]) -> None:
     names, rows = results(found)
     write_whole(root() / PLACE, html.fill(
         "results.html.j2", stamp=stamp, title=config.load().name, champion=champion(found),
-        names=names, rows=rows, cards=cards, facts=_facts(),
-        not_run=[found[name].short for name in not_run]))
+        names=names, rows=rows, cards=cards, not_run=[found[name].short for name in not_run],
+        commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),
+        python=platform.python_version(), now=datetime.datetime.now().astimezone(),
+        machine=determinism.machine(), settings=determinism.SETTINGS))
 
 
 def _card(executed: Path) -> dict:
@@ -115,15 +117,9 @@ def _plain(markdown: str) -> str:
     return re.sub(r"[*`$[]|\]\(.*?\)|(?<=\n)>", "", markdown)
 
 
-def _facts() -> dict[str, str]:
-    """Return commit, date, versions and arithmetic, as terms and their descriptions."""
+def _versions() -> list[str]:
+    """Return the installed versions of nbproof and of what the file of pins names."""
     pins = config.load().pins
     names = re.findall(r"(?m)^([\w.-]+)==", (root() / pins).read_text("utf-8") if pins else "")
-    versions = [f"{name} {package.version}" for name in dict.fromkeys(["nbproof", *names])
-                for package in importlib.metadata.distributions(name=name)]
-    settings = ", ".join(f"{name}={value}" for name, value in determinism.SETTINGS.items())
-    changes = ", and changes that are not committed" if tracking.changes() else ""
-    return {"commit": tracking.commit() + changes,
-            "date": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-            "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
-            "arithmetic": f"{determinism.machine()}: {settings}"}
+    return [f"{name} {package.version}" for name in dict.fromkeys(["nbproof", *names])
+            for package in importlib.metadata.distributions(name=name)]

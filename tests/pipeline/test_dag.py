@@ -54,8 +54,7 @@ def test_a_stage(small):
     ([], "none"), (["a.ipynb", "b.ipynb"], "a.ipynb, b.ipynb")])
 def test_a_stage_that_runs_a_notebook_lists_one(small, deps, found):
     add(small, x=NOTEBOOK | {"deps": deps})
-    assert refused(small) == ("dvc.yaml: the stage x runs a notebook, so it must list exactly one "
-                              f".ipynb among its deps, found {found}.")
+    assert refused(small).endswith(f"exactly one .ipynb among its deps, found {found}.")
 
 
 @pytest.mark.parametrize("output, words", [
@@ -116,14 +115,12 @@ def test_what_must_run_first(small):
         dag.check_current(repo, "m", itself=False)
 
 
-@pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])
-def test_the_marks_of_a_merge_conflict(small, name):
-    text = (small / name).read_text()
-    (small / name).write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n")
-    assert refused(small).startswith(f"{name} has the marks of a merge conflict: ")
+MERGED = "<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"
 
 
 @pytest.mark.parametrize("name, text, sentence", [
+    ("dvc.lock", MERGED, "dvc.lock has the marks of a merge conflict: "),
+    ("params.yaml", f"x: 1\n{MERGED}", "params.yaml has the marks of a merge conflict: "),
     ("dvc.lock", "stages: 1\n", "git checkout dvc.lock brings the committed one back."),
     ("dvc.yaml", "stages: {a: {cmd: '${no}'}}\n", "DVC cannot read the pipeline: "),
     ("params.yaml", "models: 1\nmodels: 2\n", "params.yaml is not valid YAML: "),

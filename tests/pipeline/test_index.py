@@ -111,10 +111,10 @@ def test_the_index_is_current_until_results_or_templates_change(found, tmp_path,
     assert not index.is_current()
     index.write(found, set())
     assert index.is_current()
+    with monkeypatch.context() as patched:
+        patched.setattr(html, "stamp_for", lambda md5: f"{md5} of other templates")
+        assert not index.is_current()
     (tmp_path / "dvc.lock").write_text("stages: {near: {}}\n")
-    assert not index.is_current()
-    index.write(found, set())
-    monkeypatch.setattr(html, "stamp_for", lambda md5: f"{md5} of other templates")
     assert not index.is_current()
 
 

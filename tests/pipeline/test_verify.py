@@ -74,24 +74,18 @@ def test_a_damaged_copy_in_the_cache_is_restored_from_a_whole_folder_or_removed(
         small, capsys, copy, result, whole):
     copy, content = copy(small), copy(small).read_bytes()
     damage(copy)
-    name = copy.relative_to(small).as_posix()
-    assert printed(capsys, 1)[0] == f"{name}: DVC's file is damaged"
+    earlier = cached(small, "a result of an earlier run")
+    earlier.parent.mkdir()
+    earlier.write_text("damaged")
+    names = [path.relative_to(small).as_posix() for path in sorted([copy, earlier])]
+    assert printed(capsys, 1)[:2] == [f"{name}: DVC's file is damaged" for name in names]
     if not whole:
         (small / result).unlink()
-    removed = f"{name}: DVC's file was damaged and is removed"
-    assert printed(capsys, 0 if whole else 1, fix=True)[0] == removed
-    assert copy.exists() == whole and (not whole or copy.read_bytes() == content)
+    assert printed(capsys, 0 if whole else 1, fix=True)[:2] == [
+        f"{name}: DVC's file was damaged and is removed" for name in names]
+    assert not earlier.exists() and copy.exists() == whole
+    assert not whole or copy.read_bytes() == content
     assert bool(changed(small)) != whole
-
-
-def test_a_damaged_copy_of_an_earlier_result_is_removed(small, capsys):
-    """DVC restores earlier results by their names in the cache, without hashing them."""
-    earlier = cached(small, "earlier\n")
-    earlier.parent.mkdir(exist_ok=True)
-    earlier.write_text("earliest\n")
-    assert len(printed(capsys, 1)) == 1
-    printed(capsys, 0, fix=True)
-    assert not earlier.exists()
 
 
 def test_results_that_were_never_recorded(small, capsys):
