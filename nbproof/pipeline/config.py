@@ -151,20 +151,19 @@ def _check(folder: Path, content: object, rules: dict, section: str = "") -> Non
 
 
 def check_metrics(name: str) -> str | None:
-    """Return what is wrong with metrics/NAME.json of the model `name`, as a sentence, if anything.
+    """Return the sentence on metrics/NAME.json of the model `name` where it lacks the metric.
 
-    A model without a number under the metric's key would be missing from every table.
+    Such a model would be missing from every table.
     """
     key = load().metric.key
     try:
-        metrics = load().metrics(name)
+        value = load().metrics(name).get(key)
     except UserError as error:
         return str(error)
-    if type(metrics.get(key)) in (int, float):
+    if type(value) in (int, float):
         return None
-    found = json.dumps(metrics[key])[:60] if key in metrics else "none"
     return (f"metrics/{name}.json must hold a number as {key}, the metric that {CONTRACT} names, "
-            f"found {found}.")
+            f"found {value!r:.60}.")
 
 
 def recorded(lock: str) -> dict[str, dict]:

@@ -22,10 +22,8 @@ def only_outputs_differ(stage: Stage, dvc_stage: PipelineStage) -> bool:
 
 
 def take_over(stage: Stage, dvc_stage: PipelineStage) -> bool:
-    """Write the executed notebook with the new prose around the old outputs, if that is right.
-
-    The code cells, all other dependencies and the arithmetic must be those of the last run, and
-    its results in their place.
+    """Write the executed notebook with the new prose around the old outputs; return whether code,
+    all other dependencies, results and arithmetic are those of the last run, so that it is right.
     """
     path = root() / "reports" / f"{stage.short}.ipynb"
     if not _only_notebook_differs(stage, dvc_stage) or not path.exists():
@@ -48,10 +46,7 @@ def _only_notebook_differs(stage: Stage, dvc_stage: PipelineStage) -> bool:
 
 
 def with_outputs(notebook: dict, earlier: dict) -> nbformat.NotebookNode | None:
-    """Return `notebook` with the outputs of its executed copy; None where their code differs.
-
-    Both are plain JSON.
-    """
+    """Return `notebook` with the outputs of its executed copy; None where their code differs."""
     counted = source.counted(earlier["cells"])
     injected = [cell for cell in earlier["cells"] if cell not in counted]
     new, old = ([cell for cell in cells if cell["cell_type"] == "code"]

@@ -101,8 +101,8 @@ METRIC = " must hold a number as rmse, the metric that project.yaml names, found
 
 @pytest.mark.parametrize("text, problem", [
     ('{"rmse": 0.5, "by_class": {"a": 1}, "note": "text"}', None), ('{"rmse": NaN}', None),
-    ('{"rmse": "0.5"}', f'{METRIC}"0.5".'), ('{"rmse": true}', f"{METRIC}true."),
-    ('{"val": {"rmse": 1}}', f"{METRIC}none."),
+    ('{"rmse": "0.5"}', f"{METRIC}'0.5'."), ('{"rmse": true}', f"{METRIC}True."),
+    ('{"val": {"rmse": 1}}', f"{METRIC}None."),
     ("[0.5]", " must be a JSON object of names and numbers, found '[0.5]'."),
     ("{'rmse': 1}", " must be a JSON object of names and numbers, found \"{'rmse': 1}\".")])
 def test_metrics_without_the_metric(tmp_path, inside, text, problem):
