@@ -9,7 +9,7 @@ import os
 import re
 import string
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import mistune
 import nh3
@@ -23,19 +23,17 @@ from nbformat import NotebookNode
 from nbproof.runner import schema
 
 TEMPLATES = Path(__file__).with_name("templates")
-LONG_CODE = 10  # lines; a longer cell is folded
-DRAWINGS = """
+DRAWN = """
     svg g defs symbol use desc path rect circle ellipse line polyline polygon text tspan textPath
-    marker linearGradient radialGradient stop clipPath mask pattern font meter progress"""
-MATHEMATICS = """
+    marker linearGradient radialGradient stop clipPath mask pattern font meter progress
     math mrow mi mn mo ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover
-    mmultiscripts mprescripts mtable mtr mtd mpadded mphantom menclose mstyle semantics"""
-TAGS = nh3.ALLOWED_TAGS | {*DRAWINGS.split(), *MATHEMATICS.split()}
+    mmultiscripts mprescripts mtable mtr mtd mpadded mphantom menclose mstyle semantics
+    """
 DROPPED_WHOLE = {"script", "style", "title", "noscript", "noembed", "noframes", "iframe", "xmp"}
-# Attributes that run or request something; a backslash in CSS can hide an address.
+# Attributes that run or request something, by their names and by what CSS may stand in them; a
+# backslash can hide an address.
 REFUSED = re.compile(r"on|.*src|.*href|.*action|background|data$|longdesc|ping|poster|usemap")
-ADDRESS = re.compile(r"url\s*\((?!\s*[\"']?#)", re.I)
-HIDDEN_ADDRESS = re.compile(r"\\|image(-set)?\s*\(|src\s*\(", re.I)
+ADDRESS = re.compile(r"""url\s*\((?!\s*["']?\#) | image(-set)?\s*\( | src\s*\( | \\""", re.I | re.X)
 
 
 class MathRenderer(IPythonRenderer):
@@ -73,47 +71,50 @@ class CellsExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context, source):
-        for name, content in context.get("cell", {}).get("attachments", {}).items():  # pasted
-            for kind, data in content.items():
-                for written in (name, quote(name)) if kind.startswith("image/") else ():
-                    source = source.replace(f"attachment:{written}", f"data:{kind};base64,{data}")
+        # Pasted pictures; nbconvert finds none in HTML, and none with a space in its name.
+        for name, content in context.get("cell", {}).get("attachments", {}).items():
+            kind, data = next(iter(content.items()))
+            for written in (name, quote(name)):
+                source = source.replace(f"attachment:{written}", f"data:{kind};base64,{data}")
         renderer = MathRenderer(escape=False, exclude_anchor_links=True)
         return clean(MarkdownWithMath(renderer=renderer).render(source))
 
 
-@functools.cache  # its templates take 0.1 s to compile
-def _exporter() -> CellsExporter:
-    return CellsExporter()
+exporter = functools.cache(CellsExporter)  # its templates take 0.1 s to compile
 
 
 def body(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
     """Return the cells of an executed notebook as HTML with the pictures that lie in `folder`."""
-    resources = {"parameters": _parameters(notebook), "long_code": LONG_CODE}
-    text, _ = _exporter().from_notebook_node(notebook, resources)
+    text, _ = exporter().from_notebook_node(notebook, {"parameters": _parameters(notebook)})
     soup = BeautifulSoup(clean(text), "html.parser")
     for image in soup.find_all("img"):
         _finish_image(image, folder)
+    ids = []
+    for heading in soup.find_all(["h1", "h2", "h3", "h4"]):  # the ids that they have in Jupyter
+        ids.append("-".join(heading.get_text(" ").split()))
+        earlier = ids.count(ids[-1]) - 1
+        heading["id"] = f"{ids[-1]}-{earlier}" if earlier else ids[-1]
     return soup
 
 
 def clean(text: str) -> str:
     """Return HTML without what runs or requests anything; what the text left open is closed."""
     return nh3.clean(
-        text.encode(errors="replace").decode(), tags=TAGS, clean_content_tags=DROPPED_WHOLE,
+        text.encode(errors="replace").decode(),  # half a character costs only itself
+        tags=nh3.ALLOWED_TAGS | {*DRAWN.split()}, clean_content_tags=DROPPED_WHOLE,
         generic_attribute_prefixes={*string.ascii_letters}, attribute_filter=_harmless,
         url_schemes={"http", "https", "mailto", "data", "attachment"}, link_rel=None)
 
 
 def _harmless(tag: str, name: str, value: str) -> str | None:
     """Return an attribute's value, or None where it runs or requests something."""
-    address = re.sub(r"[\x00-\x20]", "", value).lower()
-    if name == "href":
-        stays = not address.startswith(("data:", "attachment:")) if tag == "a" else value[:1] == "#"
-    elif name == "src":
+    if name == "href":  # of a drawing: only to a part of itself
+        data = urlsplit(value).scheme in ("data", "attachment")
+        stays = not data if tag == "a" else value.startswith("#")
+    elif name in ("src", "alt"):
         stays = tag == "img"  # _finish_image makes a link of a remote one
     else:
-        hidden = name == "style" and HIDDEN_ADDRESS.search(value)
-        stays = not (hidden or ADDRESS.search(value) or REFUSED.match(name))
+        stays = not (REFUSED.match(name) or ADDRESS.search(value))
     return value if stays else None
 
 
@@ -129,22 +130,19 @@ def _parameters(notebook: NotebookNode) -> list[tuple[str, str, schema.Parameter
 
 
 def _finish_image(image: Tag, folder: Path) -> None:
-    """Put a picture of `folder` into the page, and give a figure without words its heading.
+    """Put a picture of `folder` into the page; of others that are no data, words remain.
 
-    Of an image that is not in the folder and no data, words and a link remain."""
+    A figure without words has those of its heading."""
     if image.get("alt") in ("", "figure", "No description has been provided for this image"):
         above = image.find_previous(["h1", "h2", "h3"])
         image["alt"] = f"Figure: {above.get_text(' ', strip=True)}" if above else "Figure"
     address = image.get("src", "")
     path = folder / unquote(address)
     kind = mimetypes.guess_type(path.name)[0] or ""
-    if address.startswith("data:image/"):
-        return
     if (kind.startswith("image/") and os.path.isfile(path)  # noqa: PTH113  (no error on a long name)
             and path.resolve().is_relative_to(folder.resolve())):
         image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        return
-    remote = {"href": address} if re.match("(https?:)?//", address) else {}
-    words = Tag(name="a" if remote else "em", attrs=remote)
-    words.string = f"{image['alt']} ({address[:80]}, not part of this page)"
-    image.replace_with(words)
+    elif not address.startswith("data:image/"):
+        words = Tag(name="em")
+        words.string = f"{image['alt']} ({address[:80]}, not part of this page)"
+        image.replace_with(words)

@@ -31,8 +31,8 @@ NOT_PASSED_ON = ("PYTHON", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "NP
 
 def clean(variables: dict[str, str]) -> dict[str, str]:
     """Return environment variables with the settings and nothing else for the same libraries."""
-    kept = {name: value for name, value in variables.items() if not name.startswith(NOT_PASSED_ON)}
-    return kept | SETTINGS
+    return {name: value for name, value in variables.items()
+            if not name.startswith(NOT_PASSED_ON)} | SETTINGS
 
 
 def environment(output_root: Path) -> dict[str, str]:
@@ -47,33 +47,25 @@ def environment(output_root: Path) -> dict[str, str]:
     return clean(dict(os.environ)) | ours
 
 
-def tool_environment(prefix: Path = Path(sys.prefix)) -> dict[str, str]:
-    """Return the variables for programs that must find the tools of the environment at `prefix`.
+def tool_environment() -> dict[str, str]:
+    """Return the variables for programs that find this environment's tools.
 
     What a person has set for other Pythons, such as PYTHONPATH, does not reach them.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    tools = prefix / ("Scripts" if os.name == "nt" else "bin")
-    path = os.pathsep.join([str(tools), os.environ.get("PATH", "")])
-    return kept | {"PATH": path, "VIRTUAL_ENV": str(prefix)}
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    return kept | {"PATH": path, "VIRTUAL_ENV": sys.prefix}
 
 
 def machine() -> str:
     """Return the name of the arithmetic here: NAME on every x86-64 processor with AVX2."""
     name = f"{platform.system()}-{platform.machine()}".lower()
     if name == "linux-x86_64":
-        name += "-avx2" if _has_avx2() else "-sse"
+        flags = Path("/proc/cpuinfo").read_text()
+        name += "-avx2" if re.search(r"(?m)^flags\s*:.*\bavx2\b", flags) else "-sse"
     torch = next(iter(importlib.metadata.distributions(name="torch")), None)
     # PyTorch's build without CUDA may round differently.
     return name + ("-torch-cpu" if torch and torch.version.endswith("+cpu") else "")
-
-
-def _has_avx2() -> bool:
-    """Ask NumPy where it is loaded, for it knows an emulated processor; else ask Linux."""
-    if "numpy" in sys.modules:  # importing it would take as long as reading dvc.lock
-        simd = sys.modules["numpy"].show_config(mode="dicts")["SIMD Extensions"]
-        return bool({"X86_V3", "AVX2"} & {*simd.get("baseline", ()), *simd.get("found", ())})
-    return bool(re.search(r"(?m)^flags\s*:.*\bavx2\b", Path("/proc/cpuinfo").read_text()))
 
 
 def process() -> str:

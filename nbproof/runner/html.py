@@ -6,8 +6,8 @@ imports nothing slow.
 """
 
 import functools
-import hashlib
 import re
+from hashlib import md5
 from pathlib import Path
 
 from nbproof.notebook.files import root, write_whole
@@ -17,23 +17,18 @@ TEMPLATES = Path(__file__).with_name("templates")
 STAMP = re.compile(rb'<meta name="nbproof" content="([^"]*)">')
 
 
-@functools.cache
-def version() -> str:
-    """Return a short hash of what makes a page: this file, cells.py and the templates."""
-    code = [Path(__file__), Path(__file__).with_name("cells.py")]
-    content = b"".join(path.read_bytes() for path in sorted([*code, *TEMPLATES.rglob("*.*")]))
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()[:8]
-
-
 def stamp(path: Path) -> str:
     """Return the stamp of a current page of the file at `path`."""
     content = path.read_bytes() if path.is_file() else b""
-    return stamp_for(hashlib.md5(content, usedforsecurity=False).hexdigest())
+    return stamp_for(md5(content, usedforsecurity=False).hexdigest())
 
 
-def stamp_for(md5: str) -> str:
+@functools.cache
+def stamp_for(digest: str) -> str:
     """Return the stamp of a current page of a file with this MD5 sum."""
-    return f"{md5} {version()}"
+    makers = [Path(__file__), Path(__file__).with_name("cells.py"), *sorted(TEMPLATES.rglob("*.*"))]
+    version = md5(b"".join(path.read_bytes() for path in makers), usedforsecurity=False)
+    return f"{digest} {version.hexdigest()[:8]}"
 
 
 def stamp_of(page: Path) -> str:
@@ -45,7 +40,7 @@ def stamp_of(page: Path) -> str:
     return found[1].decode() if found else ""
 
 
-def write(name: str, folder: Path | None = None) -> Path:
+def write(name: str, folder: Path | None = None) -> None:
     """Write reports/NAME.html from reports/NAME.ipynb.
 
     Pictures lie in `folder`, the one of the notebook's source; by default notebooks/."""
@@ -54,7 +49,7 @@ def write(name: str, folder: Path | None = None) -> Path:
     executed = root() / "reports" / f"{name}.ipynb"
     notebook = nbformat.read(executed, as_version=4)
     page = render(notebook, folder or root() / "notebooks", name, stamp(executed))
-    return write_whole(executed.with_suffix(".html"), page)
+    write_whole(executed.with_suffix(".html"), page)
 
 
 def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
@@ -68,14 +63,12 @@ def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
     from nbproof.runner import cells  # imports nbconvert
 
     body, failure = cells.body(executed, folder), executed.metadata.get("failure")
-    title = body.find("h1")
-    _give_ids(body.find_all(["h1", "h2", "h3", "h4"]))
     light, dark = (Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
                    for style in ("default", "github-dark"))
     return fill(
         "notebook.html.j2", name=name, stamp=stamp, light=light, dark=dark, failure=failure,
         failed_cell=source.counted(executed.cells)[failure["cell"] - 1] if failure else None,
-        title=title.get_text(" ", strip=True) if title else "Notebook",
+        title=body.h1.get_text(" ", strip=True) if body.h1 else "Notebook",
         headings=body.find_all(["h2", "h3"]), folded=body.select_one("details.code"),
         body=Markup(body))
 
@@ -87,12 +80,3 @@ def fill(template: str, **values: object) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(template).render(values) + "\n"
-
-
-def _give_ids(headings) -> None:
-    """Give each heading the id that it has in Jupyter; of two with one text the second has more."""
-    ids = []
-    for heading in headings:
-        ids.append("-".join(heading.get_text(" ").split()))
-        again = ids.count(ids[-1]) - 1
-        heading["id"] = f"{ids[-1]}-{again}" if again else ids[-1]

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from nbproof.notebook.errors import UserError, meant
 from nbproof.notebook.files import root
-from nbproof.notebook.params import read
+from nbproof.notebook.params import section
 from nbproof.runner import source
 
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 KIND = re.compile(r"(list\[)?(int|float|bool|str)(?(1)\])( \| None)?")
-SECTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 READS = re.compile(r"""^(\w+)\s*=\s*section\(\s*(["'])(.*?)\2\s*\)""", re.MULTILINE)
 NUMBER = r"\s*(-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf))\s*"
 INTERVAL = re.compile(rf"([\[(]){NUMBER},{NUMBER}([\])])")
@@ -40,13 +39,11 @@ class Parameter:
     section: str  # of params.yaml, which holds the value
 
     @property
-    def key(self) -> str:
-        """Return where params.yaml holds the value, such as models.cnn.lr."""
+    def key(self) -> str:  # such as models.cnn.lr
         return f"{self.section}.{self.name}"
 
     @property
     def expected(self) -> str:
-        """Return type and range in words."""
         each = "each " if self.type.startswith("list") else ""
         return f"{self.type}, {each}in {self.allowed}" if self.allowed else self.type
 
@@ -64,11 +61,11 @@ class Parameter:
             return False
         interval = INTERVAL.fullmatch(self.allowed)
         if not interval or kind == "str":
-            names = re.split(r"\s*,\s*", self.allowed[1:-1].strip())
+            names = map(str.strip, self.allowed[1:-1].split(","))
             return not self.allowed or str(value) in names
         opens, low, high, closes = interval.groups()
-        above = value > float(low) or (opens == "[" and value == float(low))
-        return above and (value < float(high) or (closes == "]" and value == float(high)))
+        is_end = (opens == "[" and value == float(low)) or (closes == "]" and value == float(high))
+        return float(low) < value < float(high) or is_end
 
     def typed(self, value: object) -> object:
         """Return an accepted value as the notebook's type: for a float, an int becomes one."""
@@ -84,18 +81,15 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
 def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
     """Return what the tagged one of `cells` declares; messages call their notebook `where`."""
-    tagged = [number for number, cell in enumerate(cells) if is_tagged(cell)]
+    tagged = [cell for cell in cells if is_tagged(cell)]
     if len(tagged) > 1:
         raise UserError(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
+    sections = sections_of(source.code(cell) for cell in cells if cell["cell_type"] == "code")
     found: dict[str, Parameter] = {}
-    for number in tagged:
-        earlier = (cell for cell in cells[:number] if cell["cell_type"] == "code")
-        sections = sections_of(map(source.code, earlier))
-        lines = map(str.strip, source.code(cells[number]).splitlines())
-        for line in (line for line in lines if line and not line.startswith("#")):
+    for line in "\n".join(map(source.code, tagged)).splitlines():
+        line = line.strip()
+        if line and not line.startswith("#"):
             parameter = _parameter(line, sections, f"{where}: `{line}` in the parameters cell")
-            if parameter.name in found:
-                raise UserError(f"{where}: the parameters cell has {parameter.name} twice.")
             found[parameter.name] = parameter
     return found
 
@@ -117,24 +111,21 @@ def _parameter(line: str, sections: dict[str, str], where: str) -> Parameter:
                         f"is {', '.join(TYPES)}, list[...] of one, or one with `| None`; the range "
                         "is of two numbers, a set such as {a, b}, or missing. `nbproof adopt last` "
                         "takes the value of an exploration into params.yaml.")
-    section = sections.get(match["variable"], "")
-    if not SECTION.fullmatch(section):
-        found = f", found {section!r}" if section else ""
+    if match["variable"] not in sections:
         raise UserError(f"{where} reads {match['variable']}: an earlier cell must say "
-                        f"`{match['variable']} = section(NAME)`, and a NAME has small letters, "
-                        f"digits and _, a letter first{found}.")
+                        f"`{match['variable']} = section(\"models.cnn\")`, say.")
     return Parameter(match["name"], match["type"], match["allowed"] or "", match["meaning"] or "",
-                     section)
+                     sections[match["variable"]])
 
 
 def values_of(notebook: Path) -> dict:
     """Return the typed values of `notebook` from params.yaml; UserError for the first wrong one."""
-    given, values, known = read(), {}, declared(notebook)
+    values, known = {}, declared(notebook)
     for name, parameter in known.items():
-        section = _section(given, parameter.section, notebook)
-        value = section.get(name, ...)  # nothing accepts an Ellipsis
+        given = _section(parameter.section, notebook)
+        value = given.get(name, ...)  # nothing accepts an Ellipsis
         if not parameter.accepts(value):
-            close = meant(name, section.keys() - known.keys()) if value is ... else ""
+            close = meant(name, given.keys() - known.keys()) if value is ... else ""
             found = "nothing" if value is ... else repr(value)
             raise UserError(f"params.yaml: {parameter.key} must be {parameter.expected} "
                             f"({parameter.meaning}), found {found}.{close}")
@@ -142,33 +133,27 @@ def values_of(notebook: Path) -> dict:
     return values
 
 
-def _section(values: dict, name: str, notebook: Path) -> dict:
+def _section(name: str, notebook: Path) -> dict:
     """Return the section `name` of params.yaml, which `notebook` reads."""
-    for part in name.split("."):
-        close = "" if part in values else meant(part, map(str, values))
-        values = {} if part in values and values[part] is None else values.get(part)
-        if not isinstance(values, dict):
-            raise UserError(f"params.yaml has no section {name}, which {shown(notebook)} reads."
-                            f"{close}")
-    return values
+    try:
+        return vars(section(name))
+    except KeyError as error:
+        raise UserError(f"{error.args[0]}, which {shown(notebook)} reads.") from None
 
 
 def check_known(notebooks: Iterable[Path]) -> None:
     """Raise UserError where a section that `notebooks` read holds what none of them declares."""
-    known: dict[str, set[str]] = {}
-    readers: dict[str, Path] = {}
+    known: dict[str, dict[str, Path]] = {}
     for notebook in notebooks:
         for parameter in declared(notebook).values():
-            known.setdefault(parameter.section, set()).add(parameter.name)
-            readers[parameter.section] = notebook
-    for section, names in known.items():
-        for unknown in _section(read(), section, readers[section]).keys() - names:
-            raise UserError(f"params.yaml: {section}.{unknown} is unknown; "
-                            f"{shown(readers[section])} knows {', '.join(sorted(names))}."
-                            f"{meant(unknown, names)}")
+            known.setdefault(parameter.section, {})[parameter.name] = notebook
+    for name, names in known.items():
+        *_, reader = names.values()
+        for unknown in _section(name, reader).keys() - names.keys():
+            raise UserError(f"params.yaml: {name}.{unknown} is unknown; {shown(reader)} knows "
+                            f"{', '.join(sorted(names))}.{meant(unknown, names)}")
 
 
 def shown(notebook: Path) -> str:
     """Return how messages name a notebook: by its path in the project."""
-    folder = root() if notebook.is_relative_to(root()) else notebook.parents[1]
-    return notebook.relative_to(folder).as_posix()
+    return notebook.relative_to(root()).as_posix()

@@ -16,13 +16,15 @@ SHORTEST = 6  # characters that do not occur by chance
 
 def _known() -> dict[str, set[str]]:
     """Return the environment's secrets by variable: each value in all the ways it is written."""
-    values = {name: value.strip() for name, value in os.environ.items() if NAMES.search(name)}
-    return {name: {value, repr(value)[1:-1], html.escape(value), json.dumps(value)[1:-1],
-                   _in_json(value)} for name, value in values.items() if len(value) >= SHORTEST}
-
-
-def _in_json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    secrets = {}
+    for name, value in os.environ.items():
+        if NAMES.search(name) and len(value := value.strip()) >= SHORTEST:
+            forms = {value, repr(value)[1:-1], html.escape(value)}
+            for _ in range(2):  # a notebook is JSON itself, also of an output that is JSON
+                forms |= {json.dumps(form, ensure_ascii=is_ascii)[1:-1]
+                          for form in forms for is_ascii in (True, False)}
+            secrets[name] = forms
+    return secrets
 
 
 def take_out(executed: dict) -> str:
@@ -30,28 +32,28 @@ def take_out(executed: dict) -> str:
 
     The failure, which the notebook holds too, names the cell and the variable, not the value.
     """
-    secrets, failures = _known(), []
+    secrets, failure = _known(), {}
     for number, cell in enumerate(counted(executed["cells"]), start=1):
         shown = json.dumps(cell.get("outputs"), ensure_ascii=False)
-        names = [name for name, forms in secrets.items()
-                 if any(_in_json(form) in shown for form in forms)]
+        names = [name for name, forms in secrets.items() if any(form in shown for form in forms)]
         if names:
             cell["outputs"], cell["execution_count"] = [], None
             reason = f"its output shows the value of {names[0]}, so it is not kept"
-            failures.append({"cell": number, "error": "Secret", "reason": reason})
-    if failures:
-        executed["metadata"]["failure"] = failures[0]
-    return f"cell {failures[0]['cell']}: {failures[0]['reason']}" if failures else ""
+            failure = failure or {"cell": number, "error": "Secret", "reason": reason}
+    if not failure:
+        return ""
+    executed["metadata"]["failure"] = failure
+    return f"cell {failure['cell']}: {failure['reason']}"
 
 
 def in_files(paths: Iterable[Path]) -> list[tuple[Path, str]]:
     """Return files, among `paths` and below them, that hold a secret, each with its variable."""
     found: list[tuple[Path, str]] = []
-    secrets = {name: {os.fsencode(form) for form in forms} for name, forms in _known().items()}
+    secrets = _known()
     for file in (file for path in paths for file in (path, *path.rglob("*"))):
         if secrets and file.is_file() and file.stat().st_size:
             with file.open("rb") as opened:  # mapped: a file may be larger than the memory
                 content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             found += [(file, name) for name, forms in secrets.items()
-                      if any(content.find(form) >= 0 for form in forms)][:1]
+                      if any(content.find(os.fsencode(form)) >= 0 for form in forms)][:1]
     return found

@@ -14,10 +14,9 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 def read(path: Path) -> dict:
     """Return a notebook as plain JSON (nbformat is slow to import); UserError if it is none."""
-    name, content = f"{path.parent.name}/{path.name}", ""
+    name = f"{path.parent.name}/{path.name}"
     try:
-        content = path.read_text(encoding="utf-8")
-        notebook = json.loads(content)
+        notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:  # what all of nbproof relies on
             code(cell), cell["cell_type"].strip, cell["metadata"].items
         if notebook["nbformat"] != 4 or not {"metadata", "nbformat_minor"} <= notebook.keys():
@@ -27,8 +26,8 @@ def read(path: Path) -> dict:
         raise UserError(f"{name} does not exist: write it, or remove its stage from dvc.yaml."
                         f"{close}") from None
     except ValueError as error:  # not JSON, or not UTF-8
-        merge = " (a merge left conflict marks)" if "\n<<<<<<< " in content else ""
-        raise UserError(f"{name} is not a notebook{merge}: {error}.") from None
+        raise UserError(f"{name} is not a notebook, or has conflict marks of a merge: {error}."
+                        ) from None
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{name} is not a notebook of format 4, or lacks something that every "
                         "cell has: open and save it in JupyterLab.") from None
@@ -57,20 +56,18 @@ def counted(cells: list[dict]) -> list[dict]:
 
 
 def strip(notebook: dict) -> dict:
-    """Take out, in place, outputs, counts and all that is ADDED; give cells ids of their own."""
+    """Take out, in place, outputs, counts and all that is ADDED; return the notebook."""
     metadata = _source_of(notebook["metadata"])
     # The display name of python3 differs from machine to machine; another kernel is the author's.
     if (metadata.get("kernelspec") or KERNEL).get("name") == KERNEL["name"]:
         metadata["kernelspec"] = dict(KERNEL)
     notebook["metadata"] = metadata
     notebook["nbformat_minor"] = max(notebook["nbformat_minor"], 5)
-    ids, earlier = {cell.get("id") for cell in notebook["cells"]}, {None}
+    ids = [cell.get("id") for cell in notebook["cells"]]
+    unique = None not in ids and len({*ids}) == len(ids)  # else nbformat would give random ones
     for number, cell in enumerate(notebook["cells"], start=1):
-        if cell.get("id") in earlier:  # nbformat would give a random one, another in each run
+        if not unique:
             cell["id"] = f"cell-{number}"
-            while cell["id"] in ids | earlier:
-                cell["id"] += "-"
-        earlier.add(cell["id"])
         cell["metadata"] = _source_of(cell["metadata"])
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None

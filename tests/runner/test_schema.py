@@ -98,7 +98,7 @@ def test_a_bad_value_is_refused(checked, key, value, found):
     ({"epoch": "3"}, f"params.yaml: models.x.epoch is unknown; notebooks/x.ipynb knows {NAMES}. "
                      "Did you mean epochs?"),
     ({"text": "model: {x: 3}\n"}, "params.yaml has no section models.x, which notebooks/x.ipynb "
-                                  "reads. Did you mean model?"),
+                                  "reads."),
     ({"text": "models: {x: 3}\n"}, "params.yaml has no section models.x, which"),
     ({"text": "models: {1: 2}\n"}, "params.yaml has no section models.x, which"),
     ({"text": "models: [x]\n"}, "params.yaml has no section models.x, which"),
@@ -122,7 +122,7 @@ FORM = "must read `name: type = P.name  # [low, high] meaning`"
     ("epochs: int = P.epochs  # [1, many] passes", FORM),
     ("epochs: int = P.epochs  # [nan, 1] passes", FORM),
     ("epochs: int = P.epochs  # [1, 9", FORM),
-    ("epochs: int = Q.epochs", "reads Q: an earlier cell must say `Q = section(NAME)`"),
+    ("epochs: int = Q.epochs", "reads Q: an earlier cell must say `Q = section("),
 ])
 def test_a_line_that_declares_nothing_is_refused(checked, line, problem):
     with pytest.raises(UserError) as refused:
@@ -131,21 +131,20 @@ def test_a_line_that_declares_nothing_is_refused(checked, line, problem):
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
 
 
-def test_two_cells_a_name_twice_and_a_section_of_no_code_are_refused(checked):
+def test_two_cells_and_a_section_of_no_code_are_refused(checked):
     message = "^notebooks/x.ipynb must have one cell tagged `parameters`, found 2.$"
     with pytest.raises(UserError, match=message):
         checked("@epochs: int = P.epochs", "@lr: float = P.lr")
-    with pytest.raises(UserError, match="^notebooks/x.ipynb: the parameters cell has lr twice.$"):
-        checked("@lr: float = P.lr\nlr: float = P.lr")
     with pytest.raises(UserError, match="reads R: an earlier cell must say"):
         checked('#!R = section("models.x")', "@lr: float = R.lr")
 
 
-@pytest.mark.parametrize("name", ["models.X", "models.my-tree", "models.1", "a b", "models."])
-def test_a_bad_name_of_a_section_is_shown(checked, name):
-    """H12: an earlier cell says it, and the message must not tell the person to say it."""
-    with pytest.raises(UserError, match=rf"letter first, found '{name}'\.$"):
-        checked(f'P = section("{name}")', "@lr: float = P.lr")
+def test_a_section_may_have_any_name(checked):
+    """H12: capitals and hyphens were refused, in a sentence that asked for what was there."""
+    line = "@lr: float = P.lr"
+    assert checked('P = section("My-tree")', line, text="My-tree: {lr: 1}") == {"lr": 1.0}
+    with pytest.raises(UserError, match="params.yaml has no section My-tree., which notebooks/x"):
+        checked('P = section("My-tree.")', line, text="My-tree: {lr: 1}")
 
 
 def test_a_mistyped_name_is_shown_both_ways(checked, tmp_path):
