@@ -3,9 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +27,8 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
     """
     tracking.settle()
     path = output(f"models/{name}")
-    beside = path.with_name(f".{name}.{os.getpid()}")
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=path.parent) as folder:
+        beside = Path(folder) / name
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             save(beside)
         _describe(name, beside)
@@ -36,8 +36,6 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
             archive.write_bytes(_without_times(archive.read_bytes()))
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return path
 
 
@@ -55,8 +53,8 @@ def _describe(name: str, folder: Path) -> None:
         flavor.pop("python_version", None)
         flavor.pop("env", None)
     described.write_text(yaml.safe_dump(facts), encoding="utf-8")
-    for extra in ("conda.yaml", "python_env.yaml"):
-        (folder / extra).unlink(missing_ok=True)
+    (folder / "conda.yaml").unlink(missing_ok=True)
+    (folder / "python_env.yaml").unlink(missing_ok=True)
     for file in filter(Path.is_file, (described, folder / "requirements.txt")):
         text = file.read_text(encoding="utf-8")  # 2.1.0+cpu and 2.1.0+cu126 are one version
         text = re.sub(r"(?m)((==|version: )[\w.]+)\+[\w.]+$", r"\1", text)

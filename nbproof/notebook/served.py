@@ -19,13 +19,12 @@ NUMBERS = ("time", "probability", "strangeness", "milliseconds")
 QUERY = """
 SELECT answers.*, (SELECT label FROM labels WHERE labels.id = answers.id
                    ORDER BY time DESC, rowid DESC LIMIT 1) AS label
-FROM answers WHERE ? IN (version, '') ORDER BY time DESC, answers.rowid DESC LIMIT ?
+FROM answers WHERE version = ifnull(?, version)
+ORDER BY time DESC, answers.rowid DESC LIMIT ifnull(?, -1)
 """
 
 
-def served(
-    newest: int | None = None, version: str | None = None, features: bool = True,
-) -> dict:
+def served(newest: int | None = None, version: str | None = None, features: bool = True) -> dict:
     """Return the log's answers by columns, the oldest first: all, or the `newest`, or of `version`.
 
     NUMBERS are arrays, NaN where the log holds nothing. `features` is an array [N, F]; F is 0 where
@@ -35,31 +34,28 @@ def served(
     """
     import numpy as np  # notebooks that read no log need not wait for it
 
-    rows = _rows(QUERY, version or "", -1 if newest is None else newest)[::-1]
+    rows = _rows(QUERY, version, newest)[::-1]
     columns = {name: [row[name] for row in rows] for name in TEXTS}
     for name in NUMBERS:  # None becomes NaN
         columns[name] = np.array([row[name] for row in rows], dtype=np.float64)
     for name in ("features", "input"):
-        columns[name] = [blob if blob is None else np.frombuffer(blob, dtype="<f4")
-                         for blob in (row[name] for row in rows)]
-    known = [value for value in columns["features"] if value is not None] if features else []
-    lengths = {len(value) for value in known} or {0}
+        columns[name] = [None if row[name] is None else np.frombuffer(row[name], dtype="<f4")
+                         for row in rows]
+    vectors = columns["features"] if features else [None] * len(rows)
+    lengths = sorted({len(vector) for vector in vectors if vector is not None}) or [0]
     if len(lengths) > 1:
-        counts = " and ".join(map(str, sorted(lengths)))
-        raise UserError(f"{LOG} holds features of {counts} numbers, of several models: name the "
-                        "version whose answers are to be read, or read without features.")
-    table = np.full((len(rows), lengths.pop()), np.nan, dtype=np.float32)
-    for number, value in enumerate(columns["features"] if known else ()):
-        table[number] = np.nan if value is None else value
-    return columns | {"features": table}
+        raise UserError(f"{LOG} holds features of {' and '.join(map(str, lengths))} numbers, of "
+                        "several models: name the version to be read, or read without features.")
+    missing = np.full(lengths[0], np.nan, dtype=np.float32)
+    table = [missing if vector is None else vector for vector in vectors]
+    return columns | {"features": np.array(table, np.float32).reshape(len(rows), lengths[0])}
 
 
 def path() -> Path:
     """Return the log's file; UserError where there is none."""
-    folder = Path(os.environ.get("NBPROOF_SERVED") or root() / "served")
-    if not (file := folder / Path(LOG).name).is_file():
-        shown = file if os.environ.get("NBPROOF_SERVED") else LOG
-        raise UserError(f"There is no log {shown} yet: nbproof serve writes it while it answers.")
+    file = Path(os.environ.get("NBPROOF_SERVED") or root() / "served") / "log.sqlite"
+    if not file.is_file():
+        raise UserError(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
     return file.resolve()
 
 
@@ -69,7 +65,7 @@ def newest_version() -> str | None:
     return rows[0]["version"] if rows else None
 
 
-def _rows(query: str, *values: str | int) -> list[sqlite3.Row]:
+def _rows(query: str, *values: str | int | None) -> list[sqlite3.Row]:
     address = f"{path().as_uri()}?mode=ro"  # quoted, and no reader makes a file
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
