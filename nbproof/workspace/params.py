@@ -5,16 +5,18 @@ import contextlib
 import difflib
 import io
 import json
+import os
 import re
 import sys
 from functools import reduce
 from operator import getitem
 
+import typer
 from ruamel.yaml import YAML
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import from_yaml, root, write_whole
+from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.params import section
 from nbproof.pipeline import dag
 from nbproof.runner import schema, source
@@ -39,14 +41,20 @@ def adopt(run: str, yes: bool, model: str = "") -> int:
     content = source.strip(source.read(root() / path))
     before, explored = source.text(content), _restore(content, path)
     declared = schema.declared_in(content["cells"], path)
-    if strange := [key for key in logged if key not in declared]:
-        raise UserError(f"Run {run_id} has {', '.join(strange)}, which {path} does not declare.")
+    if unknown := [key for key in logged if key not in declared]:
+        raise UserError(f"Run {run_id} has {', '.join(unknown)}, which {path} does not declare.")
     if run == "last" and (other := [key for key in explored if explored[key] != logged.get(key)]):
         raise UserError(f"{path} has another {', '.join(other)} than its newest finished run: run "
                         f"it to its end, or name the run that you mean (nbproof adopt {run_id}).")
-    if not _write({declared[key].key: _typed(declared[key], logged[key]) for key in logged}, yes):
-        print("Nothing was changed.")
+    file = root() / "params.yaml"
+    old = file.read_text(encoding="utf-8")
+    new = with_values(old, {declared[key].key: _typed(declared[key], logged[key])
+                            for key in logged})
+    lines = (text.splitlines(keepends=True) for text in (old, new))
+    sys.stdout.writelines(difflib.unified_diff(*lines, file.name, file.name, n=2))
+    if old != new and not (yes or typer.confirm("Write params.yaml?")):
         return 1
+    write_whole(file, new)
     print(f"params.yaml has the values of run {run_id}: nbproof run trains {name} with them.")
     if (after := source.text(content)) != before:
         write_whole(root() / path, after)
@@ -72,27 +80,27 @@ def _find(run: str):
 
 def _best_of_sweep(model: str) -> str:
     """Return the id of the best run of the newest finished sweep (of `model` if it is named)."""
-    files = (root() / "scratch/sweeps").glob("*/best.json")
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        best = json.loads(path.read_text(encoding="utf-8"))
-        if model in ("", best["model"]):
-            return best["run_id"]
-    raise UserError(f"There is no finished sweep{f' of {model}' if model else ''} here.")
+    files = sorted((root() / "scratch/sweeps").glob("*/best.json"), key=os.path.getmtime)
+    notes = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    run_ids = [note["run_id"] for note in notes if model in ("", note["model"])]
+    if not run_ids:
+        raise UserError(f"There is no finished sweep {f'of {model} ' if model else ''}here.")
+    return run_ids[-1]
 
 
 def _restore(content: dict, path: str) -> dict[str, str]:
     """Let the parameters cell of a notebook's `content` read params.yaml again, in place.
 
-    `lr: float = 0.1  # peak` becomes `lr: float = P.lr  # peak`. Return the literal values that
-    stood there by name, as MLflow logs them.
+    `lr: float = 0.1  # peak` becomes `lr: float = P.lr  # peak`. Return the values that stood
+    there by name, as MLflow logs them.
     """
     codes = [source.code(cell) for cell in content["cells"] if cell["cell_type"] == "code"]
-    sections = {name: section(key) for name, key in schema.sections_of(codes).items()}
-    explored = {}
+    variables, explored = schema.sections_of(codes), {}
 
     def restored(line: re.Match) -> str:
         name, kind, value, comment = line.groups()
-        holders = [f"{holder}.{name}" for holder in sections if hasattr(sections[holder], name)]
+        holders = [f"{variable}.{name}" for variable, key in variables.items()
+                   if hasattr(section(key), name)]
         if value in holders:
             return line[0]
         if len(holders) != 1:
@@ -109,52 +117,33 @@ def _restore(content: dict, path: str) -> dict[str, str]:
 
 def _typed(parameter: schema.Parameter, text: str) -> object:
     """Return a parameter's value, which MLflow logs as text, with the type that is declared."""
-    value = text
-    if not parameter.type.startswith("str") or text == "None" and parameter.accepts(None):
-        with contextlib.suppress(ValueError, SyntaxError):  # stays text, which is refused
-            value = ast.literal_eval(text)
-    if not parameter.accepts(value):
+    with contextlib.suppress(ValueError, SyntaxError):  # raised for what is a text
+        if parameter.accepts(value := ast.literal_eval(text)):
+            return value
+    if not parameter.accepts(text):
         raise UserError(f"{parameter.key} must be {parameter.expected}; the run has {text!r}.")
-    return value
-
-
-def _write(values: dict[str, object], yes: bool) -> bool:
-    """Show the change of params.yaml and write it; return False if the answer was no."""
-    path = root() / "params.yaml"
-    before = path.read_text(encoding="utf-8")
-    after = with_values(before, values)
-    lines = (text.splitlines(keepends=True) for text in (before, after))
-    sys.stdout.writelines(difflib.unified_diff(*lines, path.name, path.name, n=2))
-    if before != after and not yes:
-        if not sys.stdin.isatty():
-            raise UserError("params.yaml was not changed: say yes on a terminal, or give --yes.")
-        if input("Write params.yaml? [y/N] ").strip().lower() not in ("y", "yes"):
-            return False
-    write_whole(path, after)
-    return True
+    return text
 
 
 def with_values(text: str, values: dict[str, object]) -> str:
-    """Return params.yaml's `text` with values by key (`models.cnn.lr`) and all its comments.
+    """Return params.yaml's `text` with values by key (`models.cnn.lr`) and its comments.
 
     A new key comes in front of the last one, so that comments after a section stay after it.
     """
     yaml = YAML()  # it writes as `dvc exp run -S` does, but keeps quotes and long lines
     yaml.preserve_quotes, yaml.width = True, sys.maxsize
-    content, before, written = yaml.load(text), from_yaml(text), io.StringIO()
+    content, written, is_changed = yaml.load(text), io.StringIO(), False
     for key, value in values.items():
         *parents, name = key.split(".")
         holder = reduce(getitem, parents, content)
         if name not in holder:
             holder.insert(len(holder) - 1, name, value)
+        elif holder[name] == value:  # stays as it is written
+            continue
         elif isinstance(holder[name], list) and isinstance(value, list):
             holder[name][:] = value  # it stays on one line, or on several
-        elif holder[name] != value:  # what is equal stays as it is written
+        else:
             holder[name] = value
-    if content == before:
-        return text
+        is_changed = True
     yaml.dump(content, written)
-    old, new = (sorted(re.findall("#.*", version)) for version in (text, written.getvalue()))
-    if old != new:  # it stood inside a list of several lines
-        raise UserError(f"params.yaml would lose a comment: write {values} into it by hand.")
-    return written.getvalue()
+    return written.getvalue() if is_changed else text

@@ -33,8 +33,8 @@ def test_a_new_model_runs_as_it_is(tmp_path, inside, capsys):
 
 
 @pytest.mark.parametrize("name, like, message", [
-    ("near", "", "taken by near.ipynb"), ("answers", "", "taken by metrics/answers.csv"),
-    ("index", "", "taken by reports/index.html"), ("9 lives", "", "a letter first"),
+    ("near", "", "taken by near.ipynb"), ("answers", "", "taken by answers.csv"),
+    ("index", "", "taken by index.html"), ("9 lives", "", "a letter first"),
     ("more", "compare", "no model 'compare' to start from; .* makes near, far"),
 ])
 def test_what_cannot_be_made_is_refused(tmp_path, inside, name, like, message):
