@@ -33,38 +33,32 @@ def write_pages(found: dict[str, Stage], md5s: dict[str, str]) -> None:
             html.write(stage.short, (root() / stage.notebook).parent)
 
 
-def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the models' numbers, the project's metric first, and a row per model.
+def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]], str]:
+    """Return the names of the models' numbers, a row a model, and a sentence on the champion.
 
-    A row is a model's name and its numbers as text; the best model comes first."""
-    metric = config.load().metric
+    The project's metric and the best model come first. A row is a model's name and its numbers as
+    text. The sentence has the numbers that only the comparison has, such as those of test data."""
+    project, metric = config.load(), config.load().metric
     models = {stage.short: _numbers(stage.short) for stage in found.values() if is_model(stage)}
     order = sorted((name for name, numbers in models.items() if metric.key in numbers),
                    key=lambda name: metric.best_first(models[name][metric.key]))
     names = list(dict.fromkeys(key for name in order for key in [metric.key, *models[name]]))
-    return names, [[name, *(_shown(models[name].get(key)) for key in names)] for name in order]
-
-
-def champion(found: dict[str, Stage]) -> str:
-    """Return a sentence with the champion and the numbers that only the comparison has.
-
-    Those are the numbers of the test data, say; empty where no champion is known."""
-    project, of_models = config.load(), results(found)[0]
-    if not (name := project.compared().get("champion")):
-        return ""
+    rows = [[name, *(_shown(models[name].get(key)) for key in names)] for name in order]
+    if not (champion := project.compared().get("champion")):
+        return names, rows, ""
     own = [f"{key} {_shown(value)}" for key, value in _numbers(project.compare).items()
-           if key not in of_models]
-    return f"The champion is {', '.join([name, *own])}."
+           if key not in names]
+    return names, rows, f"The champion is {', '.join([champion, *own])}."
 
 
 def table(found: dict[str, Stage]) -> str:
     """Return the results for a terminal; empty where there are none."""
-    names, rows = results(found)
+    names, rows, champion = results(found)
     rows = [["", *names], *rows] if rows else []
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
              for row in rows]
-    return "\n".join(filter(None, [*lines, champion(found)]))
+    return "\n".join(filter(None, [*lines, champion]))
 
 
 def _numbers(name: str) -> dict[str, float]:
@@ -89,10 +83,10 @@ def write(found: dict[str, Stage], not_run: set[str]) -> None:
     # an index that shows a failure is never current, so the run that mends it writes it again
     failed = not_run or any(card["failure"] for card in cards)
     stamp = "" if failed else html.stamp(root() / "dvc.lock")
-    names, rows = results(found)
+    names, rows, champion = results(found)
     write_whole(root() / PLACE, html.fill(
-        "results.html.j2", stamp=stamp, title=config.load().name, champion=champion(found),
-        names=names, rows=rows, cards=cards, not_run=[found[name].short for name in not_run],
+        "results.html.j2", stamp=stamp, title=config.load().name, champion=champion, names=names,
+        rows=rows, cards=cards, not_run=[found[name].short for name in not_run],
         commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),
         python=platform.python_version(), now=datetime.datetime.now().astimezone(),
         machine=determinism.machine(), settings=determinism.SETTINGS))

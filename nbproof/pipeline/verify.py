@@ -55,8 +55,9 @@ def _problems(out: Output) -> Iterator[str]:
         if out.use_cache or out.changed_checksum():
             yield f"{relpath(path, root())}: DVC's cache has no whole list of its files"
     else:
-        md5s = {path.joinpath(*key): md5.value for key, _, md5 in recorded
-                } if out.hash_info.isdir else {path: out.hash_info.value}
+        md5s = {path: out.hash_info.value}
+        if out.hash_info.isdir:
+            md5s = {path.joinpath(*key): md5.value for key, _, md5 in recorded}
         for file in sorted({*md5s, *filter(Path.is_file, path.rglob("*"))}):
             if file not in md5s:
                 yield f"{relpath(file, root())}: no result, and lies in the folder of one"
