@@ -42,8 +42,5 @@ def test_plain_lines_elsewhere(small, monkeypatch, capsys):
         assert capsys.readouterr().out.splitlines() == [
             "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s",
             "a: [warning] 1 \\[x]"]
-
-
-def test_nothing_to_do_shows_no_table(small, monkeypatch):
     monkeypatch.setattr(console, "Console", lambda: Console(force_terminal=True))
-    assert not console.screen(FOUND, set()).is_live
+    assert not console.screen(FOUND, set()).is_live, "there is nothing to do"

@@ -130,27 +130,18 @@ def test_what_dvc_cannot_read(small, name, text, sentence):
     assert sentence in refused(small)
 
 
-def test_a_torn_list_of_locks_names_the_fix(small):
-    (small / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"a')
-    with pytest.raises(UserError, match=r"nbproof run removes it\.$"), dag.opened(small) as repo:
-        repo.commit(force=True)
-
-
-def test_another_dvc_command_at_work(small, monkeypatch):
+def test_what_dvc_cannot_work_with(small, monkeypatch):
     monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
     with (dag.opened(small) as other, other.lock, pytest.raises(UserError, match="^Another DVC "),
           dag.opened(small) as repo):
         repo.status()
-
-
-def test_a_folder_without_git(small):
-    (small / ".git").rename(small / "git")
-    assert refused(small).startswith("DVC needs a git repository, and this folder is in none")
-
-
-def test_a_disk_that_is_full(small):
+    (small / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"a')
+    with pytest.raises(UserError, match=r"nbproof run removes it\.$"), dag.opened(small) as repo:
+        repo.commit(force=True)
     with pytest.raises(UserError, match="^A file cannot be .*: make room"), dag.opened(small):
         raise OSError(28, "No space left on device")
+    (small / ".git").rename(small / "git")
+    assert refused(small).startswith("DVC needs a git repository, and this folder is in none")
 
 
 def test_networkx_is_not_imported_and_dvc_lock_is_parsed_once(small, monkeypatch):
