@@ -1,6 +1,5 @@
-"""Executes a notebook by papermill and reports truthfully how far it came."""
+"""Executes a notebook and reports truthfully how far it came."""
 
-import logging
 import os
 import re
 import shlex
@@ -10,23 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbclient.client
 import nbformat
-import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from nbclient.exceptions import CellExecutionError
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
+from jupyter_core.utils import run_sync
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.notebook.progress import EVENT
 from nbproof.runner import determinism, reaper, source
 
-# nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell
-# timeout ends; both match the same. It is private, and there is no public way to change it.
-nbclient.client._RGX_CARRIAGERETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 Events = Callable[[dict], None]
 
@@ -63,79 +54,23 @@ class NotebookKernel(AsyncKernelManager):
                 "-f", self.connection_file, *options]
 
 
-class StageClient(PapermillNotebookClient):
-    """Runs every cell in order; whatever ends one early leaves as an exception."""
-
-    on_event: Events = staticmethod(print)
-    reached, asked_to_exit = 0, False
-
-    def papermill_execute_cells(self) -> None:
-        """Execute the cells; `reached` is the index of the one at work."""
-        self.on_cell_executed = self._look_for_exit
-        total = len(source.counted(self.nb.cells))
-        for index, cell in enumerate(self.nb.cells):
-            self.reached = index
-            number = len(source.counted(self.nb.cells[: index + 1]))
-            self.on_event({"cell": number, "cells": total})
-            self.execute_cell(cell, index)
-            if self.asked_to_exit:  # the kernel ends a moment later, in whatever cell it is by then
-                raise StageFailure("the cell asked the kernel to exit; a stage runs every cell")
-            if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
-                raise StageFailure("the cell was skipped; a stage runs every cell")
-            self.on_event({"ran": number})  # may raise StageFailure
-
-    def process_message(self, msg, cell, cell_index):
-        """Pass on the events of the notebook; nbclient handles all other messages."""
-        if msg["msg_type"] == EVENT:
-            self.on_event(msg["content"])
-            return None
-        return super().process_message(msg, cell, cell_index)
-
-    def _look_for_exit(self, cell, cell_index, execute_reply) -> None:
-        """IPython's exit() and quit() raise nothing: they leave a request in the cell's reply."""
-        payload = execute_reply["content"].get("payload", [])
-        self.asked_to_exit = any(request.get("source") == "ask_exit" for request in payload)
-
-
-class StageEngine(NBClientEngine):
-    """The papermill engine of stages, which records nothing that varies between runs."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, attempt, cell_timeout, environment,
-                                 sockets, working_folder, **_):
-        client = StageClient(
-            nb_man, timeout=cell_timeout, startup_timeout=120, record_timing=False,
-            coalesce_streams=True, force_raise_errors=True, skip_cells_with_tag="",
-            kernel_name=kernel_name, kernel_manager_class=NotebookKernel,
-        )
-        client.on_event = attempt.on_event
-        attempt.client = client
-        client.km = kernel_manager(kernel_name, sockets)
-        client.execute(cleanup_kc=True, cwd=working_folder,
-                       env=environment | {"IPYTHONDIR": sockets})
-
-
-def kernel_manager(kernel_name: str, folder: str) -> NotebookKernel:
-    """Return a manager for a kernel of this environment, whose sockets are in `folder`."""
+def start_kernel(folder: str, working_folder: Path, variables: dict[str, str]) -> NotebookKernel:
+    """Start a kernel of this environment, whose sockets are in `folder`; it may not answer yet."""
     ours = KernelSpecManager(kernel_dirs=[str(Path(sys.prefix) / "share" / "jupyter" / "kernels")])
-    connection = str(Path(folder) / "kernel.json")
-    manager = NotebookKernel(kernel_name=kernel_name, connection_file=connection,
-                             kernel_spec_manager=ours)
+    manager = NotebookKernel(kernel_name=source.KERNEL["name"], kernel_spec_manager=ours,
+                             connection_file=str(Path(folder) / "kernel.json"))
     if os.name != "nt":  # others can connect to loopback ports, and two kernels can race for one
         manager.transport, manager.ip = "ipc", str(Path(folder) / "ipc")
+    run_sync(manager.start_kernel)(cwd=str(working_folder), env=variables | {"IPYTHONDIR": folder})
     return manager
-
-
-papermill_engines.register("stage", StageEngine)
 
 
 class Attempt:
     """What is known of one execution while it goes on: the client, and what the kernel reports."""
 
-    def __init__(self, on_event: Events):
-        self.client: StageClient | None = None
+    def __init__(self, kernel: NotebookKernel, on_event: Events):
+        self.kernel, self.client, self.pass_on = kernel, None, on_event
         self.arithmetic, self.changed, self.fallback = "", [], {}
-        self.pass_on = on_event
 
     def on_event(self, event: dict) -> None:
         """Keep what the kernel reports of itself; pass all events on."""
@@ -161,27 +96,24 @@ def execute_notebook(
     (nbproof.notebook.progress); a StageFailure that it raises fails that cell. `mark` is added to
     the kernel's environment, `folder` holds its sockets. The copy has nothing that varies.
     """
-    for name in ("papermill", "traitlets", "nbclient"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once, by us
-    attempt, failure = Attempt(on_event), None
-    environment = determinism.environment(output_root) | (mark or {})
-    # papermill formats a path's braces, and changes this process's folder: it gets neither.
     text = source.text(source.strip(source.read(notebook)))
-    node = nbformat.reads(text, as_version=4)
+    node, failure = nbformat.reads(text, as_version=4), None
+    variables = determinism.environment(output_root) | {"NBPROOF_PROJECT": str(root())}
     with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.short_folder()) as sockets:
         try:
-            papermill.execute_notebook(
-                node, None, parameters=values, engine_name="stage", progress_bar=False,
-                kernel_name=source.KERNEL["name"], language="python", attempt=attempt,
-                cell_timeout=cell_timeout,
-                environment=environment | {"NBPROOF_PROJECT": str(root())}, sockets=sockets,
-                working_folder=str(notebook.parent),
-            )
-        except Exception as error:  # of the cell, the kernel or the machine: the stage's failure
+            kernel = start_kernel(sockets, notebook.parent, variables | (mark or {}))
+        except Exception as error:  # of the machine: no such program, no room
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{notebook.name} could not be started: {type(error).__name__}: "
+                            f"{reason}") from None
+        from nbproof.runner.engine import run_cells  # takes half a second, as the kernel does
+
+        attempt = Attempt(kernel, on_event)
+        try:
+            run_cells(node, values, cell_timeout, attempt)
+        except Exception as error:  # of the cell or the kernel: the stage's failure
             if attempt.client is None:
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(f"{notebook.name} could not be started: {type(error).__name__}: "
-                                f"{reason}") from None
+                raise
             failure = mark_failure(attempt.client.nb, attempt.client.reached, error)
             if attempt.fallback and one_line(attempt.fallback.pop("message")) == failure.reason:
                 failure.fallback = attempt.fallback
@@ -203,7 +135,7 @@ def one_line(text: str) -> str:
 def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:
     """Show in the notebook which cell failed: its error, and no trace of a run in later cells."""
     cell = notebook.cells[reached]
-    if isinstance(error, CellExecutionError):
+    if hasattr(error, "ename"):  # nbclient's, of an exception in the cell
         name, reason = one_line(error.ename), error.evalue
     else:
         name, reason = type(error).__name__, str(error) or "the kernel gave no answer"
