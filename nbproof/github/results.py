@@ -90,7 +90,7 @@ def bring(folder: Path) -> None:
 def _kept() -> set[str]:
     """The outputs that git keeps, `cache: false` in dvc.yaml."""
     with dag.opened(root()) as repo:
-        return {out.path for stage in dag.read(repo).values() for out in stage.outputs if not out.cached}
+        return {out.def_path for stage in repo.index.stages for out in stage.outs if not out.use_cache}
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -11,9 +11,30 @@ import typer
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml, root
-from nbproof.tracking import remotes
 
 CHECKS = ("pipeline", "test (ubuntu-latest)")  # the jobs that a merge must wait for
+# What the workflows read; a secret that only `publish` may have is one of the environment `publish`.
+SECRETS = {
+    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: yours)",
+    "MLFLOW_TRACKING_PASSWORD": "tracking server: password or token",
+    "DVC_READ_USER": "DVC remote: user or key that reads",
+    "DVC_READ_PASSWORD": "its password or secret",
+    "DVC_WRITE_USER": "DVC remote: user or key that writes; environment publish",
+    "DVC_WRITE_PASSWORD": "its password or secret; environment publish",
+    "PUBLISH_APP_KEY": "key of the GitHub App that commits; environment publish",
+}
+VARIABLES = {
+    "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml",
+    "DVC_REMOTE_URL": "DVC remote",
+    "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible",
+    "RUNNER": "the runner that trains, a label or a JSON list of labels",
+    "NBPROOF_CPU": "1: train with PyTorch's build for processors alone",
+    "DRIFT_RUNNER": "the runner that the server's log lies on, for `drift`",
+    "SERVED": "the folder of that log there",
+    "PAGES_URL": "where main's pages are published on GitHub Pages (else nowhere)",
+    "CML_SHA256": "checksum of CML's program, else GitHub's own API posts",
+    "PUBLISH_APP_ID": "client ID of the GitHub App that commits results",
+}
 RULES = "nbproof: required checks"
 REMOTE = re.compile(r"(?:[/@])github\.[a-z.]+[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 
@@ -152,12 +173,11 @@ def _ask_values(gh: Gh, yes: bool) -> None:
     servers = root() / "remote.yaml"
     named = from_yaml(servers.read_text(encoding="utf-8")) if servers.exists() else {}
     known = {"DVC_REMOTE_URL": _dvc_url(), "MLFLOW_TRACKING_URI": (named or {}).get("tracking", "")}
-    for name, meaning in remotes.VARIABLES.items():
+    for name, meaning in VARIABLES.items():
         if value := typer.prompt(f"{name} ({meaning})", default=known.get(name, ""), show_default=True):
             _set_variable(gh, name, value)
-    for name, meaning in remotes.SECRETS.items():
-        if "workflows" in meaning and (value := typer.prompt(f"{name} ({meaning})", default="", hide_input=True,
-                                                              show_default=False)):
+    for name, meaning in SECRETS.items():
+        if value := typer.prompt(f"{name} ({meaning})", default="", hide_input=True, show_default=False):
             place = ["--env", "publish"] if "environment publish" in meaning else []
             code, _, err = run_gh(["secret", "set", name, "--repo", gh.name, *place], value)
             if code:

@@ -1,12 +1,11 @@
 """Whether the results are those of the commit, byte for byte, and if not, why."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterable
 
 from dvc.utils.flatten import flatten
 
+from nbproof.notebook import tracking
 from nbproof.notebook.files import root
 from nbproof.pipeline.config import load, recorded
 from nbproof.pipeline.dag import Stage
@@ -21,29 +20,21 @@ def announce() -> None:
               flush=True)
 
 
-def committed_file(path: str) -> bytes | None:
-    """Return a file of the project as git has it; None if it has none, or is not installed."""
-    if not shutil.which("git"):
-        return None
-    done = subprocess.run(["git", "show", f"HEAD:./{path}"], cwd=root(), capture_output=True)
-    return done.stdout if done.returncode == 0 else None
-
-
 def compared(found: dict[str, Stage]) -> list[str]:
     """Return one sentence where all results are the committed ones; else how many are, and why."""
-    lock, committed = root() / "dvc.lock", committed_file("dvc.lock")
-    if committed is None or not lock.exists():
+    lock, committed = root() / "dvc.lock", tracking.git("show", "HEAD:./dvc.lock")
+    if not committed or not lock.exists():
         return []
-    here = lock.read_bytes()
+    here = lock.read_text(encoding="utf-8")
     if committed == here:  # the usual case, without reading YAML for a tenth of a second
         total = sum(len(stage.outputs) for stage in found.values())
         return [f"All {total} results are the committed ones, byte for byte."]
-    old, new = recorded(committed.decode()), recorded(here.decode())
+    old, new = recorded(committed), recorded(here)
     before, after = _md5s(old.values(), "outs"), _md5s(new.values(), "outs")
     lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "
              "ones, byte for byte."]
     for name, stage in found.items():
-        if any(before.get(out.path) != after.get(out.path) for out in stage.outputs):
+        if any(before.get(path) != after.get(path) for path in stage.outputs):
             reason = _changes(old.get(name), new[name], set(after)) or _other_bytes(stage.short)
             lines.append(f"{stage.short} differs: {reason}.")
     return lines
@@ -69,7 +60,7 @@ def _other_bytes(short: str) -> str:
         return ("it varies from run to run, or the commit was made on a machine that computes "
                 "otherwise: nothing else differs")
     tolerance, now = load().tolerance, load().metrics(short)
-    committed = json.loads(committed_file(f"metrics/{short}.json") or "{}")
+    committed = json.loads(tracking.git("show", f"HEAD:./metrics/{short}.json") or "{}")
     outside = [key for key, value in now.items()
                if {type(value), type(committed.get(key))} <= {int, float}
                and not tolerance.holds(value, committed[key])]

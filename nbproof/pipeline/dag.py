@@ -25,16 +25,6 @@ FIXES = {"rwlock": "nbproof run removes it",
 
 
 @dataclass(frozen=True)
-class Output:
-    """One output: `kind` is out, metric or plot; `plot` what dvc.yaml says of a plot's axes."""
-
-    path: str
-    kind: str
-    cached: bool
-    plot: dict
-
-
-@dataclass(frozen=True)
 class Stage:
     """One stage: `name` is DVC's (`train@cnn`), `short` a person's (`cnn`); a command has no
     `notebook`; `sections` are those of params.yaml; `needs` are the stages that make its `deps`."""
@@ -44,7 +34,7 @@ class Stage:
     notebook: str | None
     sections: tuple[str, ...]
     deps: tuple[str, ...]
-    outputs: tuple[Output, ...]
+    outputs: tuple[str, ...]
     needs: frozenset[str]
 
 
@@ -111,9 +101,7 @@ def _stage(stage: PipelineStage, makers: list[tuple[str, str]]) -> Stage:
     short = Path(notebook).stem if notebook else stage.name.rpartition("@")[2]
     needs = frozenset(maker for path, maker in makers for dep in files
                       if f"{path}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{path}/"))
-    outputs = tuple(Output(out.def_path, "metric" if out.metric else "plot" if out.plot else "out",
-                           out.use_cache, out.plot if isinstance(out.plot, dict) else {})
-                    for out in stage.outs)
+    outputs = tuple(out.def_path for out in stage.outs)
     return Stage(stage.name, short, notebook, sections, files, outputs, needs)
 
 
@@ -177,4 +165,4 @@ def check_current(repo: Repo, short: str | None, itself: bool = True) -> None:
 def is_model(stage: Stage) -> bool:
     """Return whether a stage trains a model: it writes metrics/NAME.json and models/NAME."""
     wanted = {f"metrics/{stage.short}.json", f"models/{stage.short}"}
-    return bool(stage.notebook) and wanted <= {output.path for output in stage.outputs}
+    return bool(stage.notebook) and wanted <= {*stage.outputs}

@@ -53,7 +53,7 @@ def uncovered(stage: Stage, paths: Iterable[str]) -> list[str]:
 
     What the stage makes itself is no dependency, nor is nbproof, an environment or scratch/.
     """
-    known = [*stage.deps, *(output.path for output in stage.outputs), "scratch"]
+    known = [*stage.deps, *stage.outputs, "scratch"]
     return sorted(path for path in set(paths)
                   if not any(f"{path}/".startswith(f"{name}/") for name in known)
                   and not any(part.startswith(".") for part in PurePosixPath(path).parts)

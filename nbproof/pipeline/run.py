@@ -210,8 +210,8 @@ class Run:
     def record(self, name: str, why: str = "") -> None:
         """Have DVC hash, keep and record what a stage made; its page is made beside the run."""
         stage = self.stages[name]
-        for output in stage.outputs:
-            remove_empty_folders(root() / output.path)
+        for path in stage.outputs:
+            remove_empty_folders(root() / path)
         lock, backup = root() / "dvc.lock", root() / BACKUP
         backup.write_bytes(lock.read_bytes() if lock.exists() else b"")
         self.repo.commit(name, force=True)

@@ -121,7 +121,7 @@ def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failu
 
 def without_secrets(stage: Stage) -> str:
     """Delete results that hold the value of a secret, also of a failed stage; return which."""
-    held = secrets.in_files([root() / output.path for output in stage.outputs])
+    held = secrets.in_files([root() / path for path in stage.outputs])
     for path, _ in held:
         path.unlink()
     shown = [f"{path.relative_to(root()).as_posix()} held the value of {name}"

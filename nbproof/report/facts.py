@@ -102,7 +102,7 @@ def _uncommitted(contract: config.Project, read: dict[str, Stage]) -> list[str]:
     """Files that results come from, or are, and that differ from the commit; what else lies about does not matter."""
     paths = {"dvc.lock", "dvc.yaml", "params.yaml", "project.yaml", contract.pins or "dvc.lock"}
     for stage in read.values():
-        paths |= {*stage.deps, *(output.path for output in stage.outputs)}
+        paths |= {*stage.deps, *stage.outputs}
     inside = sorted(path for path in paths if not path.startswith(("/", "..")))
     status = ["--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--"]
     changed = (revision.git(contract.root, *status, *inside) or b"").decode("utf-8", "replace")
@@ -190,21 +190,22 @@ def _axes(root: Path) -> dict:
 def _plots(sides: Sides, stage: Stage, axes: dict, status: str) -> list[Plot]:
     """The plots that dvc.yaml gives a y: of several the first; without an x it is the first column."""
     found = []
-    for output in stage.outputs:
-        given = {**output.plot, **axes.get(output.path, {})}
+    for output in dag.dvc_stage(sides.repo, stage.name).outs:
+        path = output.def_path
+        given = {**(output.plot if isinstance(output.plot, dict) else {}), **axes.get(path, {})}
         y = next(iter(given["y"]), None) if isinstance(given.get("y"), list) else given.get("y")
-        if isinstance(y, str) and not (now := rows(sides.now(stage.name, output.path))).empty:
-            before = now if status == "unchanged" else rows(sides.then(stage.name, output.path)[0])
+        if isinstance(y, str) and not (now := rows(sides.now(stage.name, path))).empty:
+            before = now if status == "unchanged" else rows(sides.then(stage.name, path)[0])
             x = str(given.get("x") or now.columns[0])
-            found.append(Plot(output.path, str(given.get("template", "")), x, y, now, before))
+            found.append(Plot(path, str(given.get("template", "")), x, y, now, before))
     return found
 
 
 def _add_diffs(facts: Facts, sides: Sides, read: dict[str, Stage]) -> None:
     """Metrics of both sides, without those of stages that have no result here, and what `dvc params diff` knows."""
     by_stage = {each.stage: each for each in facts.results}
-    files = {output.path: by_stage[name] for name, stage in read.items() for output in stage.outputs
-             if output.kind == "metric"}
+    files = {output.def_path: by_stage[name] for name in read for output in dag.dvc_stage(sides.repo, name).outs
+             if output.metric}
     files |= {out["path"]: by_stage[name] for name, entry in sides.old_lock.items() for out in entry.get("outs", [])
               if name not in read and out.get("path", "").startswith("metrics/") and out["path"].endswith(".json")}
     for path, result in files.items():

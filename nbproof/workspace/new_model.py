@@ -47,7 +47,7 @@ def _check_free(name: str, stages: list[dag.Stage]) -> None:
     if not config.NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot name a model: small letters, digits, _; a letter first.")
     taken = [*(root() / "notebooks").glob("*.ipynb"), Path("index.html"), Path("changes.html"),
-             *(Path(output.path) for stage in stages for output in stage.outputs)]
+             *(Path(path) for stage in stages for path in stage.outputs)]
     for path in taken:
         if path.stem == name:
             raise UserError(f"The name {name} is taken by {path.name}: give another one.")

@@ -40,10 +40,7 @@ def test_a_stage(small):
     assert list(found) == ["data", "m", "last", "x"]
     assert found["x"] == dag.Stage(
         "x", "x", "notebooks/x.ipynb", ("models.m",), ("notebooks/x.ipynb", "data/table"),
-        (dag.Output("reports/x.ipynb", "out", True, {}), dag.Output("models/x", "out", True, {}),
-         dag.Output("metrics/x.json", "metric", False, {}),
-         dag.Output("metrics/x.csv", "plot", False, {"x": "step", "y": "error"})),
-        frozenset({"data"}))
+        ("reports/x.ipynb", "models/x", "metrics/x.json", "metrics/x.csv"), frozenset({"data"}))
     assert dag.is_model(found["x"]) and not dag.is_model(found["m"])
     assert found["m"].notebook is None and found["last"].needs == {"m", "x"}
     assert dag.with_downstream({"data", "gone"}, found) == set(found)

@@ -5,7 +5,7 @@ from projects import notebook
 
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline import deps
-from nbproof.pipeline.dag import Output, Stage
+from nbproof.pipeline.dag import Stage
 from nbproof.runner import RESULTS
 
 
@@ -25,8 +25,8 @@ def folder(tmp_path, inside):
 
 
 def stage(*listed: str, sections=(), notebook="notebooks/x.ipynb") -> Stage:
-    outputs = (Output("models/x", "out", True, {}),)
-    return Stage("train@x", "x", notebook, sections, (notebook, *listed), outputs, frozenset())
+    return Stage("train@x", "x", notebook, sections, (notebook, *listed), ("models/x",),
+                 frozenset())
 
 
 def refused(folder, *cells: str, listed=("pins.txt",), sections=()) -> str:

@@ -38,10 +38,10 @@ def found(tmp_path, inside) -> dict[str, dag.Stage]:
     for name, numbers in (("near", {"error": 0.75, "steps": 2000}), ("far", {"error": 0.5}),
                           ("compare", {"champion": "far", "error": 0.5, "test_error": 0.25})):
         (tmp_path / f"metrics/{name}.json").write_text(json.dumps(numbers))
-        outputs = [dag.Output(path, "out", True, {}) for path in (
-            f"metrics/{name}.json", f"models/{name}" if name != "compare" else "metrics/all.csv")]
+        outputs = (f"metrics/{name}.json",
+                   f"models/{name}" if name != "compare" else "metrics/all.csv")
         stages[f"train@{name}"] = dag.Stage(f"train@{name}", name, f"notebooks/{name}.ipynb", (),
-                                            (), tuple(outputs), frozenset())
+                                            (), outputs, frozenset())
         executed(tmp_path, name)
     return stages
 
