@@ -5,6 +5,7 @@ Notebooks and commands are executed in threads. Only the main thread touches DVC
 
 import concurrent.futures
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -103,6 +104,8 @@ class Run:
 
     def walk(self) -> None:
         """Execute the changed stages, each once what it needs is there."""
+        # What draws pages takes a third of a second to import: now, while kernels start.
+        self.pages.submit(importlib.import_module, "nbproof.runner.cells")
         waiting = [name for name in self.stages if name in self.changed]
         running: dict[concurrent.futures.Future, str] = {}
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
