@@ -1,16 +1,14 @@
 """MLflow runs: the local store, how a notebook logs a run, and how a server gets a copy of it.
 
 Every run is logged to mlflow.db and mlartifacts/ at the project's root. Where there is a tracking
-server, a thread repeats the run there while the notebook works. A run that the server did not take
+server, a thread copies the run there while the notebook works; a run that the server did not take
 whole keeps the tag `unsent`, and `nbproof sync` sends it. What varies from run to run (seconds,
 ids, the commit) belongs here and in no output.
 """
 
 import atexit
 import contextlib
-import io
 import logging
-import math
 import numbers
 import os
 import queue
@@ -45,8 +43,8 @@ for name, value in SETTINGS.items():  # MLflow reads them when a notebook import
 
 def address() -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, `tracking` in remote.yaml, or mlflow.db."""
-    named = os.environ.get("MLFLOW_TRACKING_URI") or _yaml("remote.yaml").get("tracking")
-    return named or local_address()
+    server = os.environ.get("MLFLOW_TRACKING_URI") or _yaml("remote.yaml").get("tracking")
+    return server or local_address()
 
 
 def local_address() -> str:
@@ -75,17 +73,14 @@ def client(store: str = ""):
     """
     settle()
     import mlflow
-    from filelock import FileLock
-    from mlflow.exceptions import MlflowException
 
     store = store or address()
     if not store.startswith("sqlite:"):
         return mlflow.MlflowClient(store, store)
     path = database(store)
     try:
-        # Two first clients of a new database would race in its migration, and one that a kill
-        # leaves half-made could never be opened: it is made beside.
-        with FileLock(f"{path}.lock", timeout=120):
+        # A new database is made beside: one that a kill leaves half-made could never be opened.
+        with _lock(store):
             if not path.exists() or path.is_file() and not path.stat().st_size:
                 Path(f"{path}.new").unlink(missing_ok=True)
                 mlflow.MlflowClient(f"{store}.new").delete_experiment("0")  # "Default", unused
@@ -93,11 +88,19 @@ def client(store: str = ""):
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA schema_version")  # MLflow would try for minutes
         return mlflow.MlflowClient(store, store)
-    except (sqlite3.Error, MlflowException, OSError) as error:
+    except (sqlite3.Error, mlflow.MlflowException, OSError) as error:
         raise UserError(
             f"{path.name} cannot be used ({without_credentials(str(error))}): end the program that "
             f"locks it; of an older MLflow, `mlflow db upgrade sqlite:///{path.name}` mends it; a "
             "damaged one move away, and the next command makes a new one.") from None
+
+
+def _lock(store: str):
+    """Return the lock of what processes must not do at once in `store`; they race in MLflow."""
+    from filelock import FileLock
+
+    kind = "local" if store == local_address() else "server"
+    return FileLock(root() / f"mlflow.db.{kind}.lock", timeout=120)
 
 
 def without_credentials(text: str, length: int = 300) -> str:
@@ -108,20 +111,20 @@ def without_credentials(text: str, length: int = 300) -> str:
 
 def commit() -> str:
     """Return the commit that the project stands on, `unknown` where there is none."""
-    return _git("rev-parse", "HEAD").strip() or "unknown"
+    return git("rev-parse", "--verify", "HEAD").strip() or "unknown"
 
 
 def changes() -> str:
     """Return the difference of the tracked sources, which results are not, to the commit."""
     results = [f":(exclude){name}" for name in ("dvc.lock", "data", "metrics", "models", "reports")]
-    return _git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".", *results)
+    return git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".", *results)
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
+    """Return what git prints in the project; empty where it fails or is not installed."""
     with contextlib.suppress(FileNotFoundError):  # without git, all is as outside of a repository
-        done = subprocess.run(["git", *words], cwd=root(), capture_output=True, encoding="utf-8",
-                              errors="replace")
-        return done.stdout if done.returncode == 0 else ""
+        return subprocess.run(["git", *words], cwd=root(), capture_output=True, encoding="utf-8",
+                              errors="replace").stdout
     return ""
 
 
@@ -131,16 +134,13 @@ def process() -> str:
 
 
 def close_dead_runs(client) -> None:
-    """Mark as KILLED the runs that are RUNNING and whose process does not work here any more."""
+    """Mark as KILLED the runs that are RUNNING and whose process is not on this machine."""
     import psutil
 
-    for run in runs(client, "attributes.status = 'RUNNING' and tags.process LIKE '%:%'"):
+    for run in runs(client, "attributes.status = 'RUNNING' and tags.process != ''"):
         host, _, pid = run.data.tags["process"].partition(":")
-        with contextlib.suppress(psutil.NoSuchProcess):
-            began = psutil.Process(int(pid)).create_time()  # a later process may have the number
-            if host == socket.gethostname() and began <= run.info.start_time / 1000 + 1:
-                continue
-        client.set_terminated(run.info.run_id, "KILLED")
+        if host != socket.gethostname() or not psutil.pid_exists(int(pid)):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def runs(client, query: str) -> list:
@@ -154,26 +154,21 @@ def experiment(client, name: str = "") -> str:
 
     Default: MLFLOW_EXPERIMENT_NAME, else the project's name in a stage and `explore` by hand.
     """
-    from mlflow.exceptions import MlflowException
-
     ours = _yaml(CONTRACT).get("name") if os.environ.get("NBPROOF_OUTPUT") else "explore"
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or ours
-    known, project = client.get_experiment_by_name(name), root().as_uri()
-    elsewhere = client.tracking_uri == local_address() and known \
-        and not known.artifact_location.startswith(f"{project}/")
-    if known and not elsewhere:
-        return known.experiment_id
-    if known:  # the project was moved or copied, and an experiment keeps its location
-        client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
     # Without a location, a store that is no server puts artifacts into the working folder.
-    location = f"{project}/mlartifacts" if client.tracking_uri.startswith("sqlite:") else None
-    try:  # MLflow's page is to open for trainings
-        return client.create_experiment(
+    artifacts = f"{root().as_uri()}/mlartifacts"
+    location = artifacts if client.tracking_uri.startswith("sqlite:") else None
+    with _lock(client.tracking_uri):
+        known = client.get_experiment_by_name(name)
+        if known and client.tracking_uri == local_address() \
+                and not known.artifact_location.startswith(artifacts):
+            # The project was moved or copied, and an experiment keeps its location.
+            client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
+            known = None
+        # By the tag, MLflow's page opens for trainings.
+        return known.experiment_id if known else client.create_experiment(
             name, location, {"mlflow.experimentKind": "custom_model_development"})
-    except MlflowException:
-        if known := client.get_experiment_by_name(name):  # made by another process just now
-            return known.experiment_id
-        raise
 
 
 def artifacts(run) -> str:
@@ -183,50 +178,45 @@ def artifacts(run) -> str:
     return here.as_uri() if recorded.startswith("file:") and here.is_dir() else recorded
 
 
-def send(local, run_id: str, server, live_rows: Iterable = ()) -> None:
-    """Copy a run whole from the client `local` to `server`, once.
+def copy_run(local, run_id: str, server, live_rows: Iterable = ()) -> None:
+    """Copy a run whole from the client `local` to `server`, once, and delete its tag UNSENT.
 
     `live_rows` yields the metrics of a run that still works, until it ends.
     """
-    from mlflow.entities import DatasetInput, RunTag
+    from mlflow.entities import RunTag
 
     run = local.get_run(run_id)
     name = local.get_experiment(run.info.experiment_id).name.partition(MOVED)[0]
-    ours, query = experiment(server, name), f"tags.key = '{run.data.tags['key']}'"
-    for copy in server.search_runs([ours], query):
+    ours, key = experiment(server, name), run.data.tags["key"]
+    for copy in server.search_runs([ours], f"tags.key = '{key}'"):
         if copy.info.status != "RUNNING":  # it is whole
             local.delete_tag(run_id, UNSENT)
             return
         server.delete_run(copy.info.run_id)
-    copy = server.create_run(ours, run.info.start_time, run_name=run.info.run_name,
-                             tags={"key": run.data.tags["key"]}).info.run_id
-    inputs = [DatasetInput(each.dataset) for each in run.inputs.dataset_inputs]
-    _log_facts(server, copy, run.data.params, inputs)
-    histories = (local.get_metric_history(run_id, key) for key in run.data.metrics)
+    copy = server.create_run(ours, run.info.start_time, {"key": key}, run.info.run_name).info.run_id
+    _log_inputs(server, copy, run.data.params, run.inputs.dataset_inputs)
+    histories = (local.get_metric_history(run_id, metric) for metric in run.data.metrics)
     for rows in live_rows or histories:
         server.log_batch(copy, rows)
     run = local.get_run(run_id)
-    tags = [RunTag(key, value) for key, value in run.data.tags.items() if key != UNSENT]
+    tags = [RunTag(*tag) for tag in run.data.tags.items() if tag[0] != UNSENT]
     server.log_batch(copy, tags=tags)
     folder = Path(url2pathname(urlsplit(artifacts(run)).path))
     if folder.is_dir():
         server.log_artifacts(copy, str(folder))
     # Only now: a copy with another status than RUNNING is whole.
-    status = "KILLED" if run.info.status == "RUNNING" else run.info.status
-    server.set_terminated(copy, status, run.info.end_time)
+    server.set_terminated(copy, run.info.status, run.info.end_time)
     local.delete_tag(run_id, UNSENT)
 
 
-def _log_facts(client, run_id: str, parameters: dict, inputs: list) -> None:
-    from filelock import FileLock
+def _log_inputs(client, run_id: str, parameters: dict, datasets: list) -> None:
     from mlflow.entities import Param
 
     params = [Param(key, str(value)) for key, value in parameters.items()]
     client.log_batch(run_id, params=params)
-    if inputs:  # runs that log the same new data at once would race in MLflow
-        store = "local" if client.tracking_uri == local_address() else "server"
-        with FileLock(root() / f"mlflow.db.{store}.lock", timeout=120):
-            client.log_inputs(run_id, datasets=inputs)
+    if datasets:
+        with _lock(client.tracking_uri):
+            client.log_inputs(run_id, datasets=datasets)
 
 
 class Run:
@@ -246,7 +236,7 @@ class Run:
         self._write(lambda: self._open(parameters, data, tags or {}))
         atexit.register(self._end, "FAILED")
         if self.id and not self.trial and self.store != local_address():
-            self.mirror = threading.Thread(target=self._repeat, daemon=True)
+            self.mirror = threading.Thread(target=self._copy_live, daemon=True)
             self.mirror.start()
 
     def _open(self, parameters: dict, data: tuple[str, str] | None, tags: dict) -> None:
@@ -268,19 +258,16 @@ class Run:
             self.id = self.client.create_run(ours, tags=tags, run_name=self.name).info.run_id
             if changed:
                 self.client.log_text(self.id, changed, "source.diff")
-        inputs = [DatasetInput(Dataset(data[0], data[1][:32], "dvc", data[0]))] if data else []
-        _log_facts(self.client, self.id, parameters, inputs)
+        datasets = [DatasetInput(Dataset(data[0], data[1][:32], "dvc", data[0]))] if data else []
+        _log_inputs(self.client, self.id, parameters, datasets)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Log the metrics of one step, such as an epoch."""
         from mlflow.entities import Metric
 
-        now, values = int(time.time() * 1000), {key: float(metrics[key]) for key in metrics}
-        new = set(values) - self.stepped
-        if infinite := [key for key in new if math.isinf(values[key])]:
-            say(message=f"{infinite[0]} of {self.name} is infinite: MLflow stores it as 1.8e308.")
-        self.stepped |= new
-        rows = [Metric(key, value, now, step) for key, value in values.items()]
+        now = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self.stepped |= metrics.keys()
         self._write(lambda: self.client.log_batch(self.id, rows))
         self.rows.put(rows)
 
@@ -306,14 +293,11 @@ class Run:
         self._end("FINISHED")
 
     def _write(self, call: Callable[[], object]) -> None:
-        """Run `call`, whose words stay out of the notebook; after a failure, do nothing."""
+        """Run `call`; after a failure, do nothing."""
         from mlflow.exceptions import MlflowException
 
-        if self.failure:
-            return
-        hidden = io.StringIO()
         try:
-            with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
+            if not self.failure:
                 call()
         except (MlflowException, OSError, UserError) as error:
             if self.trial:
@@ -325,21 +309,20 @@ class Run:
     def _end(self, status: str) -> None:
         atexit.unregister(self._end)
         self._write(lambda: self.client.set_terminated(self.id, status))
-        if not self.mirror:
-            return
         self.rows.put(None)
-        self.mirror.join(PATIENCE)
-        if self.mirror_failure:
+        if self.mirror:
+            self.mirror.join(PATIENCE)
+        if self.mirror and self.mirror_failure:
             say(message=f"MLflow at {without_credentials(self.store)} did not take all of the run "
                         f"of {self.name} ({self.mirror_failure}): it is kept in mlflow.db, "
                         "nbproof sync sends it. The results on disk are whole.")
 
-    def _repeat(self) -> None:
-        """Repeat the run on the server; in a thread, until the run ends or the server fails."""
+    def _copy_live(self) -> None:
+        """Copy the run to the server; in a thread, until the run ends or the server fails."""
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its words would be a cell's output
         try:
             rows = iter(self.rows.get, None)
-            send(client(local_address()), self.id, client(self.store), rows)
+            copy_run(client(local_address()), self.id, client(self.store), rows)
             self.mirror_failure = ""
         except Exception as error:  # of any library below MLflow's client; _end reports it
             self.mirror_failure = without_credentials(str(error), 200)
@@ -348,18 +331,9 @@ class Run:
 start = Run  # how a notebook calls it: tracking.start("NAME", ...)
 
 
-def runs_of(run: Run, names: list[str]) -> dict[str, str]:
-    """Return the tags run.NAME: the key of the newest finished run that made models/NAME."""
-    tags = {}
-
-    def search() -> None:
-        for name in names:
-            made = f"tags.model_digest = '{digest(source(f'models/{name}'))}'"
-            found = runs(run.client, f"attributes.status = 'FINISHED' and {made}")
-            tags.update({f"run.{name}": each.data.tags["key"] for each in found[-1:]})
-
-    run._write(search)
-    return tags
+def runs_of(_: Run, names: list[str]) -> dict[str, str]:
+    """Return the tags run.NAME: the `model_digest` that the runs of models/NAME have."""
+    return {f"run.{name}": digest(source(f"models/{name}")) for name in names}
 
 
 def _yaml(name: str) -> dict:

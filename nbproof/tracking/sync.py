@@ -2,10 +2,10 @@
 
 import sys
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import UserError, trace
+from nbproof.notebook.errors import trace
 from nbproof.notebook.files import root
 
 
@@ -15,34 +15,23 @@ def sync() -> int:
         print("There is no tracking server to send to: every run is in mlflow.db. "
               "nbproof remote names a server.")
         return 0
-    try:
-        with FileLock(root() / "mlflow.db.sync.lock", timeout=0):
-            return _sync(tracking.client(tracking.local_address()))
-    except Timeout:
-        raise UserError("Another `nbproof sync` is at work in this folder: wait for it to "
-                        "end.") from None
-
-
-def _sync(local) -> int:
-    tracking.close_dead_runs(local)
-    server, shown = tracking.client(), tracking.without_credentials(tracking.address())
-    sent, working, failed = [], [], []
-    for run in tracking.runs(local, f"tags.{tracking.UNSENT} != ''"):
-        name = run.data.tags["notebook"]
-        if run.info.status == "RUNNING":
-            working.append(name)
-            continue
-        try:
-            tracking.send(local, run.info.run_id, server)
-            sent.append(name)
-        except Exception as error:  # of any library below MLflow's client: S3, Azure
-            trace()
-            failed.append(name)
-            reason = tracking.without_credentials(str(error))
-            print(f"MLflow at {shown} did not take the run of {name}: {reason}", file=sys.stderr)
+    local, server = tracking.client(tracking.local_address()), tracking.client()
+    shown, sent, failed = tracking.without_credentials(tracking.address()), [], []
+    with FileLock(root() / "mlflow.db.sync.lock"):  # two would delete each other's partial copies
+        tracking.close_dead_runs(local)
+        ended = f"tags.{tracking.UNSENT} != '' and attributes.status != 'RUNNING'"
+        for run in tracking.runs(local, ended):
+            name = run.data.tags["notebook"]
+            try:
+                tracking.copy_run(local, run.info.run_id, server)
+                sent.append(name)
+            except Exception as error:  # of any library below MLflow's client: S3, Azure
+                trace()
+                failed.append(name)
+                reason = tracking.without_credentials(str(error))
+                print(f"MLflow at {shown} did not take the run of {name}: {reason}",
+                      file=sys.stderr)
     print(f"MLflow at {shown} took {len(sent)} runs{': ' * bool(sent)}{', '.join(sent)}.")
-    if working:
-        print(f"Still at work, and sent the next time: {', '.join(working)}.")
     if failed:
         print(f"{len(failed)} runs were not sent: nbproof sync again later.", file=sys.stderr)
     return 1 if failed else 0

@@ -102,9 +102,7 @@ def test_a_run_is_complete_and_names_commit_changes_and_model(project, tmp_path,
     run = train(short=True)
     changed = run.client.download_artifacts(run.id, "source.diff", str(tmp_path))
     assert "+metric: {key: loss, goal: min}" in Path(changed).read_text() and not said
-    assert tracking.runs_of(run, ["x"]) == {"run.x": runs_in("")[0].data.tags["key"]}
-    (experiment,) = run.client.search_experiments()
-    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert tracking.runs_of(run, ["x"]) == {"run.x": digest(project / "models/x")}
 
 
 def test_by_hand_it_is_an_exploration(project, monkeypatch):
@@ -180,52 +178,36 @@ def test_a_copy_that_broke_off_is_made_anew_and_a_whole_one_stays(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
     run = train()
     local, there = tracking.client(tracking.local_address()), tracking.client(server)
-    monkeypatch.setattr(there, "set_terminated", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        tracking.send(local, run.id, there)
-    monkeypatch.undo()
-    broken, = runs_in(server)
-    assert broken.info.status == "RUNNING"
-    monkeypatch.setenv("NBPROOF_OUTPUT", str(project))
-    tracking.send(local, run.id, there)
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(there, "set_terminated", lambda *_: 1 / 0)
+        tracking.copy_run(local, run.id, there)
+    partial, = runs_in(server)
+    assert partial.info.status == "RUNNING"
+    tracking.copy_run(local, run.id, there)
     whole = check_whole(server, tmp_path)
-    assert whole.info.run_id != broken.info.run_id
+    assert whole.info.run_id != partial.info.run_id
     local.set_tag(run.id, tracking.UNSENT, "again")  # as after a kill before the tag was deleted
-    tracking.send(local, run.id, there)
+    tracking.copy_run(local, run.id, there)
     assert runs_in(server)[0].info.run_id == whole.info.run_id
     assert tracking.UNSENT not in local.get_run(run.id).data.tags
 
 
-def test_a_dead_process_leaves_a_killed_run(project, tmp_path, server, monkeypatch, capsys):
+@pytest.mark.parametrize("end, status", [("os._exit(9)", "KILLED"), ("1 / 0", "FAILED")])
+def test_a_process_that_ends_early_leaves_no_running_run(
+        project, server, end, status, monkeypatch, capsys):
     script = ("import os\nfrom nbproof.notebook import tracking\n"
-              "tracking.start('x', {}).log(1, {'a': 1})\nos._exit(9)")
-    environment = os.environ | {"MLFLOW_TRACKING_URI": DEAD}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+              f"tracking.start('x', {{}}).log(1, {{'a': 1}})\n{end}")
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"MLFLOW_TRACKING_URI": DEAD},
+                   stderr=subprocess.DEVNULL, check=False)
     local = tracking.client(tracking.local_address())
-    (killed,) = runs_in("")
-    assert killed.info.status == "RUNNING"
-    made = {name: local.create_run(killed.info.experiment_id, start, tags).info.run_id
-            for name, start, tags in [
-                ("working", None, {"process": tracking.process(), tracking.UNSENT: "x",
-                                   "notebook": "other"}),
-                ("later process", 1, {"process": tracking.process()}),
-                ("other machine", None, {"process": "elsewhere:1"}),
-                ("not a notebook's", None, {})]}
+    (ended,) = runs_in("")
+    others = [local.create_run(ended.info.experiment_id, tags=tags).info.run_id for tags in (
+        {"process": tracking.process(), tracking.UNSENT: "x"}, {"process": "elsewhere:1"}, {})]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    assert sync() == 0
-    printed = capsys.readouterr().out
-    assert "took 1 runs: x." in printed
-    assert "Still at work, and sent the next time: other" in printed
-    assert [run.info.status for run in runs_in(server)] == ["KILLED"]
-    states = {name: local.get_run(run_id).info.status for name, run_id in made.items()}
-    assert states == {"working": "RUNNING", "later process": "KILLED", "other machine": "KILLED",
-                      "not a notebook's": "RUNNING"}
-
-
-def test_an_error_leaves_a_failed_run(project):
-    script = "from nbproof.notebook import tracking\ntracking.start('x', {})\nraise ValueError"
-    subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL, check=False)
-    assert [run.info.status for run in runs_in("")] == ["FAILED"]
+    assert sync() == 0 and "took 1 runs: x." in capsys.readouterr().out
+    assert [run.info.status for run in runs_in(server)] == [status]
+    states = [local.get_run(run).info.status for run in others]
+    assert states == ["RUNNING", "KILLED", "RUNNING"], "at work, of another machine, no notebook's"
 
 
 def test_three_at_once_on_a_new_database(project):
@@ -306,14 +288,6 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_result(
     assert "mlflow.db did not take all of the run of x" in sentence and reason in sentence
     assert "mlflow db upgrade" in sentence and "[SQL" not in sentence and "\n" not in sentence
     assert (project / "models/x/MLmodel").exists() and (kept is None or kept)
-
-
-def test_infinity_is_named_once(project, said):
-    run = tracking.start("x", {})
-    for step in (1, 2):
-        run.log(step, {"loss": float("inf")})
-    run.finish({})
-    assert said == ["loss of x is infinite: MLflow stores it as 1.8e308."]
 
 
 @pytest.mark.parametrize("text, shown", [
