@@ -5,45 +5,40 @@ or, without the hook, when the metric is better on the same data; and always whe
 the model. The run of a version ("NAME, promoted") holds the model, its ONNX file and its answers.
 """
 
+import contextlib
+import csv
 import functools
 import hashlib
+import json
 import sys
 import tempfile
-from collections.abc import Callable
 from operator import getitem
 from pathlib import Path
 
 from nbproof.notebook import params, served, tracking
-from nbproof.notebook.errors import UserError, trace
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whole
 from nbproof.pipeline import config
 
 STAMP = ".dvc/tmp/promoted"  # the comparison that was promoted last: most runs need no MLflow
+FILES = {"portable": "onnx", "answers": "csv"}  # what a version may have beside the model
 NONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for no such alias
 
 
-def _reported(change: Callable[..., str]) -> Callable[..., int]:
-    """Let `change` print what it did and return 0, or 1 where the store does not answer."""
+@contextlib.contextmanager
+def _registry():
+    """Yield a client of the registry; UserError where the store does not answer."""
+    from mlflow.exceptions import MlflowException
 
-    @functools.wraps(change)
-    def reported(*words, **options) -> int:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            print(change(*words, **options))
-            return 0
-        except (MlflowException, OSError) as error:  # OSError: the network's, too
-            trace()
-            store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
-            print(f"The registry at {store} was not changed: {reason}", file=sys.stderr)
-            return 1
-
-    return reported
+    try:
+        yield tracking.client()
+    except (MlflowException, OSError) as error:  # OSError: the network's, too
+        store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
+        raise UserError(f"The registry at {store} was not changed: {reason}") from error
 
 
-@_reported
-def promote(model: str = "", challenger: bool = False, evidence: bool = False) -> str:
-    """Register the comparison's champion, or `model`.
+def promote(model: str = "", challenger: bool = False, evidence: bool = False) -> int:
+    """Register the comparison's champion if it is better, or `model`; print what was done.
 
     A `challenger` is registered beside the champion. `evidence` demands that the hook `better`
     prefers what the model answered as the challenger, by the labels that people gave.
@@ -51,26 +46,52 @@ def promote(model: str = "", challenger: bool = False, evidence: bool = False) -
     name = model or config.load().compared().get("champion")
     if not name:
         raise UserError("There is no comparison yet, so no champion: nbproof run makes it.")
-    tags, client = _tags(name), tracking.client()
-    old = version_of(client, "champion")
-    if challenger:
-        return _challenge(client, old, tags)
-    done = _promote(client, old, tags, bool(model), evidence)
+    tags, reason = _tags(name), ""
+    with _registry() as client:
+        old = version_of(client, "champion")
+        is_same = old and _is_same(old, tags)
+        if challenger:
+            if not old or is_same:
+                raise UserError("A challenger needs another model as the champion.")
+            new = _registered(client, tags)
+            client.set_registered_model_alias(new.name, "challenger", new.version)
+            print(f"{name} is the challenger now (version {new.version}): it receives the same "
+                  "requests as the champion, and its answers are only logged.")
+            return 0
+        if old and not is_same and (evidence or not model):
+            reason = _why_not(client, old, tags, evidence)
+        if is_same:
+            print(f"{name} is the registered champion already (version {old.version}).")
+        elif reason:
+            print(f"The registered champion ({_shown(old)}) stays: {reason} nbproof promote {name} "
+                  "replaces it anyway.")
+        else:
+            new = _registered(client, tags)
+            _set_champion(client, new, old)
+            before = f"before: version {old.version}" if old else ""
+            details = ", ".join(filter(None, [f"version {new.version}", data_in_use(), before]))
+            print(f"{name} is the registered champion now ({details}).")
     write_whole(root() / STAMP, _state())
-    return done
+    return 1 if evidence and reason else 0
 
 
-@_reported
-def rollback() -> str:
+def rollback() -> int:
     """Exchange the aliases `champion` and `previous`."""
-    client = tracking.client()
-    now, before = version_of(client, "champion"), version_of(client, "previous")
-    if not now or not before or now.version == before.version:
-        raise UserError("There is no champion before this one: nbproof promote MODEL names one.")
-    client.set_registered_model_alias(now.name, "previous", now.version)
-    client.set_registered_model_alias(now.name, "champion", before.version)
-    return (f"{_shown(before)} is the registered champion again (before: {_shown(now)}); servers "
-            "follow by themselves.")
+    with _registry() as client:
+        now, before = version_of(client, "champion"), version_of(client, "previous")
+        if not now or not before or now.version == before.version:
+            raise UserError("There is no champion before this one: nbproof promote MODEL names "
+                            "one.")
+        _set_champion(client, before, now)
+    print(f"{_shown(before)} is the registered champion again (before: {_shown(now)}); servers "
+          "follow by themselves.")
+    return 0
+
+
+def _set_champion(client, new, old) -> None:
+    if old:
+        client.set_registered_model_alias(old.name, "previous", old.version)
+    client.set_registered_model_alias(new.name, "champion", new.version)
 
 
 def promote_once() -> None:
@@ -85,14 +106,12 @@ def promote_once() -> None:
 
 
 def _state() -> str:
-    """Return what the registry is to know of the comparison; empty where there is none."""
-    project = config.load()
-    if not (name := project.compared().get("champion")):
+    """Return a digest of what the registry is to know of the comparison; "" where there is none."""
+    compared = config.load().compared()
+    if not (name := compared.get("champion")):
         return ""
-    compared = digest(root() / "metrics" / f"{project.compare}.json")
-    outputs = {out["path"]: out.get("md5") for out in recorded(name).get("outs", ())}
-    store = hashlib.sha256(tracking.address().encode()).hexdigest()
-    return f"{store} {compared} {[outputs.get(f'models/{name}{end}') for end in ('', '.onnx')]}"
+    models = [out for out in recorded(name).get("outs", ()) if out["path"].startswith("models/")]
+    return hashlib.sha256(json.dumps([tracking.address(), compared, models]).encode()).hexdigest()
 
 
 def recorded(name: str) -> dict:
@@ -124,19 +143,16 @@ def _tags(name: str) -> dict[str, str]:
                         "(nbproof run makes them, nbproof pull brings them).")
     inputs = sorted(f"{dep['path']} {dep['md5']}\n" for dep in stage["deps"]
                     if dep["path"].startswith("data/"))
-    files = {part: folder.with_name(f"{name}.{end}")
-             for part, end in (("portable", "onnx"), ("answers", "csv"))}
-    tags = {f"{part}_digest": digest(file) for part, file in files.items() if file.exists()}
-    if (compared := project.compared()).get("champion") == name:
-        tags |= {key: value for key, value in compared.items() if type(value) in (int, float)}
-    tags |= {
-        "model": name, "model_digest": digest(folder), key: metrics[key],
+    tags = {
+        "model": name, "model_digest": digest(folder), key: str(metrics[key]),
         "data": data_in_use().rpartition(": ")[2],
         "data_digest": hashlib.sha256("".join(inputs).encode()).hexdigest(),
-        "git_commit": tracking.commit(), "git_dirty": bool(tracking.changes()),
-        "dvc_lock": digest(root() / "dvc.lock"),
+        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
     }
-    return {tag: str(value) for tag, value in tags.items()}
+    for part, suffix in FILES.items():
+        if (file := folder.with_name(f"{name}.{suffix}")).exists():
+            tags[f"{part}_digest"] = digest(file)
+    return tags
 
 
 def version_of(client, alias: str):
@@ -151,41 +167,6 @@ def version_of(client, alias: str):
         raise
 
 
-def _promote(client, old, tags: dict[str, str], by_name: bool, evidence: bool) -> str:
-    """Let the model of `tags` be the champion where it is better than `old`, or named."""
-    name, metric = tags["model"], config.load().metric
-    if old and _is_same(old, tags):
-        return f"{name} is the registered champion already (version {old.version})."
-    new_model = old and any(old.tags.get(tag) != tags[tag] for tag in ("model", "model_digest"))
-    if new_model and not by_name and (reason := _why_not(client, old, tags)):
-        return (f"The registered champion ({_shown(old)}) stays: {reason} nbproof promote {name} "
-                "replaces it anyway.")
-    new = _registered(client, tags)
-    if evidence and old:
-        _require_evidence(new, old)
-    if old:
-        client.set_registered_model_alias(new.name, "previous", old.version)
-    client.set_registered_model_alias(new.name, "champion", new.version)
-    before = f"before: version {old.version}" if old else ""
-    details = ", ".join(filter(None, [f"version {new.version}", data_in_use(), before]))
-    loss = ""
-    if old and metric.key in old.tags:
-        value, old_value = float(tags[metric.key]), float(old.tags[metric.key])
-        if metric.better(old_value, value):
-            loss = (f": {value:g} instead of {old_value:g} ({old.tags.get('model')}); nbproof "
-                    "rollback undoes it")
-    return f"{name} is the registered champion now ({details}){loss}."
-
-
-def _challenge(client, champion, tags: dict[str, str]) -> str:
-    if not champion or _is_same(champion, tags):
-        raise UserError("A challenger needs another model as the champion: nbproof promote.")
-    new = _registered(client, tags)
-    client.set_registered_model_alias(new.name, "challenger", new.version)
-    return (f"{tags['model']} is the challenger now (version {new.version}): it receives the same "
-            "requests as the champion, and its answers are only logged.")
-
-
 def _shown(version) -> str:
     return f"{version.tags.get('model')}, version {version.version}"
 
@@ -198,42 +179,46 @@ def _is_same(version, tags: dict[str, str]) -> bool:
 
 def _registered(client, tags: dict[str, str]):
     """Return the version of the model of `tags`, which is registered now if it is not yet."""
-    ours, name, key = config.load().name, tags["model"], config.load().metric.key
+    ours, name = config.load().name, tags["model"]
     for version in client.search_model_versions(f"name = '{ours}'"):
         if _is_same(version, tags):
             return version
     experiment, folder = tracking.experiment(client, ours), root() / "models" / name
     run = client.create_run(experiment, run_name=f"{name}, promoted", tags={"model": name}).info
     client.log_artifacts(run.run_id, str(folder), "model")
-    for part, suffix in (("answers", "csv"), ("portable", "onnx")):
+    for part, suffix in FILES.items():
         if f"{part}_digest" in tags:
             client.log_artifact(run.run_id, f"{folder}.{suffix}", part)
     client.set_terminated(run.run_id)
     if not client.search_registered_models(f"name = '{ours}'"):
         client.create_registered_model(ours)
-    about = f"{name}: {key} {tags[key]}; made at commit {tags['git_commit'][:10]}."
     # By address: by run, MLflow asks a 2.x server for logged models, which it does not know.
-    return client.create_model_version(ours, f"{run.artifact_uri}/model", run.run_id, tags,
-                                       description=about)
+    return client.create_model_version(ours, f"{run.artifact_uri}/model", run.run_id, tags)
 
 
-def _why_not(client, old, tags: dict[str, str]) -> str:
+def _why_not(client, old, tags: dict[str, str], evidence: bool) -> str:
     """Return why the champion `old` stays, in a sentence; empty where the new model is better."""
-    project, key = config.load(), config.load().metric.key
-    new_rows = _rows(root() / "models" / f"{tags['model']}.csv")
-    old_rows = _answers(client, old) if new_rows else []
+    project, model, key = config.load(), tags["model"], config.load().metric.key
+    if not evidence and old.tags.get("model_digest") == tags["model_digest"]:
+        return ""  # only its ONNX file is another
+    if evidence:
+        new_rows, old_rows = _labelled(client, old)
+    else:
+        new_rows, old_rows = _rows(root() / "models" / f"{model}.csv"), _answers(client, old)
     same_cases = [row["actual"] for row in new_rows] == [row["actual"] for row in old_rows]
-    if new_rows and same_cases:
-        if better := project.hook("better"):
-            judged = better(new_rows, old_rows)
-            return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
-    elif any(old.tags.get(tag) != tags[tag] for tag in ("data", "data_digest")):
+    if new_rows and same_cases and (better := project.hook("better")):
+        judged = better(new_rows, old_rows)
+        return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
+    if evidence:
+        raise UserError(f"There is no evidence: that needs the hook `better` in {CONTRACT}, and "
+                        f"labels for answers of {model} as the challenger of {_shown(old)}.")
+    same_data = all(old.tags.get(tag) == tags[tag] for tag in ("data", "data_digest"))
+    if not same_data and not (new_rows and same_cases):
         return f"it was judged on other data ({old.tags.get('data')}, now {tags['data']})."
     if key not in old.tags:
         return f"it has no {key} to compare with."
-    value, old_value = float(tags[key]), float(old.tags[key])
-    is_better = project.metric.better(value, old_value)
-    return "" if is_better else f"its {key} is {old_value:g}, now {value:g}."
+    is_better = project.metric.better(float(tags[key]), float(old.tags[key]))
+    return "" if is_better else f"its {key} is {old.tags[key]}, now {tags[key]}."
 
 
 def _answers(client, version) -> list[dict[str, str]]:
@@ -244,33 +229,26 @@ def _answers(client, version) -> list[dict[str, str]]:
         return []
     address = f"{tracking.artifacts(client.get_run(version.run_id))}/answers"
     with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(artifact_uri=f"{address}/{version.tags['model']}.csv",
-                                  dst_path=folder, tracking_uri=client.tracking_uri)
+        path = download_artifacts(f"{address}/{version.tags['model']}.csv", dst_path=folder,
+                                  tracking_uri=client.tracking_uri)
         return _rows(Path(path))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file as texts by column; none where there is no file."""
-    import pandas  # MLflow has imported it
-
     if not path.exists():
         return []
-    return pandas.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def _require_evidence(new, old) -> None:
-    """Raise UserError where people's labels do not say that `new` is better than `old`."""
-    if not (better := config.load().hook("better")):
-        raise UserError(f"{CONTRACT} names no hook `better`, which judges evidence.")
-    columns = served.served(version=str(old.version))
-    rows = zip(*(columns[name] for name in ("label", "answer", "shadow_answer", "shadow_version")))
-    labelled = [(label, first or "", second or "") for label, first, second, version in rows
-                if label is not None and version == str(new.version)]
-    if not labelled:
-        raise UserError(f"There is no evidence yet: no answer of {_shown(new)}, as challenger of "
-                        f"{_shown(old)}, has a label (nbproof promote --challenger).")
-    judged = better(*([{"actual": row[0], "predicted": row[column]} for row in labelled]
-                      for column in (2, 1)))
-    if not judged["better"]:
-        raise UserError(f"{_shown(old)} stays, on {len(labelled)} labelled answers: "
-                        f"{judged['why']}")
+def _labelled(client, old) -> tuple[list[dict], list[dict]]:
+    """Return the labelled answers of the challenger and of the champion `old`, a dict a row."""
+    new_rows, old_rows = [], []
+    log, challenger = served.served(version=str(old.version)), version_of(client, "challenger")
+    for label, version, new, answer in zip(
+            log["label"], log["shadow_version"], log["shadow_answer"], log["answer"]):
+        if label is not None and challenger and version == str(challenger.version):
+            new_rows.append({"actual": label, "predicted": new or ""})
+            old_rows.append({"actual": label, "predicted": answer or ""})
+    return new_rows, old_rows

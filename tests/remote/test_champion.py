@@ -56,6 +56,6 @@ def test_the_alias_moves_and_the_champion_predicts(server, request, here, monkey
 
 def test_a_server_that_is_away_leaves_this_folders_model(here, monkeypatch, said):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert "The registry at http://127.0.0.1:9 was not changed: " in said(registry.promote)
+    assert "The registry at http://127.0.0.1:9 was not changed: " in said(registry.promote_once)
     Path("asked.csv").write_text("x\n10\n")
     assert "models/near of this folder is used instead" in said(predict, [Path("asked.csv")])

@@ -51,7 +51,7 @@ def test_no_secret_is_kept_anywhere(tmp_path, tmp_path_factory, http_store):
         dead = f"http://someone:{URI}@127.0.0.1:{servers.free_port()}"  # its address must not be told either
         edit(project.root / "params.yaml", "factor: 1.9", "factor: 1.91")
         said += [project.dvc("repro"), project.call(sys.executable, "-c", TRACKED, MLFLOW_TRACKING_URI=dead, **stage)]
-        said.append(project.nbproof("promote", MLFLOW_TRACKING_URI=dead, code=1))
+        said.append(project.nbproof("promote", MLFLOW_TRACKING_URI=dead, code=2))
         assert "was not changed" in said[-1] and "kept in mlflow.db" in said[-2]
         (project.root / "asked.csv").write_text("x\n1\n")
         said.append(project.nbproof("predict", "asked.csv", MLFLOW_TRACKING_URI=dead))

@@ -88,7 +88,7 @@ def test_evidence(served):
     label(2, "7")
     time.sleep(1)  # until the shadow's answers are written, too
     said = call(served, 'promote("two", evidence=True)', 1)
-    assert "stays, on 2 labelled answers: Of 2 images, 2 are newly right" in said
+    assert "stays: Of 2 images, 2 are newly right" in said
     label(8, "7")
     time.sleep(1)
     assert "two is the registered champion now" in call(served, 'promote("two", evidence=True)')
