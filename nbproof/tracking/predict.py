@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import io
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, root
 from nbproof.notebook.tracking import address, artifacts, client, without_credentials
 from nbproof.pipeline import config
-from nbproof.tracking.registry import data_in_use, recorded, version_of
+from nbproof.tracking.registry import recorded, version_of
 
 ABSTAINS = "I do not know: it is unlike anything that the model learned from."
 CODE = ("The champion runs code when it is loaded (a pickle, or modules of its own), so it was not "
@@ -24,25 +23,23 @@ CODE = ("The champion runs code when it is loaded (a pickle, or modules of its o
 def predict(paths: list[Path]) -> int:
     """Print the predictions for the files at `paths`: CSV, or what the hook `answer` returns."""
     project = config.load()
-    for path in paths:
-        if not path.is_file() or not path.stat().st_size:
-            raise UserError(f"{path} is not there, or no file, or empty.")
-        if "prepare" not in project.hooks and path.suffix.lower() not in (".csv", ".json"):
-            raise UserError(f"{path} must be a table: a .csv or a .json file.")
-    if not paths:
-        raise UserError("Name at least one file to predict from.")
     prepare, answer = project.hook("prepare"), project.hook("answer")
-    model, source = _onnx() if prepare else (None, "")
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is not there, or no file.")
+        if not prepare and path.suffix.lower() not in (".csv", ".json"):
+            raise UserError(f"{path} must be a table: a .csv or a .json file.")
+    model, source = prepare and _onnx() or (None, "")
     if model:
         rows = _onnx_rows(model, prepare(paths, model.facts.metadata), logits=bool(answer))
     else:
         model, source = _mlflow()
-        if not prepare:
-            _print_table(model, paths)
-            rows = []
-        else:
+        if prepare:
             rows = _outputs(model.predict, prepare(paths, model.metadata.metadata or {}))
             rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+        else:
+            rows = []
+            _print_table(model, paths)
     for case, row in enumerate(rows):
         if answer:
             print("\n" * bool(case) + ABSTAINS if row is None else answer(row, case))
@@ -63,7 +60,7 @@ def _outputs(model, inputs):
 
 
 def _onnx():
-    """Return the champion's ONNX model and its source; None, "" where it has no ONNX file.
+    """Return the champion's ONNX model and its source; None where it has no ONNX file.
 
     A file that is damaged, or another one than was registered or recorded, is refused. Neither
     MLflow nor the framework of the model is imported: a tenth of their time.
@@ -71,22 +68,20 @@ def _onnx():
     try:
         from nbproof.serve.store import Store, Unreachable
     except ImportError:  # a project without onnxruntime
-        return None, ""
-    store = Store()
+        return None
+    store, reason = Store(), "has no champion yet"
     try:
         if facts := store.find("champion"):
-            if "portable_digest" not in facts.tags:
-                return None, ""
-            return store.load(facts), _source(facts.version, facts.tags)
-        reason = "has no champion yet"
+            has_onnx = "portable_digest" in facts.tags
+            return (store.load(facts), _source(facts.version, facts.tags)) if has_onnx else None
     except Unreachable as error:
         reason = f"does not give the champion ({error})"
-    if (model := store.here()) is None:
-        return None, ""
+    if not (model := store.here()):
+        return None
     path = model.facts.source
     md5 = hashlib.md5((root() / path).read_bytes(), usedforsecurity=False).hexdigest()
-    outputs = {out["path"]: out.get("md5") for out in recorded(model.facts.name).get("outs", ())}
-    if outputs.get(path, md5) != md5:
+    outputs = recorded(model.facts.name).get("outs", ())
+    if any(out["path"] == path and out["md5"] != md5 for out in outputs):
         raise UserError(f"{path} is not the file that dvc.lock records: nbproof run makes it "
                         "again, nbproof pull brings it.")
     return model, _instead(reason, path)
@@ -108,12 +103,8 @@ def _onnx_rows(model, inputs, logits: bool) -> list:
 
 
 def _source(version: str, tags: dict[str, str]) -> str:
-    """Return version and model, and its data where params.yaml names other data now."""
-    used = data_in_use() if (root() / "params.yaml").exists() else ""
-    key, _, now = used.partition(": ")
-    data = tags.get("data", now)
-    other = f", trained with {key}: {data}; params.yaml has {now}" if now and data != now else ""
-    return f"version {version}: {tags.get('model')}{other}"
+    trained = f", trained with {tags['data']}" if tags.get("data") else ""
+    return f"version {version}: {tags.get('model')}{trained}"
 
 
 def _instead(reason: str, path: str) -> str:
@@ -127,15 +118,15 @@ def _mlflow():
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    folder = None
+    folder, reason = "", "has no champion yet"
     try:
         store = client()
-        version, reason = version_of(store, "champion"), "has no champion yet"
-        if version:
-            copies = tempfile.mkdtemp()
-            atexit.register(shutil.rmtree, copies, ignore_errors=True)  # a model may read it late
+        if version := version_of(store, "champion"):
+            copies = tempfile.TemporaryDirectory()
+            atexit.register(copies.cleanup)  # a model may read its files late
             path = f"{artifacts(store.get_run(version.run_id))}/model"
-            folder = download_artifacts(path, dst_path=copies, tracking_uri=store.tracking_uri)
+            folder = download_artifacts(path, dst_path=copies.name,
+                                        tracking_uri=store.tracking_uri)
     except (MlflowException, OSError, UserError) as error:
         reason = f"does not give the champion ({without_credentials(str(error)).rstrip('.')})"
     if folder:
@@ -150,7 +141,6 @@ def _mlflow():
 def _load(folder: str):
     """Return the MLflow model in `folder`; UserError where it cannot be loaded, or runs code."""
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     sys.dont_write_bytecode = True  # a model that is code would leave files in a stage's output
     mlflow.set_tracking_uri(address())
@@ -164,7 +154,7 @@ def _load(folder: str):
             raise UserError(CODE)
         with contextlib.redirect_stderr(io.StringIO()):
             model = mlflow.pyfunc.load_model(folder)
-    except (MlflowException, ImportError) as error:
+    except (mlflow.MlflowException, ImportError) as error:
         reason = without_credentials(str(error))
         pickled = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" in reason
         raise UserError(CODE if pickled else f"The champion cannot be loaded: {reason}") from None
@@ -179,52 +169,51 @@ def _print_table(model, paths: list[Path]) -> None:
     import pandas as pd
 
     schema = model.metadata.get_input_schema()
-    tables = {str(path): _table(path, schema) for path in paths}
-    inputs = pd.concat(tables, names=["file", "row"])
-    index = inputs.index if len(tables) > 1 else inputs.index.droplevel("file")
+    inputs = pd.concat({str(path): _table(path, schema) for path in paths}, names=["file", "row"])
+    index = inputs.index if len(paths) > 1 else inputs.index.droplevel("file")
     inputs = inputs.reset_index(drop=True)
     unnamed = schema.is_tensor_spec() and not schema.has_input_names()
     outputs = _outputs(model.predict, inputs.to_numpy() if unnamed else inputs)
     if not isinstance(outputs, pd.DataFrame):
-        values = np.asarray(outputs).reshape(len(inputs), -1)
-        names = [f"prediction_{number + 1}" for number in range(values.shape[1])]
-        outputs = pd.DataFrame(values, columns=names if len(names) > 1 else ["prediction"])
+        outputs = pd.DataFrame(np.asarray(outputs).reshape(len(inputs), -1))
+        outputs = outputs.rename(columns=lambda number: f"prediction_{number + 1}")
+        if len(outputs.columns) == 1:
+            outputs.columns = ["prediction"]
     outputs.set_index(index).to_csv(sys.stdout, lineterminator="\n")
 
 
 def _table(path: Path, schema):
     """Return the rows of a CSV or JSON file in the types of the signature, numbered from 1.
 
-    JSON is a list of objects, one object, or an object of columns; it goes through CSV, so that
-    the same cells mean the same. Texts stay as they are, an empty cell is null.
+    JSON (an object, a list of objects, an object of columns) goes through CSV, so that the same
+    cells mean the same. Texts stay as they are; of other types an empty cell is null.
     """
     import pandas as pd
 
     try:
-        if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            single = isinstance(content, dict) and not any(
-                isinstance(values, list) for values in content.values())
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            content = json.loads(text)
+            single = isinstance(content, dict) and list not in map(type, content.values())
             table = pd.DataFrame([content] if single else content, dtype=object)
-        if table.empty:
-            raise ValueError("it has no rows")
-        names = schema.input_names() if schema.has_input_names() else list(table)
+            text = table.to_csv(index=False)
+        header = list(pd.read_csv(io.StringIO(text), nrows=0))
+        names = schema.input_names() if schema.has_input_names() else header
         kinds = [spec.type.to_pandas() if hasattr(spec.type, "to_pandas") else spec.type
                  for spec in schema.inputs] * len(names)
-        kinds = {name: kind for name, kind in zip(names, kinds) if name in table}
+        kinds = {name: kind for name, kind in zip(names, kinds) if name in header}
         texts = [name for name, kind in kinds.items() if getattr(kind, "kind", "O") in "OU"]
         dates = [name for name, kind in kinds.items() if getattr(kind, "kind", "") == "M"]
-        typed = pd.read_csv(
-            io.StringIO(table.to_csv(index=False)), parse_dates=dates, keep_default_na=False,
-            dtype={name: kinds[name] for name in kinds if name not in texts + dates},
+        table = pd.read_csv(
+            io.StringIO(text), usecols=list(kinds), parse_dates=dates, keep_default_na=False,
+            dtype={name: str if name in texts else kinds[name] for name in kinds
+                   if name not in dates},
             na_values={name: [""] for name in kinds if name not in texts})
+        if table.empty:
+            raise ValueError("it has no rows")
     except ValueError as error:  # of pandas, JSON and Unicode
         raise UserError(f"{path} is no table of the champion's inputs: "
                         f"{without_credentials(str(error))}.") from None
-    if unused := sorted(set(table) - set(kinds)):
+    if unused := sorted(set(header) - set(kinds)):
         print(f"{path}: the champion does not use {', '.join(unused)}.", file=sys.stderr)
-    for name in texts:
-        typed[name] = table[name].map(str, na_action="ignore")
-    return typed[list(kinds)].set_axis(range(1, len(typed) + 1))
+    return table.set_axis(range(1, len(table) + 1))

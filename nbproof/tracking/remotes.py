@@ -16,49 +16,21 @@ from nbproof.pipeline import dag
 from nbproof.tracking.registry import data_in_use
 
 NAME = "origin"
-# What commands (on a machine) and workflows (on GitHub) read for a remote.
-SECRETS = {
-    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: yours); machine and workflows",
-    "MLFLOW_TRACKING_PASSWORD": "tracking server: password or token; machine and workflows",
-    "AWS_ACCESS_KEY_ID": "S3 remote: key (DagsHub: the token); machine",
-    "AWS_SECRET_ACCESS_KEY": "S3 remote: secret (DagsHub: the token again); machine",
-    "DVC_READ_USER": "DVC remote: user or key that reads; workflows",
-    "DVC_READ_PASSWORD": "its password or secret; workflows",
-    "DVC_WRITE_USER": "DVC remote: user or key that writes; workflows, environment publish",
-    "DVC_WRITE_PASSWORD": "its password or secret; workflows, environment publish",
-    "PUBLISH_APP_KEY": "key of the GitHub App that commits; workflows, environment publish",
+SECRETS = {  # what commands on this machine read; github/setup.py has those of workflows
+    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: yours)",
+    "MLFLOW_TRACKING_PASSWORD": "tracking server: password or token",
+    "AWS_ACCESS_KEY_ID": "S3 remote: key (DagsHub: the token)",
+    "AWS_SECRET_ACCESS_KEY": "S3 remote: secret (DagsHub: the token again)",
 }
-VARIABLES = {
-    "MLFLOW_TRACKING_URI": "tracking server: overrides remote.yaml; machine and workflows",
-    "DVC_REMOTE_URL": "DVC remote of the workflows",
-    "DVC_REMOTE_ENDPOINT": "its endpoint where it is S3-compatible; workflows",
-    "RUNNER": "the runner that trains, a label or a JSON list of labels; workflows",
-    "NBPROOF_CPU": "1: train with PyTorch's build for processors alone; workflows",
-    "DRIFT_RUNNER": "the runner that the server's log lies on, for `drift`; workflows",
-    "SERVED": "the folder of that log there; workflows",
-    "PAGES_URL": "where main's pages are published on GitHub Pages (else nowhere); workflows",
-    "CML_SHA256": "checksum of CML's program, else GitHub's own API posts; workflows",
-    "PUBLISH_APP_ID": "client ID of the GitHub App that commits results; workflows",
-}
-# HTTP status, words in the message of whatever library, and a sentence that says what to do
-REASONS = (
-    (507, "No space left|EntityTooLarge|QuotaExceeded|Insufficient Storage",
-     "it is full: make room there."),
-    (405, "[Rr]ead-only|MethodNotAllowed|Method Not Allowed",
-     "it can only be read: use an address that can be written."),
-    (None, "(?i)corrupt|checksum|hash mismatch|unexpected hash",
-     "a file there is damaged and was not taken: nbproof run makes it, nbproof push replaces it."),
-    (None, "Skew|not yet valid|certificate has expired",
-     "its clock and this machine's differ: set the clock."),
-    (401, "Unauthori|not authenticated|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|"
-     "ExpiredToken|[Cc]redentials|Authentication",
-     "user, password or token are wrong or missing: {names} (nbproof secrets lists them)."),
-    (403, "Forbidden|AccessDenied|PermissionError|Permission denied|PERMISSION_DENIED",
-     "this account may not read it: look at {names}, and at the account's rights there."),
-    (404, "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND",
-     "there is no such repository or bucket: check the address."),
-    (None, "[Tt]imed? ?out|Max retries|Connect|resolve|unreachable|refused|aborted|disconnected|"
-     "payload is not", "no answer: the network or the server is down, or the address is wrong."),
+REASONS = (  # HTTP status, words of libraries that name none, and what to do
+    ((507,), "No space left|EntityTooLarge|QuotaExceeded", "it is full: make room there"),
+    ((405,), "[Rr]ead-only|MethodNotAllowed",
+     "it can only be read: use an address that can be written"),
+    ((401, 403), "Unauthori|Forbidden|Access|[Pp]ermission|PERMISSION|[Cc]redentials|[Ss]ignature",
+     "user, password or token are wrong or missing, or may not do this: {names}"),
+    ((404,), "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND",
+     "there is no such repository or bucket: check the address"),
+    ((), "", "no answer that can be used: check the address, the network and the server"),
 )
 
 
@@ -139,9 +111,8 @@ def _tracking_problem() -> str | None:
     try:
         client().search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
         names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        return f"{without_credentials(address())}: {_reason(str(error), names, status)}"
+        return f"{without_credentials(address())}: {_reason(str(error), names)}"
     return ""
 
 
@@ -181,14 +152,13 @@ def _names(url: str) -> str:
 
 
 def _reason(error: str, names: str, status: int = 0) -> str:
-    """Return an error of any library as a sentence that says what to do."""
+    """Return what to do about an error of any library, and the library's words."""
     if not status and (found := re.search(r"error code (\d{3})\b|\b(\d{3}), message=", error)):
         status = int(found[1] or found[2])
-    for code, words, sentence in REASONS:
-        # S3 says 403 of a wrong key, of a wrong clock and of missing rights: its words differ.
-        if code == status or status not in (401, 404, 405, 507) and re.search(words, error):
-            return sentence.format(names=names)
-    return without_credentials(error)
+    sentence = next(sentence for codes, words, sentence in REASONS
+                    if status in codes or status not in (401, 404, 405, 507)
+                    and re.search(words, error))
+    return f"{sentence.format(names=names)} ({without_credentials(error)})."
 
 
 def transfer(direction: str) -> int:
@@ -212,10 +182,9 @@ def transfer(direction: str) -> int:
 
 
 def secrets() -> int:
-    """Print which secrets and variables are set here, never a value."""
-    for title, names in (("secrets", SECRETS), ("variables", VARIABLES)):
-        print(f"{title}:")
-        for name, meaning in names.items():
-            print(f"  {name:26} {'set    ' if os.environ.get(name) else 'not set'}  {meaning}")
-    print("The workflows' secrets and variables are in the repository's settings on GitHub.")
+    """Print which secrets are set here, never a value."""
+    for name, meaning in SECRETS.items():
+        print(f"{name:26} {'set    ' if os.environ.get(name) else 'not set'}  {meaning}")
+    print("Those of an HTTP remote of DVC are in .dvc/config.local or ~/.netrc; those of workflows "
+          "in the repository's settings on GitHub.")
     return 0
