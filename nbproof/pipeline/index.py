@@ -19,17 +19,13 @@ from nbproof.runner import determinism, html
 PLACE = "reports/index.html"
 
 
-def write_pages(found: dict[str, Stage], md5s: dict[str, str]) -> None:
-    """Write the pages that are missing or not current.
-
-    `md5s` has the MD5 sum of reports/NAME.ipynb by short name, as dvc.lock records it."""
+def write_pages(found: dict[str, Stage]) -> None:
+    """Write the pages that are missing or not of the executed notebook as it is now."""
     for stage in found.values():
         executed = root() / "reports" / f"{stage.short}.ipynb"
         if not stage.notebook or not executed.is_file():
             continue
-        stamp = html.stamp_of(executed.with_suffix(".html"))
-        # the page of a failed run, whose notebook is not the recorded one, stays
-        if stamp != html.stamp_for(md5s.get(stage.short, "")) and stamp != html.stamp(executed):
+        if html.stamp_of(executed.with_suffix(".html")) != html.stamp(executed):
             html.write(stage.short, (root() / stage.notebook).parent)
 
 

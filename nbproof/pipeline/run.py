@@ -90,17 +90,15 @@ class Run:
                 changed = self.stages if self.force else dag.changed(self.repo, self.stages)
                 self.changed = dag.with_downstream(changed, self.stages)
                 remove_torn(Path(self.repo.tmp_dir) / "rwlock")
-                md5s = self.executed_md5s()
             if self.changed:
                 with (reaper.session() as self.session,
                       console.screen(self.stages, self.changed) as self.screen,
                       concurrent.futures.ThreadPoolExecutor(1) as self.pages):
                     self.walk()
-                md5s = self.executed_md5s()
             recorded = recorded_names()
             name_removed(recorded, self.stages)
             order_lock(recorded, list(self.stages))
-            self.make_pages(md5s)
+            self.make_pages()
 
     def walk(self) -> None:
         """Execute the changed stages, each once what it needs is there."""
@@ -231,16 +229,9 @@ class Run:
         if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
             self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent)
 
-    def executed_md5s(self) -> dict[str, str]:
-        """Return the MD5 sums that dvc.lock records of reports/NAME.ipynb, by NAME."""
-        paths = {f"reports/{stage.short}.ipynb": stage.short for stage in self.stages.values()}
-        outs = (out for stage in self.repo.index.stages for out in stage.outs)
-        return {paths[out.def_path]: out.hash_info.value for out in outs
-                if out.def_path in paths and out.hash_info}
-
-    def make_pages(self, md5s: dict[str, str]) -> None:
+    def make_pages(self) -> None:
         """Make the pages that are missing or of another notebook, and the index."""
-        index.write_pages(self.stages, md5s)
+        index.write_pages(self.stages)
         if self.changed or not index.is_current():
             blocked = dag.with_downstream(set(self.failed), self.stages)
             index.write(self.stages, blocked - set(self.failed))

@@ -20,15 +20,15 @@ STAMP = re.compile(rb'<meta name="nbproof" content="([^"]*)">')
 def stamp(path: Path) -> str:
     """Return the stamp of a current page of the file at `path`."""
     content = path.read_bytes() if path.is_file() else b""
-    return stamp_for(md5(content, usedforsecurity=False).hexdigest())
+    return f"{md5(content, usedforsecurity=False).hexdigest()} {version()}"
 
 
 @functools.cache
-def stamp_for(digest: str) -> str:
-    """Return the stamp of a current page of a file with this MD5 sum."""
+def version() -> str:
+    """Return a short hash of what makes pages."""
     makers = [Path(__file__), Path(__file__).with_name("cells.py"), *sorted(TEMPLATES.rglob("*.*"))]
-    version = md5(b"".join(path.read_bytes() for path in makers), usedforsecurity=False)
-    return f"{digest} {version.hexdigest()[:8]}"
+    contents = b"".join(path.read_bytes() for path in makers)
+    return md5(contents, usedforsecurity=False).hexdigest()[:8]
 
 
 def stamp_of(page: Path) -> str:

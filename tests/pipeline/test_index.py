@@ -51,36 +51,24 @@ def page(folder) -> BeautifulSoup:
     return BeautifulSoup(text, "html.parser")
 
 
-def written(monkeypatch, found, md5s: dict[str, str]) -> list[str]:
+def written(monkeypatch, found) -> list[str]:
     """The names of the pages that are written now."""
     with monkeypatch.context() as patched:
         patched.setattr(html, "write", mock.Mock(side_effect=html.write))
-        index.write_pages(found, md5s)
+        index.write_pages(found)
         return [call.args[0] for call in html.write.call_args_list]
 
 
 def test_only_pages_that_are_not_current_are_written(found, tmp_path, monkeypatch):
-    md5s = {name: executed(tmp_path, name).split()[0] for name in ("near", "far", "compare")}
-    assert written(monkeypatch, found, md5s) == ["near", "far", "compare"], "none is there yet"
-    assert html.stamp_of(tmp_path / "reports/near.html") == html.stamp_for(md5s["near"])
-    with monkeypatch.context() as patched:
-        patched.setattr(html, "stamp", None)  # nothing but the head of each page is read
-        assert written(monkeypatch, found, md5s) == []
+    assert written(monkeypatch, found) == ["near", "far", "compare"], "none is there yet"
+    assert written(monkeypatch, found) == []
     (tmp_path / "reports" / "far.html").unlink()
-    assert written(monkeypatch, found, md5s) == ["far"]
-    monkeypatch.setattr(html, "stamp_for", lambda md5: f"{md5} of other templates")
-    (tmp_path / "reports" / "near.ipynb").unlink()
-    assert written(monkeypatch, found, md5s) == ["far", "compare"], "of what is not there, no page"
-
-
-def test_the_page_of_a_failed_run_stays_while_its_notebook_does(found, tmp_path, monkeypatch):
-    md5s = {"near": executed(tmp_path, "near").split()[0]}
-    index.write_pages(found, md5s)
+    assert written(monkeypatch, found) == ["far"]
     executed(tmp_path, "near", failure={"cell": 2, "error": "ValueError", "reason": "no"})
-    html.write("near")
-    assert written(monkeypatch, found, md5s) == []
-    executed(tmp_path, "near", other=1)  # dvc checkout brings another one
-    assert written(monkeypatch, found, md5s) == ["near"]
+    assert written(monkeypatch, found) == ["near"], "also of a failed run"
+    monkeypatch.setattr(html, "version", lambda: "other templates")
+    (tmp_path / "reports" / "near.ipynb").unlink()
+    assert written(monkeypatch, found) == ["far", "compare"], "of what is not there, no page"
 
 
 def test_the_index_has_results_pages_and_what_varies(found, tmp_path):
@@ -112,7 +100,7 @@ def test_the_index_is_current_until_results_or_templates_change(found, tmp_path,
     index.write(found, set())
     assert index.is_current()
     with monkeypatch.context() as patched:
-        patched.setattr(html, "stamp_for", lambda md5: f"{md5} of other templates")
+        patched.setattr(html, "version", lambda: "other templates")
         assert not index.is_current()
     (tmp_path / "dvc.lock").write_text("stages: {near: {}}\n")
     assert not index.is_current()
