@@ -12,21 +12,28 @@ from nbproof.runner import determinism, schema, source
 from nbproof.runner.execute import cleaned
 
 
-def only_outputs_differ(stage: Stage, dvc_stage: PipelineStage) -> bool:
-    """Return whether the stage is as recorded, but for outputs that an editor saved."""
-    if not _only_notebook_differs(stage, dvc_stage):
+def only_notebook_differs(stage: Stage, dvc_stage: PipelineStage) -> bool:
+    """Return whether command, results and all dependencies but the notebook are as recorded."""
+    if stage.notebook is None or dvc_stage.cmd_changed:
         return False
+    differing = {dep.def_path for dep in dvc_stage.deps if dep.workspace_status()}
+    return differing == {stage.notebook} and all(
+        out.hash_info and not out.workspace_status() for out in dvc_stage.outs)
+
+
+def is_recorded_source(stage: Stage, dvc_stage: PipelineStage) -> bool:
+    """Return whether dvc.lock records the notebook without the outputs that an editor saved."""
     text = source.text(source.strip(source.read(root() / stage.notebook)))
     md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
     return md5 in [dep.hash_info.value for dep in dvc_stage.deps]
 
 
-def take_over(stage: Stage, dvc_stage: PipelineStage) -> bool:
-    """Write the executed notebook with the new prose around the old outputs; return whether code,
-    all other dependencies, results and arithmetic are those of the last run, so that it is right.
+def take_over(stage: Stage) -> bool:
+    """Write the executed notebook with the new prose around the old outputs, where that is right:
+    code and arithmetic are those of the last run. Return whether it was.
     """
     path = root() / "reports" / f"{stage.short}.ipynb"
-    if not _only_notebook_differs(stage, dvc_stage) or not path.exists():
+    if not path.exists():
         return False
     earlier = json.loads(path.read_text(encoding="utf-8"))
     executed = with_outputs(source.read(root() / stage.notebook), earlier)
@@ -34,15 +41,6 @@ def take_over(stage: Stage, dvc_stage: PipelineStage) -> bool:
         return False
     write_whole(path, nbformat.writes(executed) + "\n")
     return True
-
-
-def _only_notebook_differs(stage: Stage, dvc_stage: PipelineStage) -> bool:
-    """Return whether command, results and all dependencies but the notebook are as recorded."""
-    if stage.notebook is None or dvc_stage.cmd_changed:
-        return False
-    differing = {dep.def_path for dep in dvc_stage.deps if dep.workspace_status()}
-    return differing == {stage.notebook} and all(
-        out.hash_info and not out.workspace_status() for out in dvc_stage.outs)
 
 
 def with_outputs(notebook: dict, earlier: dict) -> nbformat.NotebookNode | None:

@@ -135,10 +135,11 @@ class Run:
         with lock_repo(self.repo):
             dvc_stage = dag.dvc_stage(self.repo, name)
             if not self.force:
-                if not dvc_stage.changed() or reuse.only_outputs_differ(stage, dvc_stage):
+                prose = reuse.only_notebook_differs(stage, dvc_stage)
+                if not dvc_stage.changed() or prose and reuse.is_recorded_source(stage, dvc_stage):
                     self.screen.note(name, state="done")
                     return None
-                if reuse.take_over(stage, dvc_stage):
+                if prose and reuse.take_over(stage):
                     return self.record(name, "only its prose changed, so its results stay")
             refuse_strangers(stage, dvc_stage)
             dvc_stage.remove_outs()
