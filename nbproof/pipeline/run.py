@@ -5,7 +5,6 @@ Notebooks and commands are executed in threads. Only the main thread touches DVC
 
 import concurrent.futures
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import compare, config, console, dag, deps, index
 from nbproof.pipeline.dag import Stage
-from nbproof.runner import determinism, reaper, schema
+from nbproof.runner import determinism, html, reaper, schema
 
 BACKUP = ".dvc/tmp/dvc.lock"  # what dvc.lock was, while a stage is recorded
 LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
@@ -102,8 +101,7 @@ class Run:
 
     def walk(self) -> None:
         """Execute the changed stages, each once what it needs is there."""
-        # What draws pages takes a third of a second to import: now, while kernels start.
-        self.pages.submit(importlib.import_module, "nbproof.runner.cells")
+        self.pages.submit(html.prepare)  # while kernels start
         waiting = [name for name in self.stages if name in self.changed]
         running: dict[concurrent.futures.Future, str] = {}
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
@@ -225,8 +223,6 @@ class Run:
 
     def draw(self, stage: Stage) -> None:
         """Make the page of a stage, in a thread of its own."""
-        from nbproof.runner import html
-
         if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
             self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent)
 

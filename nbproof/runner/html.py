@@ -52,6 +52,13 @@ def write(name: str, folder: Path | None = None) -> None:
     write_whole(executed.with_suffix(".html"), page)
 
 
+def prepare() -> None:
+    """Import and compile what the first page takes half a second for, and every other none."""
+    import nbformat
+
+    render(nbformat.v4.new_notebook(), root())
+
+
 def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
     """Return the page of an executed notebook with the pictures that lie in `folder`.
 
