@@ -156,19 +156,16 @@ def experiment(client, name: str = "") -> str:
     """
     ours = _yaml(CONTRACT).get("name") if os.environ.get("NBPROOF_OUTPUT") else "explore"
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or ours
-    # Without a location, a store that is no server puts artifacts into the working folder.
-    artifacts = f"{root().as_uri()}/mlartifacts"
-    location = artifacts if client.tracking_uri.startswith("sqlite:") else None
-    with _lock(client.tracking_uri):
+    store, here = client.tracking_uri, f"{root().as_uri()}/mlartifacts"
+    with _lock(store):
         known = client.get_experiment_by_name(name)
-        if known and client.tracking_uri == local_address() \
-                and not known.artifact_location.startswith(artifacts):
+        if known and store == local_address() and not known.artifact_location.startswith(here):
             # The project was moved or copied, and an experiment keeps its location.
             client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
-            known = None
-        # By the tag, MLflow's page opens for trainings.
-        return known.experiment_id if known else client.create_experiment(
-            name, location, {"mlflow.experimentKind": "custom_model_development"})
+        elif known:
+            return known.experiment_id
+        # Without a location, a store that is no server puts artifacts into the working folder.
+        return client.create_experiment(name, here if store.startswith("sqlite:") else None)
 
 
 def artifacts(run) -> str:

@@ -137,10 +137,12 @@ def data_problem(repo: Repo, names: str = "") -> str | None:
         trace()
         cause = error.__cause__
         status, missing = getattr(cause, "status", 0), isinstance(error, FileNotFoundError)
-        if missing and url.startswith("http") and (not cause or status == 404):
-            return ""  # it answers: nothing was pushed yet
+        if missing and url.startswith("http"):  # also of a connection that is refused
+            if not cause or status == 404:
+                return ""  # it answers: nothing was pushed yet
+        elif missing:
+            status = 404
         words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
-        status = 404 if missing and not status else status
         return f"{without_credentials(url)}: {_reason(words, names or _names(url), status)}"
     return ""
 

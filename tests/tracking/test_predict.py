@@ -1,6 +1,7 @@
 """Inputs are checked by the signature, alike in CSV and JSON; no code of a model runs untrusted."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -76,12 +77,10 @@ def test_tables_give_csv(champion, capsys):
     assert printed.out == "row,prediction\n1,53.0\n2,\n"
     assert "a.csv: the champion does not use more.\n" in printed.err
     assert printed.err.endswith("Predicted by the champion, models/near.\n")
-    predict.predict(files("b.json", '[{"age": 1, "visits": 2, "ward": "007", "smokes": true}]'))
-    predict.predict(files("c.json", '{"age": 1.5, "visits": 2, "ward": "007", "smokes": false}'))
-    predict.predict(files("d.json",
-                          '{"age": [1], "visits": [2], "ward": ["007"], "smokes": [false]}'))
-    assert capsys.readouterr().out == \
-        "row,prediction\n1,4.0\nrow,prediction\n1,3.5\nrow,prediction\n1,3.0\n"
+    row = {"age": 1, "visits": 2, "ward": "007", "smokes": False}
+    for content in ([row], row, {name: [value] for name, value in row.items()}):
+        predict.predict(files("d.json", json.dumps(content)))
+        assert capsys.readouterr().out == "row,prediction\n1,3.0\n"
     predict.predict([*table, Path("d.json")])
     assert capsys.readouterr().out == \
         "file,row,prediction\na.csv,1,53.0\na.csv,2,\nd.json,1,3.0\n"
@@ -90,13 +89,11 @@ def test_tables_give_csv(champion, capsys):
 def test_texts_and_blanks_mean_the_same_in_csv_and_json(champion, capsys):
     """F3, F4: NA was a number that is missing, a blank boolean True in CSV and False in JSON."""
     champion(SHOW, TABLE, numpy.array(["x"]))
-    rows = [("NA", "1.5"), ("None", "0.1"), ("null", ""), ("", "1e300"), ("7", "2")]
-    predict.predict(files("a.csv", "visits,age,ward,smokes\n" + "".join(
-        f"1,{age},{ward},true\n" for ward, age in rows)))
+    rows = [("NA", 1.5), ("None", 0.1), ("null", None), ("", 1e300), ("7", 2)]
+    table = pandas.DataFrame(rows, columns=["ward", "age"]).assign(visits=1, smokes=True)
+    predict.predict(files("a.csv", table.to_csv(index=False)))
     from_csv = capsys.readouterr().out
-    records = ", ".join(f'{{"visits": 1, "age": {age or "null"}, "ward": "{ward}", "smokes": true}}'
-                        for ward, age in rows)
-    predict.predict(files("a.json", f"[{records}]"))
+    predict.predict(files("a.json", table.to_json(orient="records", double_precision=15)))
     assert capsys.readouterr().out == from_csv
     assert from_csv.splitlines()[1:] == [
         '1,"[1.5, \'NA\', True]"', '2,"[0.1, \'None\', True]"', '3,"[nan, \'null\', True]"',
@@ -105,29 +102,24 @@ def test_texts_and_blanks_mean_the_same_in_csv_and_json(champion, capsys):
     assert "[1.0, '', True]" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("blank", ['a.csv: "1,1,a,"', 'a.json: null', "a.csv: perhaps",
-                                   'a.json: "perhaps"', "a.csv: 2", "a.json: 2"])
-def test_what_is_no_boolean_is_refused(champion, blank):
+@pytest.mark.parametrize("cell", ["", "perhaps", "2"])
+def test_what_is_no_boolean_is_refused(champion, cell):
     champion(SHOW, TABLE, numpy.array(["x"]))
-    name, _, value = blank.partition(": ")
-    text = f"age,visits,ward,smokes\n1,1,a,{value.strip(chr(34)).rpartition(',')[2]}\n1,1,a,true\n"
-    if name == "a.json":
-        text = f'[{{"age": 1, "visits": 1, "ward": "a", "smokes": {value}}}]'
-    with pytest.raises(UserError, match=f"{name} is no table of the champion's inputs: "):
-        predict.predict(files(name, text))
+    for path in (*files("a.csv", f"age,visits,ward,smokes\n1,1,a,{cell}\n1,1,a,true\n"),
+                 *files("a.json", json.dumps(
+                     {"age": 1, "visits": 1, "ward": "a", "smokes": cell or None}))):
+        with pytest.raises(UserError, match=f"{path} is no table of the champion's inputs: "):
+            predict.predict([path])
 
 
 @pytest.mark.parametrize("text, sentence", [
     ("age,visits,ward\n1,1,a\n", r"Model is missing inputs \['smokes'\]"),
-    ("age,visits,ward,smokes\nold,1,a,true\n", "could not convert string to float: 'old'"),
     ("age,visits,ward,smokes\nNA,1,a,true\n", "could not convert string to float: 'NA'"),
     ("age,visits,ward,smokes\n1,1.5,a,true\n", "a.csv is no table of the champion's inputs"),
     ("age,visits,ward,smokes\n1,,a,true\n", "Integer column has NA values"),
     ("age,visits,ward,smokes\n", "a.csv .*: it has no rows"),
-    ('"age,visits\n', "a.csv is no table"),
     ("{", "a.json is no table"),
     ("[]", "a.json is no table"),
-    ("3", "a.json is no table"),
 ])
 def test_a_table_that_does_not_fit_is_refused(champion, text, sentence):
     champion(SHOW, TABLE, numpy.array(["x"]))
