@@ -165,7 +165,9 @@ def experiment(client, name: str = "") -> str:
         elif known:
             return known.experiment_id
         # Without a location, a store that is no server puts artifacts into the working folder.
-        return client.create_experiment(name, here if store.startswith("sqlite:") else None)
+        # By the tag, MLflow's page opens for trainings.
+        return client.create_experiment(name, here if store.startswith("sqlite:") else None,
+                                        {"mlflow.experimentKind": "custom_model_development"})
 
 
 def artifacts(run) -> str:

@@ -35,7 +35,7 @@ def test_the_alias_moves_and_the_champion_predicts(server, request, here, monkey
     assert "near is the registered champion now (version 1, data.source: table).\n" in \
         said(registry.promote)
     assert "near is the registered champion already (version 1)" in said(registry.promote)
-    moved = "far is the registered champion now (version 2, data.source: table, before: version 1)"
+    moved = "far is the registered champion now (version 2, data.source: table, before: version 1, "
     assert moved in said(registry.promote, "far")
     known = tracking.client()
     assert str(known.get_model_version_by_alias("alias", "previous").version) == "1"

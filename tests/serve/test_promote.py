@@ -64,7 +64,7 @@ def test_another_portable_form_of_the_same_model_is_another_version(served):
     assert "one is the registered champion now (version 1)" in call(served, "promote()")
     assert "one is the registered champion already (version 1)" in call(served, "promote()")
     portable(served.root / "models" / "one.onnx", 3, limit=1.0)
-    assert "one is the registered champion now (version 2, before: version 1)" in call(served, "promote()")
+    assert "one is the registered champion now (version 2, before: version 1, " in call(served, "promote()")
     told = served.start().ask("/version")[1]
     assert told["champion"]["version"] == "2" and told["champion"]["limit"] == 1.0 and not told["refused"], told
 
