@@ -19,8 +19,6 @@ def harvested(tmp_path):
     folder = project(tmp_path / "project", dvc_yaml="stages: {}\n")
     (folder / "served").mkdir()
     (folder / "served" / "log.sqlite").touch()
-    (folder / "data").mkdir(exist_ok=True)
-    (folder / "data" / ".gitignore").write_text("*\n!.gitignore\n!drawn.json\n!drawn.dvc\n")
 
     def harvest(text: str = "a", cases: int = 2, new: int = 1, cell: str = "", *words: str):
         first = "import json\n\nfrom nbproof.notebook import output_folder, write"
@@ -68,7 +66,7 @@ def test_nothing_is_taken_without_a_yes_or_without_anything_new(harvested):
 
 def test_a_first_version_that_dvc_does_not_take_leaves_nothing(harvested):
     folder, harvest = harvested
-    (folder / "data" / "drawn.dvc").mkdir()  # where DVC's file should be
+    (folder / "data" / "drawn.dvc").mkdir(parents=True)  # where DVC's file should be
     done = harvest("a")
     assert done.returncode and not (folder / "data" / "drawn").exists(), done.stdout
     assert not (folder / "data" / "drawn.json").exists(), "it would name drawings that are not there"
@@ -86,7 +84,6 @@ def test_a_pipeline_runs_beside_it_and_verifies(finished):
     """A version that `dvc add` keeps is no stage, and no command of the pipeline stumbles over it."""
     (finished / "data" / "drawn").mkdir()
     (finished / "data" / "drawn" / "cases.csv").write_text("1")
-    (finished / "data" / ".gitignore").write_text("*\n!.gitignore\n!drawn.dvc\n")
     assert dvc(finished, "add", "-q", "data/drawn").returncode == 0
     edit_params(finished, lambda params: params["models"]["near"].update(step=3))
     done = nbproof(finished, "run", "--jobs", "2", "--no-register")

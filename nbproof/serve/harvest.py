@@ -61,6 +61,7 @@ def _keep(made: Path, cases: int) -> None:
     old, before = place.with_name(f".{place.name}.{os.getpid()}"), version.read_bytes() if version.exists() else None
     with dag.opened(root()) as repo:
         repo.scm_context.quiet = True  # DVC's advice on git; ours follows
+        place.parent.mkdir(exist_ok=True)
         if place.exists():
             place.rename(old)
         try:
