@@ -20,7 +20,8 @@ from projects import (
 from ruamel.yaml import YAML
 
 ALL = {"data", "cnn", "mlp", "linear", "compare", "know"}
-FEW_EPOCHS = {"cnn": {"epochs": 6, "width": 16, "top": 32}, "mlp": {"epochs": 18}, "linear": {"epochs": 12}}
+FEW_STEPS = {"cnn": {"epochs": 6, "width": 16, "top": 32}, "mlp": {"epochs": 18, "part_steps": 40},
+             "linear": {"epochs": 12, "part_steps": 40}}
 NOWHERE = {"MNIST_MIRRORS": "http://127.0.0.1:9/mnist/"}
 
 
@@ -33,7 +34,8 @@ def copy(folder: Path, source: str) -> Path:
     """A committed copy of the tree, few epochs, whatever its params.yaml says."""
     def change(content):
         content["data"]["source"] = source
-        for name, values in FEW_EPOCHS.items():
+        content["know"]["images"] = 200
+        for name, values in FEW_STEPS.items():
             content["models"][name].update(values)
             if sys.platform == "darwin":  # hosted runners report an mps that has no memory to give
                 content["models"][name]["device"] = "cpu"
@@ -96,7 +98,7 @@ def test_no_result_tells_where_or_when_it_was_made(example):
 def test_every_cell_gives_its_output_again(example):
     executed = sorted((example / "reports").glob("*.ipynb"))
     cells = [cell for path in executed for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    done = nbproof(example, "nbval", "-n", "2", "--nbval-cell-timeout=300")
+    done = nbproof(example, "nbval", "-n", "2", "--dist", "loadfile", "--nbval-cell-timeout=300")
     assert done.returncode == 0, done.stdout[-5000:]
     assert len(executed) == 6 and f"{sum(cell['cell_type'] == 'code' for cell in cells)} passed" in done.stdout
     assert subprocess.check_output(["git", "status", "--short"], cwd=example) == b""  # what they wrote is in scratch/
