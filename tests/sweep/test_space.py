@@ -148,7 +148,7 @@ def test_choices_without_an_order_are_not_said_to_matter_more_or_less(here):
 
 
 def test_a_sweep_whose_time_was_over_is_not_finished(here, monkeypatch):
-    for place, stand_in in ((drive, "_sweep"), (drive.environment, "add"), (drive.stages, "check_current")):
+    for place, stand_in in ((drive, "_sweep"), (drive, "_install"), (drive.dag, "check_current")):
         monkeypatch.setattr(place, stand_in, lambda *_, **__: 7)
     folder = root() / "scratch" / "sweeps" / f"fit-{read().digest()}"
     folder.mkdir(parents=True)

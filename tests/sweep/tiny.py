@@ -25,7 +25,7 @@ stages:
     cmd: nbproof stage
     deps: [notebooks/fit.ipynb, data/numbers.csv]
     params: [fit]
-    outs: [models/fit, reports/fit.ipynb, reports/fit.html]
+    outs: [models/fit, reports/fit.ipynb]
     metrics: [{metrics/fit.json: {cache: false}}]
 """
 PARAMETERS = """
