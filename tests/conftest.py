@@ -18,7 +18,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # as in nbproof.cli
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 for name in list(os.environ):  # what a person has set is not what is tested
-    if name.startswith(("NBPROOF_", "DVC_", "MLFLOW_", "MNIST_")):
+    if name.startswith(("NBPROOF_", "DVC_", "MLFLOW_", "MNIST_")) or name == "CI":
         del os.environ[name]
 os.environ |= determinism.SETTINGS  # before any of the tests imports a library that computes
 # Nothing leaves the machine.

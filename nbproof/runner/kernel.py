@@ -4,6 +4,8 @@ import atexit
 import json
 import os
 import sys
+import sysconfig
+import warnings
 from pathlib import Path
 
 from nbproof.notebook.progress import say
@@ -21,11 +23,18 @@ def main() -> None:
     # A warning shows the file of its cell. The folder's name holds this process's id, and there
     # is no setting for it.
     compiler.get_tmp_directory = lambda: "cells"
+    warnings.formatwarning = without_folder(warnings.formatwarning)
     sys.addaudithook(observe)
     app = kernelapp.IPKernelApp.instance()
     app.initialize([*sys.argv[1:], f"--Session.packer={__name__}.pack"])
     app.shell.events.register("post_run_cell", report)
     app.start()
+
+
+def without_folder(format_warning):
+    """Return `format_warning` that shows a library's file without the folder of the environment."""
+    folder = sysconfig.get_path("purelib") + os.sep
+    return lambda *given, **named: format_warning(*given, **named).replace(folder, "")
 
 
 def observe(event: str, arguments: tuple) -> None:
