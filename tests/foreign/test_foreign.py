@@ -231,7 +231,9 @@ def a_person_promotes_and_asks(walk: Walk, folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     lines = said(folder, "predict", str(ask)).splitlines()
-    lines.remove(next(line for line in lines if line.endswith(f": {walk.promoted}.")))  # who predicts, on stderr
+    [by] = [line for line in lines if line.startswith("Predicted by the champion, version ")]  # on stderr
+    assert re.search(rf": {walk.promoted}\b", by)
+    lines.remove(by)
     head, *answers = lines
     assert head == "row,prediction" and len(answers) == 3, lines
     assert all(re.fullmatch(walk.answer, each) for each in answers), answers
