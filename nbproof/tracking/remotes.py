@@ -142,7 +142,7 @@ def data_problem(repo: Repo, names: str = "") -> str | None:
                 return ""  # it answers: nothing was pushed yet
         elif missing:
             status = 404
-        words = f"{type(error).__name__}: {error} {type(cause).__name__}: {cause}"
+        words = " ".join(f"{type(one).__name__}: {one}" for one in (error, cause) if one)
         return f"{without_credentials(url)}: {_reason(words, names or _names(url), status)}"
     return ""
 
