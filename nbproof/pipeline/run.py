@@ -128,10 +128,17 @@ class Run:
     def prepare(self, name: str) -> Callable | None:
         """Return what executes a stage, with its outputs removed; None where it need not run."""
         from nbproof.pipeline import reuse
+        from nbproof.pipeline.stage import Outcome
 
         stage = self.stages[name]
         with lock_repo(self.repo):
             dvc_stage = dag.dvc_stage(self.repo, name)
+            missing = [dep.def_path for dep in dvc_stage.deps if not dep.exists]
+            if missing:
+                self.failed[name] = Outcome(f"{stage.short}: {missing[0]}, which it depends on, is "
+                                            "missing.")
+                self.screen.note(name, state="failed")
+                return None
             if not self.force:
                 prose = reuse.only_notebook_differs(stage, dvc_stage)
                 if not dvc_stage.changed() or prose and reuse.is_recorded_source(stage, dvc_stage):

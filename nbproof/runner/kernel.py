@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import logging
 import os
 import sys
 import sysconfig
@@ -23,6 +24,8 @@ def main() -> None:
     # A warning shows the file of its cell. The folder's name holds this process's id, and there
     # is no setting for it.
     compiler.get_tmp_directory = lambda: "cells"
+    # A kernel that shuts down on a busy machine may find its sockets closed, and prints that.
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     warnings.formatwarning = without_folder(warnings.formatwarning)
     sys.addaudithook(observe)
     app = kernelapp.IPKernelApp.instance()

@@ -273,6 +273,16 @@ def test_an_ordinary_command_fails_with_its_own_words(finished):
     assert "count: `echo no such table >&2; exit 3` failed with exit code 3" in done.stdout
 
 
+def test_a_dependency_that_is_missing_is_named_and_the_rest_runs(finished):
+    edit_yaml(finished / "dvc.yaml", lambda content: content["stages"]["count"]["deps"].append(
+        "raw.csv"))
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished, "run")
+    assert done.returncode == 1 and stages_run(done.stdout) == {"near", "compare"}, done.stdout
+    assert done.stdout.endswith(
+        "Failed: count.\ncount: raw.csv, which it depends on, is missing.\n")
+
+
 def test_a_failed_stage_has_a_page_and_the_last_good_result_comes_back(single):
     assert nbproof(single, "run").returncode == 0
     good = results(single)
