@@ -70,7 +70,7 @@ def report(
     out: Annotated[Path | None, Option(help="Write to this file, not to the terminal.")] = None,
 ) -> None:
     """Describe what this branch changed in the results, as Markdown; see reports/changes.html."""
-    text = load("nbproof.report").build(base or None)
+    text = load("nbproof.review").build(base or None)
     if out:
         write_whole(out, text)
     else:

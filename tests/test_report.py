@@ -23,10 +23,10 @@ from nbproof.github import command as workflow
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config as contract
-from nbproof.report import build, sections, text
-from nbproof.report.facts import Result
-from nbproof.report.plots import evenly
-from nbproof.report.sections import LIMIT, Part, fit, tracking_server
+from nbproof.review import build, sections, text
+from nbproof.review.facts import Result
+from nbproof.review.plots import evenly
+from nbproof.review.sections import LIMIT, Part, fit, tracking_server
 
 
 def figure(colour: str, comment: str = "") -> str:

@@ -140,7 +140,7 @@ def test_pages_fill_the_slots_what_changed_first(project, monkeypatch):
 def test_the_report_is_written_and_summarised(project, monkeypatch):
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     given = []
-    monkeypatch.setattr("nbproof.report.build", lambda *some, **more: given.append((some, more)) or "the first line.\n")
+    monkeypatch.setattr("nbproof.review.build", lambda *some, **more: given.append((some, more)) or "the first line.\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "summary.md"))
     monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
     monkeypatch.setenv("GITHUB_TOKEN", "token")

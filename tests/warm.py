@@ -30,7 +30,7 @@ IMPORTS = (
     "nbproof.cli", "nbproof.pipeline.run", "nbproof.pipeline.stage", "nbproof.pipeline.verify",
     "nbproof.pipeline.compare", "nbproof.pipeline.index", "nbproof.runner.execute",
     "nbproof.runner.html", "nbproof.notebook.tracking", "nbproof.tracking.registry",
-    "nbproof.report", "nbproof.github.command", "nbproof.github.post", "nbproof.github.publish",
+    "nbproof.review", "nbproof.github.command", "nbproof.github.post", "nbproof.github.publish",
     "nbproof.github.results", "papermill.execute", "nbconvert", "jupyter_client.manager",
     "mlflow", "mlflow.store.tracking.sqlalchemy_store", "dvc.cli", "dvc.cli.parser", "dvc.repo",
     "dvc.repo.commit", "dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.cache", "dvc.fs",

@@ -32,7 +32,7 @@ ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-
 
 def left(revision: str) -> str:
     """The commit where this branch left `revision`; empty where git has no such commit: a first push, a forced one."""
-    from nbproof.report.revision import base_of, commit
+    from nbproof.review.revision import base_of, commit
 
     return (commit(root(), revision) and base_of(root(), revision)) or ""
 
@@ -121,7 +121,7 @@ def try_(base: Base = "", event: Annotated[str, typer.Option(envvar="GITHUB_EVEN
 def pages(base: Base = "", run: Run = 0, attempt: Attempt = 1) -> None:
     """Lay out the pages for the upload, one a slot: before and after, then notebooks, those that differ first."""
     from nbproof.github import results
-    from nbproof.report import write_changes
+    from nbproof.review import write_changes
 
     write_changes(base)
     same = {path for path, _ in results.here().items() & results.at(base).items()}
@@ -171,7 +171,7 @@ def tests_ended(api, sha: str, seconds: float) -> str | None:
 def report(base: Base = "", steps: Annotated[str, typer.Option(envvar="STEPS")] = "", run: Run = 0,
            event: Annotated[str, typer.Option(envvar="GITHUB_EVENT_NAME")] = "", pages_url: Pages = "") -> None:
     """Write the report to scratch/report/report.md and add it to the job summary."""
-    from nbproof.report import build
+    from nbproof.review import build
 
     log = root() / "scratch" / "run" / "log"
     outcome = log.read_text(encoding="utf-8") if log.exists() else ""
@@ -283,7 +283,7 @@ def cml(sha256: Annotated[str, typer.Option(envvar="CML_SHA256", help="The sum t
 def _where(api, run: int) -> str:
     """Where a run without a report ended, as GitHub tells."""
     from nbproof.github.api import Answer
-    from nbproof.report.text import code  # and all of DVC with it
+    from nbproof.review.text import code  # and all of DVC with it
 
     try:
         steps = [step for job in api.pages(f"/actions/runs/{run}/jobs?filter=latest", "jobs") for step in job["steps"]]

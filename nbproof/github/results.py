@@ -24,7 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import dag
-from nbproof.report import revision
+from nbproof.review import revision
 from nbproof.tracking.remotes import data_problem
 
 MOST_LOCK, MOST_KEPT, MOST_ALL = 2_000_000, 1_000_000, 8_000_000_000  # bytes: dvc.lock, a file for git, all together

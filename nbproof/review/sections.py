@@ -5,10 +5,10 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from nbproof.report import plots
-from nbproof.report.facts import Facts, Result
-from nbproof.report.plots import Plot
-from nbproof.report.text import (
+from nbproof.review import plots
+from nbproof.review.facts import Facts, Result
+from nbproof.review.plots import Plot
+from nbproof.review.text import (
     change,
     code,
     count,

@@ -15,9 +15,9 @@ import nbformat
 from markupsafe import Markup
 
 from nbproof.notebook.files import root, write_whole
-from nbproof.report.facts import Facts, Result
-from nbproof.report.outputs import HEADING, LINES, text_of
-from nbproof.report.text import count, plain
+from nbproof.review.facts import Facts, Result
+from nbproof.review.outputs import HEADING, LINES, text_of
+from nbproof.review.text import count, plain
 from nbproof.runner import html as html_page
 from nbproof.runner.source import counted
 

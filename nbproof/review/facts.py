@@ -16,9 +16,9 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml
 from nbproof.pipeline import config, dag
 from nbproof.pipeline.dag import Stage
-from nbproof.report import outputs, revision
-from nbproof.report.plots import Plot, rows
-from nbproof.report.revision import Sides
+from nbproof.review import outputs, revision
+from nbproof.review.plots import Plot, rows
+from nbproof.review.revision import Sides
 from nbproof.runner.source import counted
 
 

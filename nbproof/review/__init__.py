@@ -5,8 +5,8 @@ Built from the workspace, git and DVC alone.
 
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root
-from nbproof.report import changes, revision, sections
-from nbproof.report.facts import gather
+from nbproof.review import changes, revision, sections
+from nbproof.review.facts import gather
 
 
 def build(base: str | None = None, links: dict | None = None, outcome: str = "", run: str = "",
