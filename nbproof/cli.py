@@ -59,9 +59,10 @@ def run(
 
 
 @app.command(hidden=True)
-def stage(name: Annotated[str, Argument(envvar="DVC_STAGE")]) -> int:
-    """Execute one notebook as a stage; DVC calls this."""
-    return load("nbproof.pipeline.stage").run_stage(name)
+def stage(words: Annotated[list[str] | None, Argument(help="NAME, KEY=VALUE")] = None) -> int:
+    """Execute one notebook as a stage; DVC calls this. dvc.yaml holds the values, too."""
+    names = [word for word in words or [] if "=" not in word] or [os.environ.get("DVC_STAGE", "")]
+    return load("nbproof.pipeline.stage").run_stage(names[0])
 
 
 @app.command(rich_help_panel=RUN)

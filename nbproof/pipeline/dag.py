@@ -2,9 +2,10 @@
 
 import contextlib
 import graphlib
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -20,6 +21,8 @@ from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 
 PARAMS = "params.yaml"
+COMMAND = re.compile(r"(.*\s)?nbproof\s+stage(?P<values>(\s+\w+=\S*)*)\s*")
+VALUE = re.compile(r"[\w.+-]*")
 FIXES = {"rwlock": "nbproof run removes it",
          "dvc.lock": "git checkout dvc.lock brings the committed one back"}
 
@@ -27,7 +30,9 @@ FIXES = {"rwlock": "nbproof run removes it",
 @dataclass(frozen=True)
 class Stage:
     """One stage: `name` is DVC's (`train@cnn`), `short` a person's (`cnn`); a command has no
-    `notebook`; `sections` are those of params.yaml; `needs` are the stages that make its `deps`."""
+    `notebook`; `sections` are those of params.yaml; `needs` are the stages that make its `deps`.
+    `values` are those in the command of a notebook: `nbproof stage model=cnn`. Several stages may
+    run such a notebook, so `short` is then DVC's name."""
 
     name: str
     short: str
@@ -36,6 +41,7 @@ class Stage:
     deps: tuple[str, ...]
     outputs: tuple[str, ...]
     needs: frozenset[str]
+    values: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -90,8 +96,8 @@ def _stage(stage: PipelineStage, makers: list[tuple[str, str]]) -> Stage:
     files = tuple(dep.def_path for dep in stage.deps if not hasattr(dep, "params"))
     sections = tuple(name for dep in stage.deps if hasattr(dep, "params")
                      and dep.def_path == PARAMS for name in dep.params)
-    notebook = None
-    if isinstance(stage.cmd, str) and stage.cmd.split()[-2:] == ["nbproof", "stage"]:
+    notebook, values = None, _values(stage)
+    if values is not None:
         notebooks = [path for path in files if path.endswith(".ipynb")]
         if len(notebooks) != 1:
             raise UserError(f"dvc.yaml: the stage {stage.name} runs a notebook, so it must list "
@@ -99,10 +105,25 @@ def _stage(stage: PipelineStage, makers: list[tuple[str, str]]) -> Stage:
                             f"{', '.join(notebooks) or 'none'}.")
         notebook = notebooks[0]
     short = Path(notebook).stem if notebook else stage.name.rpartition("@")[2]
+    if values:
+        short = stage.name
     needs = frozenset(maker for path, maker in makers for dep in files
                       if f"{path}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{path}/"))
     outputs = tuple(out.def_path for out in stage.outs)
-    return Stage(stage.name, short, notebook, sections, files, outputs, needs)
+    return Stage(stage.name, short, notebook, sections, files, outputs, needs, values or {})
+
+
+def _values(stage: PipelineStage) -> dict[str, str] | None:
+    """Return the values in the command of a stage that runs a notebook; None if it runs none."""
+    match = COMMAND.fullmatch(stage.cmd) if isinstance(stage.cmd, str) else None
+    if not match:
+        return None
+    values = dict(word.partition("=")[::2] for word in match["values"].split())
+    for name, value in values.items():
+        if not VALUE.fullmatch(value):  # plain `dvc repro` gives the command to a shell
+            raise UserError(f"dvc.yaml: the stage {stage.name} gives {name} the value {value!r}: "
+                            "a value in a command is of letters, digits, and . _ + -.")
+    return values
 
 
 def dvc_stage(repo: Repo, name: str) -> PipelineStage:

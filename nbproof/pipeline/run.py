@@ -283,14 +283,14 @@ class Run:
 
 def check_all(stages: dict[str, Stage]) -> None:
     """Check params.yaml, and each notebook and what dvc.yaml lists for it, before anything runs."""
-    notebooks = [root() / stage.notebook for stage in stages.values() if stage.notebook]
-    twice = {path for path in notebooks if notebooks.count(path) > 1}
-    if twice:
-        raise UserError(f"dvc.yaml: two stages run {schema.shown(min(twice))}, and both would "
-                        "write its reports: give each a notebook of its own.")
-    for notebook in notebooks:
-        schema.values_of(notebook)
-    schema.check_known(notebooks)
+    run_notebooks = [stage for stage in stages.values() if stage.notebook]
+    names = [stage.short for stage in run_notebooks]
+    for stage in run_notebooks:
+        if names.count(stage.short) > 1:
+            raise UserError(f"dvc.yaml: two stages write reports/{stage.short}.ipynb: give each a "
+                            "notebook of its own, or values in its command (nbproof stage a=1).")
+        schema.values_of(root() / stage.notebook, stage.values)
+    schema.check_known([root() / stage.notebook for stage in run_notebooks])
     for stage in stages.values():
         if stage.notebook:
             deps.check(stage)

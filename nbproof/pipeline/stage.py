@@ -67,7 +67,7 @@ def caller() -> int:
 def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], None]) -> Outcome:
     """Execute the notebook of `stage` and write reports/NAME.ipynb; check all that it left."""
     started, notebook = time.monotonic(), root() / stage.notebook
-    values = schema.values_of(notebook)
+    values = schema.values_of(notebook, stage.values)
     source.check_kernel(source.read(notebook), stage.notebook)
     executed, failure = execute_notebook(
         notebook, values, cell_timeout(), root(), observed(stage, on_event),

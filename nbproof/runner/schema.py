@@ -2,10 +2,12 @@
 
 An earlier cell names a section, `P = section("models.cnn")`; a line of the tagged cell declares one
 of its parameters: `lr: float = P.lr  # (0, 1] peak learning rate`. Before the meaning stands an
-interval, a set such as {auto, cpu}, or neither; of a list it holds for each element. All is checked
-before a kernel starts, and no name or value reaches a shell.
+interval, a set such as {auto, cpu}, or neither; of a list it holds for each element. A line such as
+`model: str = "cnn"` has its own default, and another value in a stage with
+`cmd: nbproof stage model=mlp`. All is checked before a kernel starts.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError, meant
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.notebook.params import section
 from nbproof.runner import source
 
@@ -22,8 +24,10 @@ KIND = re.compile(r"(list\[)?(int|float|bool|str)(?(1)\])( \| None)?")
 READS = re.compile(r"""^(\w+)\s*=\s*section\(\s*(["'])(.*?)\2\s*\)""", re.MULTILINE)
 NUMBER = r"\s*(-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf))\s*"
 INTERVAL = re.compile(rf"([\[(]){NUMBER},{NUMBER}([\])])")
+LITERAL = r""" "[^"]*" | '[^']*' | \[[^\]\#]*\] | -?[\d.]+(e[-+]?\d+)? | True | False | None """
 DECLARES = re.compile(rf"""
-    (?P<name>[a-zA-Z]\w*) \s*:\s* (?P<type>[^=#]*?) \s*=\s* (?P<variable>\w+)\.(?P=name) \s*
+    (?P<name>[a-zA-Z]\w*) \s*:\s* (?P<type>[^=#]*?) \s*=\s*
+    ((?P<variable>[a-zA-Z_]\w*)\.(?P=name) | (?P<default>{LITERAL})) \s*
     (\#\s* (?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})? \s* (?P<meaning>[^\[({{\s].*)?)?
     """, re.VERBOSE)
 
@@ -36,11 +40,12 @@ class Parameter:
     type: str
     allowed: str  # the interval or set as written; empty where the type alone counts
     meaning: str
-    section: str  # of params.yaml, which holds the value
+    section: str  # of params.yaml, which holds the value; empty where the cell has a default
+    default: object = ...
 
     @property
     def key(self) -> str:  # such as models.cnn.lr
-        return f"{self.section}.{self.name}"
+        return f"{self.section}.{self.name}" if self.section else self.name
 
     @property
     def expected(self) -> str:
@@ -111,6 +116,9 @@ def _parameter(line: str, sections: dict[str, str], where: str) -> Parameter:
                         f"is {', '.join(TYPES)}, list[...] of one, or one with `| None`; the range "
                         "is of two numbers, a set such as {a, b}, or missing. `nbproof adopt last` "
                         "takes the value of an exploration into params.yaml.")
+    if match["default"]:
+        return Parameter(match["name"], match["type"], match["allowed"] or "",
+                         match["meaning"] or "", "", _literal(match["default"], where))
     if match["variable"] not in sections:
         raise UserError(f"{where} reads {match['variable']}: an earlier cell must say "
                         f"`{match['variable']} = section(\"models.cnn\")`, say.")
@@ -118,16 +126,31 @@ def _parameter(line: str, sections: dict[str, str], where: str) -> Parameter:
                      sections[match["variable"]])
 
 
-def values_of(notebook: Path) -> dict:
-    """Return the typed values of `notebook` from params.yaml; UserError for the first wrong one."""
-    values, known = {}, declared(notebook)
+def _literal(text: str, where: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"{where} must set a number, a text, True, False, None or a list of these, "
+                        "or read a section of params.yaml.") from None
+
+
+def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
+    """Return the typed values of `notebook`: those `given` in its stage's command, else those of
+    params.yaml, else the cell's own. Raise UserError for the first wrong one."""
+    values, known, given = {}, declared(notebook), given or {}
+    if unknown := given.keys() - known.keys():
+        raise UserError(f"dvc.yaml gives {shown(notebook)} a value for {min(unknown)}, which its "
+                        f"parameters cell does not declare.{meant(min(unknown), known)}")
     for name, parameter in known.items():
-        given = _section(parameter.section, notebook)
-        value = given.get(name, ...)  # nothing accepts an Ellipsis
+        section = _section(parameter.section, notebook) if parameter.section else {}
+        value = section.get(name, parameter.default)  # nothing accepts an Ellipsis
+        where = "params.yaml" if parameter.section else shown(notebook)
+        if name in given:
+            value, where = from_yaml(given[name]), "dvc.yaml"
         if not parameter.accepts(value):
-            close = meant(name, given.keys() - known.keys()) if value is ... else ""
+            close = meant(name, section.keys() - known.keys()) if value is ... else ""
             found = "nothing" if value is ... else repr(value)
-            raise UserError(f"params.yaml: {parameter.key} must be {parameter.expected} "
+            raise UserError(f"{where}: {parameter.key} must be {parameter.expected} "
                             f"({parameter.meaning}), found {found}.{close}")
         values[name] = parameter.typed(value)
     return values
@@ -146,6 +169,8 @@ def check_known(notebooks: Iterable[Path]) -> None:
     known: dict[str, dict[str, Path]] = {}
     for notebook in notebooks:
         for parameter in declared(notebook).values():
+            if not parameter.section:
+                continue
             known.setdefault(parameter.section, {})[parameter.name] = notebook
     for name, names in known.items():
         *_, reader = names.values()

@@ -47,6 +47,14 @@ def test_a_stage(small):
     assert dag.with_downstream({"m"}, found) == {"m", "last"}
 
 
+def test_values_in_a_command(small):
+    add(small, x=NOTEBOOK | {"cmd": "uv run nbproof stage a=1e-3 b="})
+    found = read(small)["x"]
+    assert (found.notebook, found.values) == ("notebooks/x.ipynb", {"a": "1e-3", "b": ""})
+    add(small, x=NOTEBOOK | {"cmd": "nbproof stage a=$(id)"})
+    assert "gives a the value '$(id)'" in refused(small)
+
+
 @pytest.mark.parametrize("deps, found", [
     ([], "none"), (["a.ipynb", "b.ipynb"], "a.ipynb, b.ipynb")])
 def test_a_stage_that_runs_a_notebook_lists_one(small, deps, found):

@@ -103,6 +103,26 @@ def test_new_prose_runs_nothing_and_gives_what_a_run_gives(finished):
     assert results(finished) == made and (finished / "dvc.lock").read_bytes() == lock
 
 
+def test_one_notebook_for_many_values(finished):
+    """DVC's foreach: each instance has its own value, executed copy and page."""
+    cells_of = ["#!# A power", '@exponent: int = 1  # [1, 9] of two',
+                "from nbproof.notebook import write\nwrite(f'data/{exponent}', str(2**exponent))"]
+    notebook(finished / "notebooks" / "power.ipynb", *cells_of)
+    stage = {"cmd": "nbproof stage exponent=${item}",
+             "deps": ["notebooks/power.ipynb", "pins.txt"],
+             "outs": ["data/${item}", "reports/power@${item}.ipynb"]}
+    edit_yaml(finished / "dvc.yaml", lambda content: content["stages"].update(
+        power={"foreach": [2, 3], "do": stage}))
+    done = nbproof(finished, "run")
+    assert done.returncode == 0 and stages_run(done.stdout) == {"power@2", "power@3"}, done.stdout
+    assert [(finished / "data" / name).read_text() for name in "23"] == ["4", "8"]
+    assert (finished / "reports" / "power@3.html").exists()
+    lock = (finished / "dvc.lock").read_bytes()
+    done = dvc(finished, "repro", "-f", "-s", "power@3")
+    assert done.returncode == 0 and (finished / "dvc.lock").read_bytes() == lock, done.stdout
+    assert nbproof(finished, "run").stdout.startswith("Everything is up to date.")
+
+
 @pytest.mark.parametrize("what", ["code", "module", "result", "arithmetic"])
 def test_more_than_prose_runs_the_notebook(finished, what):
     if what == "arithmetic":
@@ -331,8 +351,13 @@ REFUSED = {
     "two stages of one notebook": (
         lambda folder: edit_yaml(folder / "dvc.yaml", lambda content: content["stages"].update(
             extra={"cmd": "nbproof stage", "deps": ["notebooks/near.ipynb"], "outs": ["data/x"]})),
-        "dvc.yaml: two stages run notebooks/near.ipynb, and both would write its reports: give "
-        "each a notebook of its own."),
+        "dvc.yaml: two stages write reports/near.ipynb: give each a notebook of its own, or values "
+        "in its command (nbproof stage a=1)."),
+    "an unknown value in a command": (
+        lambda folder: edit_yaml(folder / "dvc.yaml", lambda content: content["stages"].update(
+            extra={"cmd": "nbproof stage stp=1", "deps": ["notebooks/near.ipynb"]})),
+        "dvc.yaml gives notebooks/near.ipynb a value for stp, which its parameters cell does not "
+        "declare. Did you mean step?"),
     "no such comparison": (
         lambda folder: edit_yaml(folder / "project.yaml", lambda content: content.update(
             compare="judge")),

@@ -55,6 +55,15 @@ def test_values_are_typed(checked):
     assert checked("print(1)") == {}
 
 
+def test_a_default_and_the_value_of_a_command(checked, tmp_path):
+    path = tmp_path / "notebooks" / "x.ipynb"
+    assert checked('@model: str = "cnn"  # {cnn, mlp} which\nrate: float = 1') == {
+        "model": "cnn", "rate": 1.0}
+    assert schema.values_of(path, {"model": "mlp", "rate": "2"}) == {"model": "mlp", "rate": 2.0}
+    with pytest.raises(UserError, match="^dvc.yaml: model must be str, in {cnn, mlp} .*'svm'.$"):
+        schema.values_of(path, {"model": "svm"})
+
+
 def test_a_parameter_knows_its_range_and_meaning(checked, tmp_path):
     checked()
     found = schema.declared(tmp_path / "notebooks" / "x.ipynb")
@@ -110,7 +119,7 @@ FORM = "must read `name: type = P.name  # [low, high] meaning`"
 
 
 @pytest.mark.parametrize("line, problem", [
-    ("epochs = 3", FORM), ("epochs: int = 3", FORM), ("import os", FORM), ("epochs: int =", FORM),
+    ("epochs = 3", FORM), ("import os", FORM), ("epochs: int =", FORM),
     ("epochs: int = P.lr", FORM), ("epochs: list = P.epochs", FORM),
     ("epochs: dict[str, int] = P.epochs", FORM), ("epochs: int = P.epochs; import os", FORM),
     ("epochs: int = P.epochs  # [1, many] passes", FORM),
