@@ -23,7 +23,7 @@ from nbproof.github import command as workflow
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config as contract
-from nbproof.review import build, sections, text
+from nbproof.review import build, markdown as text, sections
 from nbproof.review.facts import Result
 from nbproof.review.plots import evenly
 from nbproof.review.sections import LIMIT, Part, fit, tracking_server

@@ -32,7 +32,7 @@ ADDRESS = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._/-]+/actions/runs/[0-
 
 def left(revision: str) -> str:
     """The commit where this branch left `revision`; empty where git has no such commit: a first push, a forced one."""
-    from nbproof.review.revision import base_of, commit
+    from nbproof.review.base import base_of, commit
 
     return (commit(root(), revision) and base_of(root(), revision)) or ""
 
@@ -283,7 +283,7 @@ def cml(sha256: Annotated[str, typer.Option(envvar="CML_SHA256", help="The sum t
 def _where(api, run: int) -> str:
     """Where a run without a report ended, as GitHub tells."""
     from nbproof.github.api import Answer
-    from nbproof.review.text import code  # and all of DVC with it
+    from nbproof.review.markdown import code  # and all of DVC with it
 
     try:
         steps = [step for job in api.pages(f"/actions/runs/{run}/jobs?filter=latest", "jobs") for step in job["steps"]]

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import dag
-from nbproof.review import revision
+from nbproof.review import base
 from nbproof.tracking.remotes import data_problem
 
 MOST_LOCK, MOST_KEPT, MOST_ALL = 2_000_000, 1_000_000, 8_000_000_000  # bytes: dvc.lock, a file for git, all together
@@ -51,12 +51,12 @@ def recorded(text: str | None, where: str) -> dict[str, str]:
 
 def here() -> dict[str, str]:
     """What the workspace's dvc.lock records."""
-    return recorded(revision.here(root(), "dvc.lock"), "dvc.lock")
+    return recorded(base.here(root(), "dvc.lock"), "dvc.lock")
 
 
 def at(commit: str) -> dict[str, str]:
     """What dvc.lock of a commit records; nothing where there is no such commit, as before a first push."""
-    return recorded(revision.at(root(), commit, "dvc.lock"), f"dvc.lock of {commit[:12]}")
+    return recorded(base.at(root(), commit, "dvc.lock"), f"dvc.lock of {commit[:12]}")
 
 
 def lay_out(folder: Path) -> None:

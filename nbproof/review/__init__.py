@@ -5,7 +5,7 @@ Built from the workspace, git and DVC alone.
 
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root
-from nbproof.review import changes, revision, sections
+from nbproof.review import base as sides, changes, sections
 from nbproof.review.facts import gather
 
 
@@ -17,7 +17,7 @@ def build(base: str | None = None, links: dict | None = None, outcome: str = "",
     is written, too (reports/changes.html); `outcome` is what the run printed; `run` is the id of
     the workflow's run, `final` whether it is main's. UserError where git has no such revision, or DVC is at work here.
     """
-    facts = gather(root(), revision.base_of(root(), base), outcome)
+    facts = gather(root(), sides.base_of(root(), base), outcome)
     changes.write(facts)
     return sections.fit([
         sections.headline(facts, final),

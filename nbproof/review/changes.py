@@ -17,7 +17,7 @@ from markupsafe import Markup
 from nbproof.notebook.files import root, write_whole
 from nbproof.review.facts import Facts, Result
 from nbproof.review.outputs import HEADING, LINES, text_of
-from nbproof.review.text import count, plain
+from nbproof.review.markdown import count, plain
 from nbproof.runner import html as html_page
 from nbproof.runner.source import counted
 

@@ -16,9 +16,9 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml
 from nbproof.pipeline import config, dag
 from nbproof.pipeline.dag import Stage
-from nbproof.review import outputs, revision
+from nbproof.review import base, outputs
 from nbproof.review.plots import Plot, rows
-from nbproof.review.revision import Sides
+from nbproof.review.base import Sides
 from nbproof.runner.source import counted
 
 
@@ -77,15 +77,15 @@ class Facts:
         return next((each for each in self.results if self.project.compare in (each.stage, each.name)), None)
 
 
-def gather(root: Path, base: str | None, outcome: str = "") -> Facts:
+def gather(root: Path, fork: str | None, outcome: str = "") -> Facts:
     """Read the workspace at `root` and the commit `base` (None: a first run). `outcome` names what failed."""
-    facts, read = Facts(config.load(), revision.commit(root, "HEAD") or "", base or ""), {}
-    facts.pulled = (revision.here(root, revision.PULLED) or "").strip()
+    facts, read = Facts(config.load(), base.commit(root, "HEAD") or "", fork or ""), {}
+    facts.pulled = (base.here(root, base.PULLED) or "").strip()
     try:
         with dag.opened(root) as repo:
             read = dag.read(repo)
             sides = Sides.of(repo, root, facts.base)
-            lock, committed = sides.lock, revision.recorded(revision.at(root, facts.head, "dvc.lock"))
+            lock, committed = sides.lock, base.recorded(base.at(root, facts.head, "dvc.lock"))
             facts.results = _results(sides, read, outcome)
             _add_diffs(facts, sides, read)
             facts.differing = [each.name for each in facts.results if each.current and each.stage in committed
@@ -105,7 +105,7 @@ def _uncommitted(contract: config.Project, read: dict[str, Stage]) -> list[str]:
         paths |= {*stage.deps, *stage.outputs}
     inside = sorted(path for path in paths if not path.startswith(("/", "..")))
     status = ["--literal-pathspecs", "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--"]
-    changed = (revision.git(contract.root, *status, *inside) or b"").decode("utf-8", "replace")
+    changed = (base.git(contract.root, *status, *inside) or b"").decode("utf-8", "replace")
     return [entry[3:] for entry in changed.split("\0") if entry]
 
 
@@ -140,7 +140,7 @@ def _results(sides: Sides, read: dict[str, Stage], outcome: str) -> list[Result]
 
 def _explain(result: Result, sides: Sides, changed: list, told: bool) -> None:
     """Why a stage has no result: its executed copy says so, or the run, or what DVC sees."""
-    executed = outputs.notebook(revision.here(sides.root, f"reports/{result.page}.ipynb")) if result.page else None
+    executed = outputs.notebook(base.here(sides.root, f"reports/{result.page}.ipynb")) if result.page else None
     result.failure = _failure(executed) if executed else {}
     # "changed command" is a bare string, all else a mapping of files
     entries = [entry for each in changed for entry in (each.values() if isinstance(each, dict) else [each])]
@@ -163,7 +163,7 @@ def _compare(result: Result, sides: Sides) -> None:
     before, now = sides.old_lock.get(result.stage), sides.lock[result.stage]
     if sides.base and now == before:
         return
-    if result.stage in sides.old_lock and revision.alike(result.stage, sides.lock, sides.old_lock):
+    if result.stage in sides.old_lock and base.alike(result.stage, sides.lock, sides.old_lock):
         result.alike = True
         return
     result.status, result.same_outputs = "ran", before is not None and _outs(now) == _outs(before)
@@ -182,7 +182,7 @@ def _compare(result: Result, sides: Sides) -> None:
 
 def _axes(root: Path) -> dict:
     """What the list `plots` of dvc.yaml, beside that of each stage, says of single files: it can give several y."""
-    content = from_yaml(revision.here(root, "dvc.yaml") or "") or {}
+    content = from_yaml(base.here(root, "dvc.yaml") or "") or {}
     plots = [each for each in content.get("plots") or [] if isinstance(each, dict)]
     return {path: axes for each in plots for path, axes in each.items() if isinstance(axes, dict)}
 

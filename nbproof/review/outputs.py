@@ -6,7 +6,7 @@ import re
 
 import nbformat
 
-from nbproof.review.text import line, plain
+from nbproof.review.markdown import line, plain
 from nbproof.runner.source import counted
 
 CHARACTERS, LINES = 200_000, 400  # of an output that are read, of a cell that are compared

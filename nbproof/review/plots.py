@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from nbproof.review.text import code, decimal, label, table
+from nbproof.review.markdown import code, decimal, label, table
 
 BASE, BRANCH = "#8c959f", "#0969da"  # grey and blue, readable on GitHub's light and dark pages
 POINTS, LABELS, ROWS, CLASSES, GROUPS = 50, 12, 25, 20, 10

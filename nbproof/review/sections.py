@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from nbproof.review import plots
 from nbproof.review.facts import Facts, Result
 from nbproof.review.plots import Plot
-from nbproof.review.text import (
+from nbproof.review.markdown import (
     change,
     code,
     count,
