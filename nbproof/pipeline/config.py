@@ -31,6 +31,7 @@ RULES = {  # of each key what is expected, in words and as a pattern of the valu
     "pins": ("a file of the project", '"[^/].*"'),
     "tolerance": {"absolute": NUMBER, "relative": NUMBER},
     "pickle": ("true or false", "true|false"),
+    "preload": ("a list of modules", r'\[("[\w.]+"(, )?)*\]'),
     "serve": {"page": ("an HTML file of the project", r'"[^/].*\.html"')},
     "hooks": {"better": HOOK, "prepare": HOOK, "answer": HOOK},
 }
@@ -84,6 +85,7 @@ class Project:
     pins: str | None = None
     tolerance: Tolerance = Tolerance()
     pickle: bool = False
+    preload: list[str] = field(default_factory=list)
     page: str | None = None
     hooks: dict[str, str] = field(default_factory=dict)
 

@@ -90,7 +90,7 @@ class Run:
                 self.changed = dag.with_downstream(changed, self.stages)
                 remove_torn(Path(self.repo.tmp_dir) / "rwlock")
             if self.changed:
-                with (reaper.session() as self.session,
+                with (reaper.session() as self.session, self.kernels(),
                       console.screen(self.stages, self.changed) as self.screen,
                       concurrent.futures.ThreadPoolExecutor(1) as self.pages):
                     self.walk()
@@ -98,6 +98,17 @@ class Run:
             name_removed(recorded, self.stages)
             order_lock(recorded, list(self.stages))
             self.make_pages()
+
+    def kernels(self) -> contextlib.AbstractContextManager:
+        """Return what forks kernels from one server, where that pays: see runner.forkserver."""
+        notebooks = [name for name in self.changed if self.stages[name].notebook]
+        is_emulated = os.name == "nt" or "NBPROOF_EMULATOR" in os.environ
+        if not config.load().preload or len(notebooks) < 3 or is_emulated:
+            return contextlib.nullcontext()
+        from nbproof.runner import forkserver
+
+        environment = determinism.environment(root()) | {reaper.MARK: self.session.mark()}
+        return forkserver.serving(config.load().preload, environment)
 
     def walk(self) -> None:
         """Execute the changed stages, each once what it needs is there."""
