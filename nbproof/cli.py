@@ -70,8 +70,9 @@ def report(
     base: Annotated[str, Option(help="Compare with where the branch left this revision.")] = "",
     out: Annotated[Path | None, Option(help="Write to this file, not to the terminal.")] = None,
 ) -> None:
-    """Describe what this branch changed in the results, as Markdown; see reports/changes.html."""
-    text = load("nbproof.review").build(base or None)
+    """Describe what this branch changed in the results, as Markdown and in reports/review.html."""
+    text, page = load("nbproof.review.render").build(base or None)
+    write_whole(root() / "reports" / "review.html", page)
     if out:
         write_whole(out, text)
     else:

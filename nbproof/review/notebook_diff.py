@@ -1,0 +1,166 @@
+"""What a reader sees changed between two executed copies of a notebook, as text and as HTML."""
+
+import base64
+import difflib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import nbformat
+from bs4 import BeautifulSoup, Tag
+from nbdime import diff_notebooks
+from PIL import Image
+
+from nbproof.review.markdown import line, plain
+from nbproof.runner.source import counted
+
+WORDS = 3000  # of a text in which single words are marked: more would take seconds
+BLOCKS = ("p", "tr", "li", "pre", "h1", "h2", "h3", "h4", "div", "br", "blockquote")
+HIDDEN = "Numbers of the test data are shown on the default branch alone."
+TAG, BLOCK = re.compile(r"(<[^>]*>)"), re.compile(r"(?<=</tr>)|(?<=</p>)|(?<=</li>)|(?<=\n)")
+
+
+def notebook(content: str | None) -> nbformat.NotebookNode | None:
+    """Return an executed notebook that keeps to the format; None where it does not."""
+    try:
+        executed = nbformat.reads(content or "", as_version=4)
+        nbformat.validate(executed)
+        return executed
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
+            nbformat.ValidationError):
+        return None  # its readers raise all of these
+
+
+def hide(executed: nbformat.NotebookNode | None, keys: set[str]) -> nbformat.NotebookNode | None:
+    """Replace the outputs of each cell that names one of the metrics `keys`, or has the tag `test`.
+
+    Without keys there is nothing to hide. Return the notebook.
+    """
+    for cell in executed.cells if executed and keys else []:
+        if cell.get("outputs") and ("test" in cell.metadata.get("tags", [])
+                                    or any(key in cell.source for key in keys)):
+            cell.outputs = [nbformat.v4.new_output("stream", text=HIDDEN)]
+    return executed
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    """Return what a cell printed."""
+    return "".join(output.text for output in cell.get("outputs", []) if "text" in output)
+
+
+@dataclass(frozen=True)
+class CellDiff:
+    """A cell as it is shown on both sides, None where it is missing; `title` has its number."""
+
+    title: str
+    old: Tag | None
+    new: Tag | None
+
+    def hunk(self) -> list[str]:
+        """Return the lines of a unified diff of what the outputs show; [] if that is the same."""
+        sides = [_lines(side) for side in (self.old, self.new)]
+        diff = [*difflib.unified_diff(*sides, n=2, lineterm="")][2:]
+        figures = [f"! {(new or old)['alt']}" for old, new in self.figures()]
+        diff = [f"@@ {self.title} @@" if text.startswith("@@") else text for text in diff]
+        return [*(diff or [f"@@ {self.title} @@"] * bool(figures)), *figures]
+
+    def figures(self) -> Iterator[tuple]:
+        """Yield the figures that differ, as images (old, new), None where a side has none."""
+        sides = (side.find_all("img") if side else [] for side in (self.old, self.new))
+        return (pair for pair in zip_longest(*sides) if not _same(*pair))
+
+    def text(self) -> tuple[str, str]:
+        """Return source and outputs, without figures, as HTML with the changed words marked: once
+        where both sides have the same tags, else the two sides; ("", "") where nothing changed."""
+        sides = ["".join(map(str, TAG.split(re.sub("<img[^>]*>", "", str(side or "")))))
+                 for side in (self.old, self.new)]
+        before, now = map(TAG.split, sides)
+        if before == now:
+            return "", ""
+        if before[1::2] == now[1::2]:
+            return "".join(text if at % 2 else "".join(_marked(old, text, r"\s+|[\w.,%+-]+|."))
+                           for at, (old, text) in enumerate(zip(before, now))), ""
+        return _marked_sides(*sides)
+
+
+def compare(old: nbformat.NotebookNode, new: nbformat.NotebookNode, before: BeautifulSoup,
+            now: BeautifulSoup) -> list[CellDiff]:
+    """Return the cells that a reader sees changed, as the pages `before` and `now` show them."""
+    number, heading, differing = 0, "", []
+    for was, here in _pairs(old, new):
+        if here is not None:
+            number += len(counted([here]))
+            titles = re.findall(r"(?m)^ {0,3}#{1,6}\s+(.+?)\s*#*\s*$", here.source[:2000])
+            is_heading = titles and here.cell_type == "markdown"
+            heading = f", {line(titles[-1], 60)}" if is_heading else heading
+        shown = [page.find(id=f"cell-id={cell.id}") if cell else None
+                 for page, cell in ((before, was), (now, here))]
+        if str(shown[0]) != str(shown[1]):
+            place = f"Cell {number}" if here is not None else "Removed cell"
+            differing.append(CellDiff(place + heading, *shown))
+    return differing
+
+
+def _pairs(old: nbformat.NotebookNode, new: nbformat.NotebookNode) -> Iterator[tuple]:
+    """Yield each cell with its counterpart, as nbdime pairs them; None where there is none."""
+    diff = next((entry.diff for entry in diff_notebooks(old, new) if entry.key == "cells"), [])
+    was, here = iter(old.cells), iter(new.cells)
+    at = 0
+    for entry in diff:
+        yield from zip([next(was) for _ in range(entry.key - at)], here)
+        at = max(at, entry.key)
+        if entry.op == "addrange":
+            yield from ((None, next(here)) for _ in entry.valuelist)
+        elif entry.op == "removerange":
+            yield from ((next(was), None) for _ in range(entry.length))
+            at += entry.length
+    yield from zip(was, here)
+
+
+def _lines(cell: Tag | None) -> list[str]:
+    """Return what the outputs show: a line for each block, rows of tables with bars."""
+    outputs = "".join(map(str, cell.select(".output_area"))) if cell else ""
+    text = BeautifulSoup(plain(outputs), "html.parser")
+    for column in text.select("td + td, th + th"):
+        column.insert(0, " │ ")
+    for block in text.find_all(BLOCKS):
+        block.append("\n")
+    return [row for each in text.get_text().split("\n") if (row := each.strip())]
+
+
+def _marked(old: str, new: str, pattern: str) -> Iterator[str]:
+    """Yield the pieces of a text, with what was removed and what came marked."""
+    parts = [re.findall(pattern, text, re.DOTALL) for text in (old, new)]
+    if max(map(len, parts)) > WORDS:
+        parts = [text.splitlines(keepends=True)[:WORDS] for text in (old, new)]
+    for kind, *at in difflib.SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
+        gone, came = "".join(parts[0][at[0]:at[1]]), "".join(parts[1][at[2]:at[3]])
+        if kind == "equal":
+            yield came
+        else:
+            yield (f"<del>{gone}</del>" if gone else "") + (f"<ins>{came}</ins>" if came else "")
+
+
+def _marked_sides(old: str, new: str) -> tuple[str, str]:
+    """Return both sides with the text of changed rows, paragraphs and lines marked."""
+    parts, sides = [BLOCK.split(text)[:WORDS] for text in (old, new)], ["", ""]
+    for kind, *at in difflib.SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
+        for side, name in enumerate(("del", "ins")):
+            for piece in TAG.split("".join(parts[side][at[2 * side]:at[2 * side + 1]])):
+                is_same = kind == "equal" or piece.startswith("<") or not piece.strip()
+                sides[side] += piece if is_same else f"<{name}>{piece}</{name}>"
+    return sides[0], sides[1]
+
+
+def _same(old: Tag | None, new: Tag | None) -> bool:
+    """Return whether two pictures show the same; other metadata in the file is no difference."""
+    if old is None or new is None or old["src"] == new["src"] or "image/svg" in old["src"]:
+        return bool(old and new) and old["src"] == new["src"]
+    try:
+        files = [io.BytesIO(base64.b64decode(side["src"].partition(",")[2])) for side in (old, new)]
+        pixels = [Image.open(file).convert("RGBA") for file in files]
+    except (ValueError, OSError, Image.DecompressionBombError):
+        return False
+    return pixels[0].size == pixels[1].size and pixels[0].tobytes() == pixels[1].tobytes()

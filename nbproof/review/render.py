@@ -1,0 +1,131 @@
+"""The comment: a review as Markdown that is safe to post on GitHub and keeps to its limits."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader
+
+from nbproof.notebook import tracking
+from nbproof.pipeline.numbers import change, count, is_of_test
+from nbproof.pipeline.verdict import MARKS, Verdict
+from nbproof.review import page, plots
+from nbproof.review.collect import Facts, collect, judge
+from nbproof.review.markdown import code, fence, link, plain, summary, table, value
+from nbproof.review.page import Drawn
+
+LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
+# How much is shown of each kind. Where the comment is too long, the next level is tried.
+LEVELS = (
+    {"rows": 500, "lines": 120, "charts": 3, "failures": 10, "width": 1000, "names": ""},
+    {"rows": 500, "lines": 20, "charts": 3, "failures": 5, "width": 300,
+     "names": "changed outputs"},
+    {"rows": 500, "lines": 0, "charts": 1, "failures": 3, "width": 300,
+     "names": "changed outputs, curves"},
+    {"rows": 50, "lines": 0, "charts": 0, "failures": 1, "width": 100,
+     "names": "changed outputs, curves, failures, metrics, parameters, stages"},
+)
+
+
+def build(revision: str | None = None, links: dict | None = None, run: str = "",
+          **known) -> tuple[str, str]:
+    """Return the comment and the page of a review; see `comment`, and for the rest `collect`."""
+    facts = collect(revision, **known)
+    verdict, drawn = judge(facts), page.draw(facts)
+    html = page.render(facts, verdict, drawn, (links or {}).get("main", ""))
+    return comment(facts, verdict, drawn, links or {}, run), html
+
+
+def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str = "") -> str:
+    """Return the comment, at most LIMIT characters long.
+
+    `links` are https addresses: `review` of the uploaded page, `try` of one that asks the model,
+    `main` of the folder with the default branch's pages; `run` is the id of the workflow's run.
+    """
+    environment = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")),
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "code": code, "fence": fence, "summary": summary, "table": table, "value": value,
+        "count": count, "is_of_test": is_of_test, "link": lambda url, text: link(text, url)}
+    values = {**_stages(facts), **_changes(facts), **_outputs(facts, drawn),
+              **_curves(facts, verdict), "links": links, "run": run, "notes": _notes(facts, verdict)}
+    for most in LEVELS:
+        text = environment.get_template("comment.md.j2").render(
+            facts=facts, verdict=verdict, key=facts.project.metric.key, marks=MARKS, most=most,
+            sentence=verdict.sentence(code, lambda text: f"**{text}**"), change=change,
+            chart=plots.chart, command="make" if (facts.project.root / "Makefile").is_file()
+            else "nbproof", server=server_of(tracking.address()), left_out=most["names"], **values)
+        if len(text) <= LIMIT:
+            return text
+    raise AssertionError
+
+
+def _stages(facts: Facts) -> dict:
+    """Return the stages by their status, and the run's last lines where they alone explain it."""
+    by_status = {status: [each for each in facts.results if each.status == status]
+                 for status in ("failed", "not run", "ran", "removed")}
+    failed, not_run = by_status["failed"], by_status["not run"]
+    is_explained = failed and all(each.failure for each in failed)
+    has_failed = failed or not_run or not facts.results
+    return {"failed": failed, "not_run": not_run, "ran": by_status["ran"],
+            "stages": len(facts.results) - len(by_status["removed"]),
+            "log": facts.outcome.strip() if has_failed and not is_explained else "",
+            "other": [each.name for each in facts.results
+                      if each.is_current and not each.is_committed]}
+
+
+def _changes(facts: Facts) -> dict:
+    """Return the tables of metrics and parameters that are not those of the base."""
+    metrics = [[code(each.name), code(key), *map(value, pair), change(*pair)]
+               for each in facts.results if each.is_current or each.status == "removed"
+               for key in {**each.metrics[0], **each.metrics[1]}
+               if facts.is_main or not is_of_test(key)
+               for pair in [[side.get(key) for side in each.metrics]] if len({*map(repr, pair)}) > 1]
+    params = [[code(key), *map(code, pair)] for key, pair in facts.params.items()]
+    first = ", ".join(f"{summary(key, 60)} {summary(old, 40)} → {summary(new, 40)}"
+                      for key, (old, new) in facts.params.items()) if len(params) <= 3 else ""
+    return {"tables": [
+        ("Metrics", "", ["stage", "metric", "base", "branch", "change"], metrics, "llrrr"),
+        ("Parameters", first, ["parameter", "base", "branch"], params, "lll")]}
+
+
+def _outputs(facts: Facts, drawn: Drawn) -> dict:
+    """Return the changed lines of each notebook that ran again, and which have none."""
+    hunks = {each.page: [line for cell in drawn.diffs[each.page] for line in cell.hunk()]
+             for each in facts.results if each.page in drawn.diffs}
+    changed = [(each, "\n".join(hunks[each.page]), sum(line[0] in "+-!" for line in
+                hunks[each.page])) for each in facts.results if hunks.get(each.page)]
+    return {"changed": changed, "unseen": [each for each in facts.results if each.unseen],
+            "same": [each.name for each in facts.results if hunks.get(each.page) == []]}
+
+
+def _curves(facts: Facts, verdict: Verdict) -> dict:
+    """Return the curves that changed, the champion's first, and the champion's confusion matrix."""
+    curves = [(each, plot, plots.ends(plot)) for each in facts.results for plot in each.plots
+              if not plot.template and not plot.now.equals(plot.before)]
+    matrices = [plots.confusion(plot) for each in facts.results for plot in each.plots
+                if plot.template == "confusion" and each is facts.comparison]
+    return {"curves": sorted(curves, key=lambda curve: curve[0].name != verdict.now.champion),
+            "matrix": next(iter(matrices), "")}
+
+
+def _notes(facts: Facts, verdict: Verdict) -> list[str]:
+    """Return what a reader should know about the numbers: the hook's words, other machines."""
+    notes = [code(note, 400) for note in (facts.trouble, facts.pulled) if note]
+    notes += [f"{code(judged.name)}: {code(judged.why, 400)}" for judged in verdict.judgements
+              if judged.why]
+    alike = [code(each.name) for each in facts.results if each.is_alike and not each.is_committed]
+    if alike:
+        notes.append(f"{', '.join(alike[:10])} ran again with the same inputs, with different "
+                     "bytes: this machine rounds differently. The base's numbers are shown.")
+    return notes
+
+
+def server_of(uri: str | None) -> str:
+    """Return an http address without user, password, query and fragment: each may be secret."""
+    try:
+        parts = urlsplit(plain(uri or ""))
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
+    is_web = parts.scheme in ("http", "https") and parts.hostname
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if is_web else ""
