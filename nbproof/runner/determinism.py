@@ -12,6 +12,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from nbproof.notebook.files import root
+
 NAME = "linux-x86_64-avx2"
 # Another number of threads rounds sums differently. A notebook that sets its own has it everywhere.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -40,8 +42,10 @@ def environment(output_root: Path) -> dict[str, str]:
     packages = Path(sysconfig.get_path("purelib"))
     source, style = Path(__file__).parents[2], packages / "matplotlib/mpl-data/matplotlibrc"
     ours = {"NBPROOF_OUTPUT": str(output_root), "PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1"}
+    paths = [root() / "notebooks"]  # modules there, also for notebooks in folders below it
     if source != packages:  # a source tree, or the copy of one that Ray sent here
-        ours["PYTHONPATH"] = str(source)
+        paths.append(source)
+    ours["PYTHONPATH"] = os.pathsep.join(map(str, paths))
     if style.exists():  # takes precedence over the file in the user's own folder
         ours["MATPLOTLIBRC"] = str(style)
     return clean(dict(os.environ)) | ours

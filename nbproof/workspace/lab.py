@@ -43,7 +43,8 @@ def environment(prefix: Path) -> dict[str, str]:
         "JUPYTER_PATH": prefix / "share" / "jupyter",
     }
     defaults = {name: str(folder) for name, folder in folders.items()}
-    return {"JUPYTER_PREFER_ENV_PATH": "1"} | defaults | tool_environment() | SETTINGS
+    modules = {"PYTHONPATH": str(root() / "notebooks")}  # for notebooks in folders below it
+    return {"JUPYTER_PREFER_ENV_PATH": "1"} | defaults | tool_environment() | modules | SETTINGS
 
 
 def check_free(port: int) -> None:
