@@ -8,6 +8,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemaining
 from nbproof.notebook import progress
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage
+from nbproof.pipeline.numbers import number
 
 FIELDS = ("state", "cell", "step", "metric")
 
@@ -51,6 +52,9 @@ class Screen:
         row, shown = self.rows[name], {}
         if "state" in facts:
             shown["state"] = facts["state"]
+            if facts["state"] == "done":  # the result, which may differ from the last step's
+                value = config.load().metrics(self.short[name]).get(self.metric)
+                shown |= {} if value is None else {"metric": f"{self.metric} {number(value)}"}
             is_start = facts["state"] == "runs"
             (self.table.start_task if is_start else self.table.stop_task)(row)
         if "cell" in facts:
@@ -59,7 +63,7 @@ class Screen:
             shown |= {"completed": facts["step"], "total": facts["steps"],
                       "step": f"{facts['unit']} {facts['step']} of {facts['steps']}"}
             if (value := facts["metrics"].get(self.metric)) is not None:
-                shown["metric"] = f"{self.metric} {value:.4g}"
+                shown["metric"] = f"{self.metric} {number(value)}"
             if not self.is_live:
                 self.line(f"{self.short[name]}: {progress.line(facts)}")
         self.table.update(row, **shown)

@@ -131,6 +131,17 @@ def dvc_stage(repo: Repo, name: str) -> PipelineStage:
     return next(stage for stage in repo.index.stages if getattr(stage, "name", None) == name)
 
 
+def recorded_value(repo: Repo, key: str) -> object:
+    """Return the value that dvc.lock records for the parameter `key`; None if it has none."""
+    deps = (dep for stage in repo.index.stages for dep in stage.deps if hasattr(dep, "params"))
+    for dep in deps:
+        for section, value in (dep.hash_info.value or {}).items():
+            if f"{key}.".startswith(f"{section}."):
+                with contextlib.suppress(KeyError, TypeError):
+                    return reduce(getitem, key.removeprefix(section).split(".")[1:], value)
+    return None
+
+
 def digests(stage: PipelineStage) -> dict[str, object]:
     """Return what a stage depends on now: MD5 sums by path (None if missing), values of params."""
     return {dep.def_path: dep.get_hash().value if dep.exists else None for dep in stage.deps}

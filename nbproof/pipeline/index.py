@@ -6,64 +6,84 @@ What varies from run to run (commit, date, versions) stands in the index alone.
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage, is_model
-from nbproof.runner import determinism, html
+from nbproof.pipeline.numbers import is_number, is_of_test, number
+from nbproof.runner import determinism, html, source
 
 PLACE = "reports/index.html"
 
 
-def write_pages(found: dict[str, Stage]) -> None:
+def pages(stages: dict[str, Stage]) -> list[str]:
+    """Return the names of the pages: of each stage that runs a notebook."""
+    return [stage.short for stage in stages.values() if stage.notebook]
+
+
+def write_pages(stages: dict[str, Stage]) -> None:
     """Write the pages that are missing or not of the executed notebook as it is now."""
-    for stage in found.values():
+    for stage in stages.values():
         executed = root() / "reports" / f"{stage.short}.ipynb"
         if not stage.notebook or not executed.is_file():
             continue
         if html.stamp_of(executed.with_suffix(".html")) != html.stamp(executed):
-            html.write(stage.short, (root() / stage.notebook).parent)
+            html.write(stage.short, (root() / stage.notebook).parent, pages(stages))
 
 
-def results(found: dict[str, Stage]) -> tuple[list[str], list[list[str]], str]:
-    """Return the names of the models' numbers, a row a model, and a sentence on the champion.
+@dataclass(frozen=True)
+class Results:
+    """The models' metrics, of the project first: their `names`, and a row a model in the order of
+    dvc.yaml, its name and its metrics as text. `best` is the best model, `champion` a sentence
+    with the metrics that only the comparison has, such as those of test data."""
 
-    The project's metric and the best model come first. A row is a model's name and its numbers as
-    text. The sentence has the numbers that only the comparison has, such as those of test data."""
+    names: list[str]
+    rows: list[list[str]]
+    best: str = ""
+    champion: str = ""
+
+
+def results(stages: dict[str, Stage]) -> Results:
+    """Return what the models have reached; in CI, where people choose, nothing of the test data."""
     project, metric = config.load(), config.load().metric
-    models = {stage.short: _numbers(stage.short) for stage in found.values() if is_model(stage)}
-    order = sorted((name for name, numbers in models.items() if metric.key in numbers),
-                   key=lambda name: metric.best_first(models[name][metric.key]))
-    names = list(dict.fromkeys(key for name in order for key in [metric.key, *models[name]]))
-    rows = [[name, *(_shown(models[name].get(key)) for key in names)] for name in order]
+    models = {stage.short: _metrics(stage.short) for stage in stages.values() if is_model(stage)}
+    models = {name: metrics for name, metrics in models.items() if metric.key in metrics}
+    names = list(dict.fromkeys(key for metrics in models.values()
+                               for key in [metric.key, *metrics]))
+    rows = [[name, *("" if metrics.get(key) is None else number(metrics[key]) for key in names)]
+            for name, metrics in models.items()]
+    best = min(models, key=lambda name: metric.best_first(models[name][metric.key]), default="")
     if not (champion := project.compared().get("champion")):
-        return names, rows, ""
-    own = [f"{key} {_shown(value)}" for key, value in _numbers(project.compare).items()
-           if key not in names]
-    return names, rows, f"The champion is {', '.join([champion, *own])}."
+        return Results(names, rows, best)
+    own = [f"{_words(key)} {number(value)}" for key, value in _metrics(project.compare).items()
+           if key not in names and not (is_of_test(key) and "CI" in os.environ)]
+    return Results(names, rows, best, f"The champion is {', '.join([champion, *own])}.")
 
 
-def table(found: dict[str, Stage]) -> str:
+def table(stages: dict[str, Stage]) -> str:
     """Return the results for a terminal; empty where there are none."""
-    names, rows, champion = results(found)
-    rows = [["", *names], *rows] if rows else []
+    found = results(stages)
+    rows = [["", *map(_words, found.names)], *found.rows] if found.rows else []
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
              for row in rows]
-    return "\n".join(filter(None, [*lines, champion]))
+    return "\n".join(filter(None, [*lines, found.champion]))
 
 
-def _numbers(name: str) -> dict[str, float]:
+def _metrics(name: str) -> dict[str, float]:
     content = config.load().metrics(name)
-    return {key: value for key, value in content.items() if type(value) in (int, float)}
+    return {key: value for key, value in content.items() if is_number(value)}
 
 
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _words(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def is_current() -> bool:
@@ -71,25 +91,35 @@ def is_current() -> bool:
     return html.stamp_of(root() / PLACE) == html.stamp(root() / "dvc.lock")
 
 
-def write(found: dict[str, Stage], not_run: set[str]) -> None:
-    """Write the index; the pages of the stages `not_run` are of an earlier state."""
+def write(stages: dict[str, Stage], failed: dict[str, str] | None = None,
+          not_run: Iterable[str] = (), verdict: str = "") -> None:
+    """Write the index: results, a card a notebook, and what varies from run to run.
+
+    `failed` has the reason of each stage that failed, by its name; the pages of the stages
+    `not_run` are of an earlier state. `verdict` is a sentence on what the run changed.
+    """
     executed = {path.stem: path for path in sorted((root() / "reports").glob("*.ipynb"))}
-    order = dict.fromkeys([*(stage.short for stage in found.values()), *executed])
-    cards = [_card(executed[name]) for name in order if name in executed]
+    order = dict.fromkeys([*(stage.short for stage in stages.values()), *executed])
+    found = results(stages)
+    cards = [_card(executed[name], found) for name in order if name in executed]
+    failures = {card["name"]: f"This run failed at cell {card['failure']['cell']} of "
+                              f"{card['name']}." for card in cards if card["failure"]}
+    for name, reason in (failed or {}).items():
+        failures.setdefault(stages[name].short, reason.splitlines()[0])
     # an index that shows a failure is never current, so the run that mends it writes it again
-    failed = not_run or any(card["failure"] for card in cards)
-    stamp = "" if failed else html.stamp(root() / "dvc.lock")
-    names, rows, champion = results(found)
+    stamp = "" if failures or not_run else html.stamp(root() / "dvc.lock")
     write_whole(root() / PLACE, html.fill(
-        "results.html.j2", stamp=stamp, title=config.load().name, champion=champion, names=names,
-        rows=rows, cards=cards, not_run=[found[name].short for name in not_run],
+        "results.html.j2", stamp=stamp, title=config.load().name, verdict=verdict, cards=cards,
+        champion=found.champion, names=found.names, rows=found.rows, best=found.best,
+        failures=list(failures.values()), not_run=[stages[name].short for name in not_run],
         commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),
         python=platform.python_version(), now=datetime.datetime.now().astimezone(),
         machine=determinism.machine(), settings=determinism.SETTINGS))
 
 
-def _card(executed: Path) -> dict:
-    """Return what the index shows of an executed notebook: title, subtitle, picture, failure."""
+def _card(executed: Path, found: Results) -> dict:
+    """Return what the index shows of an executed notebook: title, subtitle, first picture, its
+    metric if it is a model, its conclusion, or its failure."""
     notebook = json.loads(executed.read_bytes())
     text = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"]
                        if cell["cell_type"] == "markdown")
@@ -97,8 +127,13 @@ def _card(executed: Path) -> dict:
     data = [output.get("data", {}) for cell in notebook["cells"]
             for output in cell.get("outputs", [])]
     pictures = ["".join(bundle["image/png"]).strip() for bundle in data if "image/png" in bundle]
+    picture = "".join(pictures[:1])
+    rows = {row[0]: row[1:] for row in found.rows}
+    metric = f"{_words(found.names[0])} {rows[executed.stem][0]}" if executed.stem in rows else ""
     return {"name": executed.stem, "title": _plain(title[1] if title else executed.stem),
-            "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": "".join(pictures[:1]),
+            "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": picture,
+            "is_figure": html.is_figure(picture), "metric": metric,
+            "answer": _plain(source.conclusion(notebook["cells"])),
             "failure": notebook["metadata"].get("failure")}
 
 

@@ -28,11 +28,12 @@ from filelock import FileLock, Timeout
 from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
-from nbproof.pipeline import compare, config, console, dag, deps, index
+from nbproof.pipeline import compare, config, console, dag, deps, index, verdict
 from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, html, reaper, schema
 
 BACKUP = ".dvc/tmp/dvc.lock"  # what dvc.lock was, while a stage is recorded
+SECONDS = ".dvc/tmp/nbproof-seconds.json"  # how long each stage took when it was last executed
 LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
 
 
@@ -76,6 +77,7 @@ class Run:
         self.jobs, self.force, self.started = jobs, force, time.monotonic()
         self.stages: dict[str, Stage] = {}
         self.failed, self.changed, self.before = {}, set(), {}
+        self.seconds, self.verdict = {}, ""
 
     def bring_up_to_date(self) -> None:
         """Read the graph, check it, and execute what changed."""
@@ -90,14 +92,25 @@ class Run:
                 self.changed = dag.with_downstream(changed, self.stages)
                 remove_torn(Path(self.repo.tmp_dir) / "rwlock")
             if self.changed:
+                earlier, self.seconds = self.snapshot(), read_seconds()
                 with (reaper.session() as self.session, self.kernels(),
                       console.screen(self.stages, self.changed) as self.screen,
                       concurrent.futures.ThreadPoolExecutor(1) as self.pages):
                     self.walk()
+                write_whole(root() / SECONDS, json.dumps(self.seconds))
+                self.verdict = "" if self.failed else verdict.of_run(earlier, self.stages)
             recorded = recorded_names()
             name_removed(recorded, self.stages)
             order_lock(recorded, list(self.stages))
             self.make_pages()
+
+    def snapshot(self) -> verdict.Side:
+        """Return the models as they are before the run; none where they are of other data."""
+        key = config.load().data
+        value = reduce(getitem, key.split("."), params.read()) if key else None
+        if key and dag.recorded_value(self.repo, key) != value:
+            return verdict.Side({})
+        return verdict.snapshot(self.stages)
 
     def kernels(self) -> contextlib.AbstractContextManager:
         """Return what forks kernels from one server, where that pays: see runner.forkserver."""
@@ -122,6 +135,7 @@ class Run:
                     waiting = [name for name in waiting if name not in blocked]
                     unfinished = {*waiting, *running.values()}
                     ready = [name for name in waiting if not self.stages[name].needs & unfinished]
+                    ready.sort(key=self.expected_seconds, reverse=True)
                     for name in ready[: self.jobs - len(running)]:
                         waiting.remove(name)
                         if execute := self.prepare(name):
@@ -134,7 +148,18 @@ class Run:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 while concurrent.futures.wait(running, timeout=0.2).not_done:
                     self.session.end()
+                for name in running.values():
+                    self.screen.note(name, state="stopped")
+                self.screen.line("Stopped. What has ended is kept: nbproof run goes on from here.")
                 raise
+
+    def expected_seconds(self, name: str) -> float:
+        """Return how long a stage took last time: with the slowest first, a run ends sooner.
+
+        Of one that was never executed nothing is known. A story goes from the simple to the
+        costly, so the last one goes first.
+        """
+        return self.seconds.get(name, 1e9 + list(self.stages).index(name))
 
     def prepare(self, name: str) -> Callable | None:
         """Return what executes a stage, with its outputs removed; None where it need not run."""
@@ -163,6 +188,7 @@ class Run:
                 return self.record(name, "its results come from DVC's run-cache")
             self.before[name] = dag.digests(dvc_stage)
         self.screen.note(name, state="runs")
+        self.seconds[name] = -time.monotonic()
         return partial(self.execute, stage, dvc_stage.cmd)
 
     def restored(self, dvc_stage: PipelineStage) -> bool:
@@ -210,6 +236,7 @@ class Run:
         from nbproof.pipeline.stage import Outcome, edited
 
         stage, dvc_stage = self.stages[name], dag.dvc_stage(self.repo, name)
+        self.seconds[name] += time.monotonic()
         try:
             outcome = future.result()
         except UserError as error:
@@ -242,14 +269,16 @@ class Run:
     def draw(self, stage: Stage) -> None:
         """Make the page of a stage, in a thread of its own."""
         if stage.notebook and (root() / "reports" / f"{stage.short}.ipynb").exists():
-            self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent)
+            self.pages.submit(html.write, stage.short, (root() / stage.notebook).parent,
+                              index.pages(self.stages))
 
     def make_pages(self) -> None:
         """Make the pages that are missing or of another notebook, and the index."""
         index.write_pages(self.stages)
         if self.changed or not index.is_current():
             blocked = dag.with_downstream(set(self.failed), self.stages)
-            index.write(self.stages, blocked - set(self.failed))
+            reasons = {name: outcome.reason for name, outcome in self.failed.items()}
+            index.write(self.stages, reasons, blocked - set(self.failed), self.verdict)
 
     def fallbacks(self, taken: dict[str, str]) -> dict[str, str]:
         """Set the parameter that a failed notebook proposes; return it with what to tell.
@@ -280,7 +309,7 @@ class Run:
             print(*[outcome.reason for outcome in self.failed.values()], sep="\n", file=sys.stderr)
             return 1
         if self.changed:
-            print(index.table(self.stages), flush=True)
+            print(*filter(None, [index.table(self.stages), self.verdict]), sep="\n", flush=True)
         if register:
             register()
         seconds = f"Done in {time.monotonic() - self.started:.0f} s."
@@ -357,6 +386,13 @@ def restore_lock() -> None:
         else:
             (root() / "dvc.lock").unlink(missing_ok=True)
         backup.unlink()
+
+
+def read_seconds() -> dict[str, float]:
+    """Return how long each stage took; {} where that is not known, or a kill left half of it."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((root() / SECONDS).read_text(encoding="utf-8"))
+    return {}
 
 
 def remove_torn(path: Path) -> None:

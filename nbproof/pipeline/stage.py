@@ -14,8 +14,9 @@ import psutil
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.progress import line
-from nbproof.pipeline import config, dag, deps
+from nbproof.pipeline import config, dag, deps, index
 from nbproof.pipeline.dag import Stage
+from nbproof.pipeline.numbers import number
 from nbproof.runner import limits, reaper, schema, secrets, source
 from nbproof.runner.execute import Failure, StageFailure, execute_notebook, printable
 
@@ -35,13 +36,14 @@ def run_stage(name: str) -> int:
     from nbproof.runner import html
 
     with dag.opened(root()) as repo:
-        stage = find(dag.read(repo), name)
+        stages = dag.read(repo)
+        stage = find(stages, name)
         deps.check(stage)
         dvc_stage = dag.dvc_stage(repo, stage.name)
         before = dag.digests(dvc_stage)
         with reaper.session(parent=caller()) as session:
             outcome = execute(stage, session, lambda event: print_event(stage.short, event))
-        html.write(stage.short, (root() / stage.notebook).parent)
+        html.write(stage.short, (root() / stage.notebook).parent, index.pages(stages))
         reason = outcome.reason or edited(stage, before, dag.digests(dvc_stage))
     if reason:
         print(reason, file=sys.stderr)
@@ -82,8 +84,16 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
         return Outcome(f"{stage.short}: {stage.notebook} failed {reason}",
                        failure.fallback if failure else {})
     seconds = time.monotonic() - started
-    on_event({"message": f"every cell ran, {seconds:.1f} s -> reports/{stage.short}.html"})
+    on_event({"message": f"every cell ran, {seconds:.1f} s{reached(stage)} "
+                         f"-> reports/{stage.short}.html"})
     return Outcome()
+
+
+def reached(stage: Stage) -> str:
+    """Return the metric of a model for the line that ends its stage; empty for other stages."""
+    key = config.load().metric.key
+    value = config.load().metrics(stage.short).get(key) if dag.is_model(stage) else None
+    return "" if value is None else f", {key} {number(value)}"
 
 
 def observed(stage: Stage, on_event: Callable[[dict], None]) -> Callable[[dict], None]:

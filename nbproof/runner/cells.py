@@ -8,7 +8,8 @@ import mimetypes
 import os
 import re
 import string
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 import mistune
@@ -21,6 +22,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from nbproof.runner import schema
+from nbproof.runner.html import is_figure
 
 TEMPLATES = Path(__file__).with_name("templates")
 DRAWN = """
@@ -83,18 +85,31 @@ class CellsExporter(HTMLExporter):
 exporter = functools.cache(CellsExporter)  # its templates take 0.1 s to compile
 
 
-def body(notebook: NotebookNode, folder: Path) -> BeautifulSoup:
-    """Return the cells of an executed notebook as HTML with the pictures that lie in `folder`."""
+def body(notebook: NotebookNode, folder: Path,
+         pages: Collection[str] | None = None) -> BeautifulSoup:
+    """Return the cells of an executed notebook as HTML with the pictures that lie in `folder`.
+
+    `pages` are the names of the notebooks that have a page; None where all have one."""
     text, _ = exporter().from_notebook_node(notebook, {"parameters": _parameters(notebook)})
     soup = BeautifulSoup(clean(text), "html.parser")
     for image in soup.find_all("img"):
         _finish_image(image, folder)
+    for link in soup.find_all("a", href=True):
+        _finish_link(link, pages)
+    for table in soup.select("table:not(.parameters)"):
+        _name_columns(table)
     ids = []
     for heading in soup.find_all(["h1", "h2", "h3", "h4"]):  # the ids that they have in Jupyter
         ids.append("-".join(heading.get_text(" ").split()))
         earlier = ids.count(ids[-1]) - 1
         heading["id"] = f"{ids[-1]}-{earlier}" if earlier else ids[-1]
     return soup
+
+
+def answer(markdown: str) -> BeautifulSoup:
+    """Return a notebook's conclusion as the box that stands on top of its page."""
+    text = exporter().markdown2html({}, markdown)
+    return BeautifulSoup(f'<div class="answer">{text}</div>', "html.parser")
 
 
 def clean(text: str) -> str:
@@ -142,7 +157,37 @@ def _finish_image(image: Tag, folder: Path) -> None:
     if (kind.startswith("image/") and os.path.isfile(path)  # noqa: PTH113  (no error on a long name)
             and path.resolve().is_relative_to(folder.resolve())):
         image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    elif address.startswith("data:image/png"):
+        if is_figure(address.partition(",")[2]):
+            image["class"] = "figure"
     elif not address.startswith("data:image/"):
         words = Tag(name="em")
         words.string = f"{image['alt']} ({address[:80]}, not part of this page)"
         image.replace_with(words)
+
+
+def _finish_link(link: Tag, pages: Collection[str] | None) -> None:
+    """Let a link to a notebook lead to its page; of a link to another file only the words stay.
+
+    A page is read by itself: no such file is beside it.
+    """
+    address = urlsplit(link["href"])
+    path = PurePosixPath(unquote(address.path))
+    if address.scheme or address.netloc or not address.path or path.suffix == ".html":
+        return
+    if path.suffix == ".ipynb" and (pages is None or path.stem in pages):
+        link["href"] = address._replace(path=quote(f"{path.stem}.html")).geturl()
+    else:
+        link.replace_with(*link.contents)
+
+
+def _name_columns(table: Tag) -> None:
+    """Give the cells of a wide table the names of their columns, for a phone to show them."""
+    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
+    names = [cell.get_text(" ", strip=True) for cell in rows[0]] if rows else []
+    is_plain = all(len(row) == len(names) for row in rows) and not table.find("table")
+    if 3 < len(names) <= 12 and is_plain and all(cell.name == "th" for cell in rows[0]):
+        table["class"] = [*table.get("class", []), "wide"]
+        for row in rows[1:]:
+            for cell, name in zip(row, names):
+                cell["data-column"] = name

@@ -5,8 +5,10 @@ is not current. A stamp is the notebook's MD5 sum and a hash of what makes pages
 imports nothing slow.
 """
 
+import base64
 import functools
 import re
+from collections.abc import Collection
 from hashlib import md5
 from pathlib import Path
 
@@ -40,16 +42,23 @@ def stamp_of(page: Path) -> str:
     return found[1].decode() if found else ""
 
 
-def write(name: str, folder: Path | None = None) -> None:
+def write(name: str, folder: Path | None = None, pages: Collection[str] | None = None) -> None:
     """Write reports/NAME.html from reports/NAME.ipynb.
 
-    Pictures lie in `folder`, the one of the notebook's source; by default notebooks/."""
+    Pictures lie in `folder`, the one of the notebook's source, by default notebooks/; `pages` are
+    the names of the notebooks that have a page, None where all have one."""
     import nbformat
 
     executed = root() / "reports" / f"{name}.ipynb"
     notebook = nbformat.read(executed, as_version=4)
-    page = render(notebook, folder or root() / "notebooks", name, stamp(executed))
+    folder = folder or root() / "notebooks"
+    page = render(notebook, folder, name, stamp(executed), pages)
     write_whole(executed.with_suffix(".html"), page)
+
+
+def is_figure(picture: str) -> bool:
+    """Return whether a PNG in base64 is matplotlib's, which notes that in the file's head."""
+    return b"Matplotlib" in base64.b64decode(picture[:400])
 
 
 def prepare() -> None:
@@ -59,7 +68,8 @@ def prepare() -> None:
     render(nbformat.v4.new_notebook(), root())
 
 
-def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
+def render(executed, folder: Path, name: str = "", stamp: str = "",
+           pages: Collection[str] | None = None) -> str:
     """Return the page of an executed notebook with the pictures that lie in `folder`.
 
     A failure noted in its metadata becomes a banner. With the `name` of a stage the page links to
@@ -69,14 +79,17 @@ def render(executed, folder: Path, name: str = "", stamp: str = "") -> str:
 
     from nbproof.runner import cells  # imports nbconvert
 
-    body, failure = cells.body(executed, folder), executed.metadata.get("failure")
+    body, failure = cells.body(executed, folder, pages), executed.metadata.get("failure")
+    if (answer := source.conclusion(executed.cells)) and body.h1 and not failure:
+        subtitle = body.h1.find_next_sibling("blockquote")
+        (subtitle or body.h1).insert_after(cells.answer(answer))
     light, dark = (Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
                    for style in ("default", "github-dark"))
     return fill(
         "notebook.html.j2", name=name, stamp=stamp, light=light, dark=dark, failure=failure,
         failed_cell=source.counted(executed.cells)[failure["cell"] - 1] if failure else None,
         title=body.h1.get_text(" ", strip=True) if body.h1 else "Notebook",
-        headings=body.find_all(["h2", "h3"]), folded=body.select_one("details.code"),
+        headings=body.find_all(["h2", "h3"]), has_code=body.select_one(".code:not(.shown)"),
         body=Markup(body))
 
 

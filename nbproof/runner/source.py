@@ -1,6 +1,7 @@
 """Notebooks as source: the cells a person wrote, and nothing that running them leaves behind."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nbproof.notebook.errors import UserError, meant
 # What a run or an editor adds to metadata: times, versions, states of outputs. The rest is source.
 ADDED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic",
          "execution", "executionInfo", "ExecuteTime", "outputId", "scrolled", "trusted"}
+CONCLUSION = re.compile(r"(?i)^##+ (what (we|it) learned|conclusions?|the answer|in short)\b")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -53,6 +55,26 @@ def counted(cells: list[dict]) -> list[dict]:
     """Return the cells of the source: without the one that papermill adds for the values."""
     added = "injected-parameters"
     return [cell for cell in cells if added not in cell["metadata"].get("tags", [])]
+
+
+def conclusion(cells: list[dict]) -> str:
+    """Return the Markdown below the last heading such as "What we learned" (see CONCLUSION): that
+    of its cell and what code cells show until the next heading; empty where there is none."""
+    texts, is_inside = [], False
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            parts = re.split(r"(?m)^(#{1,6} .*)$", code(cell))
+            for part in parts:
+                if re.match(r"#{1,6} ", part):
+                    if is_inside := bool(CONCLUSION.search(part)):
+                        texts = []
+                elif is_inside:
+                    texts.append(part)
+        elif is_inside:
+            texts += ["".join(output["data"]["text/markdown"])
+                      for output in cell.get("outputs", [])
+                      if "text/markdown" in output.get("data", {})]
+    return "\n\n".join(filter(None, map(str.strip, texts)))
 
 
 def strip(notebook: dict) -> dict:

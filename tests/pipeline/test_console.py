@@ -28,10 +28,11 @@ def shown(monkeypatch, **terminal) -> list[list[str]]:
 
 
 def test_a_table_on_a_terminal(small, monkeypatch):
+    (small / "metrics" / "a.json").write_text('{"error": 0.75}')  # not the last step's 0.125
     lines = shown(monkeypatch, force_terminal=True, no_color=True)
     row = next(line for line in lines if "done" in line)
     assert row[0].endswith("a") and ":" in row[12]  # the time so far
-    assert " ".join(row[1:12]) == "done cell 3 of 4 round 2 of 4 error 0.125"
+    assert " ".join(row[1:12]) == "done cell 3 of 4 round 2 of 4 error 0.7500"
     assert any(line[:2] == ["b[1]", "failed"] for line in lines)
     assert not any("c" in line for line in lines)
 

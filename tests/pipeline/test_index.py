@@ -18,8 +18,10 @@ PICTURE = "iVBORw0KGgo="
 def executed(folder, name: str, **metadata) -> str:
     """Write reports/NAME.ipynb as a stage does; return the stamp of its page."""
     figure = new_output("display_data", data={"image/png": PICTURE})
+    told = new_output("display_data", data={"text/markdown": "It is [good](a.html), *really*."})
     cells = [new_markdown_cell(f"# The *{name}*\n\n> is it `good`,\n> or [not](a.html)?\n\ntext"),
-             new_code_cell("figure", outputs=[figure])]
+             new_code_cell("figure", outputs=[figure]), new_markdown_cell("## What we learned"),
+             new_code_cell("told", outputs=[told])]
     path = folder / "reports" / f"{name}.ipynb"
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
     return html.stamp(path)
@@ -71,33 +73,35 @@ def test_only_pages_that_are_not_current_are_written(found, tmp_path, monkeypatc
     assert written(monkeypatch, found) == ["far", "compare"], "of what is not there, no page"
 
 
-def test_the_index_has_results_pages_and_what_varies(found, tmp_path):
+def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
     commit(tmp_path, "init", "-q")
     executed(tmp_path, "sweep-near")
-    index.write(found, set())
+    index.write(found)
     body = page(tmp_path)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in body("tr")]
-    assert rows == [["model", "error", "steps"], ["far", "0.5", ""], ["near", "0.75", "2,000"]]
+    assert rows == [["model", "error", "steps"], ["near", "0.7500", "2,000"],
+                    ["far", "0.5000", ""]], "in the order of dvc.yaml"
     assert body.select_one("tr.best a")["href"] == "far.html"
-    assert body.main.p.get_text() == "The champion is far, test_error 0.25."
+    assert body.main.p.get_text() == "The champion is far, test error 0.2500."
     cards = body.select(".cards li")
     assert [card.a["href"] for card in cards] == [
         "near.html", "far.html", "compare.html", "sweep-near.html"]
     assert cards[0].h3.get_text() == "The near" and cards[0].img["src"].endswith(PICTURE)
     assert [text.get_text() for text in cards[0]("p")] == [
-        "is it good,\n or not?", "every cell ran"]
+        "is it good,\n or not?", "error 0.7500", "It is good, really."]
     facts = {term.get_text(): term.find_next("dd").get_text() for term in body("dt")}
     assert list(facts) == ["commit", "date", "versions", "arithmetic"]
     assert len(facts["commit"]) == 40 and "Python 3." in facts["versions"]
     assert determinism.machine() in facts["arithmetic"]
     (tmp_path / "project.yaml").open("a").write("# edited\n")
-    index.write(found, set())
+    index.write(found)
     assert "not committed" in page(tmp_path).dd.get_text()
 
 
 def test_the_index_is_current_until_results_or_templates_change(found, tmp_path, monkeypatch):
     assert not index.is_current()
-    index.write(found, set())
+    index.write(found)
     assert index.is_current()
     with monkeypatch.context() as patched:
         patched.setattr(html, "version", lambda: "other templates")
@@ -108,17 +112,24 @@ def test_the_index_is_current_until_results_or_templates_change(found, tmp_path,
 
 def test_an_index_with_a_failure_says_so_and_is_written_again(found, tmp_path):
     executed(tmp_path, "near", failure={"cell": 2, "error": "ValueError", "reason": "no"})
-    index.write(found, {"train@compare"})
-    cards = page(tmp_path).select(".cards li")
-    states = {card.a["href"]: card("p")[-1].get_text() for card in cards}
-    assert states == {"near.html": "Failed at cell 2.", "far.html": "every cell ran",
-                      "compare.html": "not run: this is an earlier state"}
+    index.write(found, {"train@near": "near: failed at cell 2"}, ["train@compare"])
+    body = page(tmp_path)
+    assert body.select_one(".failed").get_text() == (
+        "This run failed at cell 2 of near. What follows is from before this run.")
+    states = {card.a["href"]: card("p")[-1].get_text() for card in body.select(".cards li")}
+    assert states == {"near.html": "Failed at cell 2.", "far.html": "It is good, really.",
+                      "compare.html": "Not run: this is from before."}
     assert not index.is_current(), "also where dvc.lock stays as it was"
 
 
-def test_the_table_for_a_terminal(found, tmp_path):
-    assert index.table(found) == ("      error  steps\nfar     0.5       \nnear   0.75  2,000\n"
-                                  "The champion is far, test_error 0.25.")
+def test_the_table_for_a_terminal(found, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.delenv("CI", raising=False)
+        assert index.table(found) == (
+            "       error  steps\nnear  0.7500  2,000\nfar   0.5000       \n"
+            "The champion is far, test error 0.2500.")
+        patched.setenv("CI", "true")
+        assert index.table(found).endswith("The champion is far."), "test data: not in a review"
     for path in (tmp_path / "metrics").iterdir():
         path.unlink()
     assert index.table(found) == ""

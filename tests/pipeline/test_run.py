@@ -46,8 +46,8 @@ def test_the_first_run(finished_once):
     assert [line for line in lines if "count" in line] == ["count: counted"]  # no hints of DVC's
     assert any(line.startswith("Done in ") and line.endswith("The result: reports/index.html")
                for line in lines)
-    at = lines.index("      error")  # the results stand at the end
-    assert lines[at + 1 : at + 4] == ["far     0.5", "near   0.75", "The champion is far."]
+    at = lines.index("       error")  # the results stand at the end
+    assert lines[at + 1 : at + 4] == ["near  0.7500", "far   0.5000", "The champion is far."]
     assert json.loads((folder / "metrics" / "compare.json").read_text())["champion"] == "far"
     assert sorted(path.name for path in (folder / "data" / "table").iterdir()) == ["3.csv", "5.csv"]
     pages = {path.stem for path in (folder / "reports").glob("*.html")}
@@ -121,6 +121,18 @@ def test_one_notebook_for_many_values(finished):
     done = dvc(finished, "repro", "-f", "-s", "power@3")
     assert done.returncode == 0 and (finished / "dvc.lock").read_bytes() == lock, done.stdout
     assert nbproof(finished, "run").stdout.startswith("Everything is up to date.")
+
+
+def test_the_last_words_say_what_became_better_or_worse(finished):
+    """Each model that changed against its results before, and nothing where the data is other."""
+    edit_params(finished, lambda content: content["models"]["near"].update(step=1))
+    done = nbproof(finished, "run")
+    said = "Same champion far, 0.5000. near is better: 0.7500 → 0.0000, 6 fewer errors of 8."
+    assert said.split(". near")[1] in done.stdout, done.stdout
+    index = (finished / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "near is better" in index and "is better" not in nbproof(finished, "run").stdout
+    edit_params(finished, lambda content: content["data"].update(label="other"))
+    assert " is " not in nbproof(finished, "run").stdout.split("champion is")[0]
 
 
 @pytest.mark.parametrize("what", ["code", "module", "result", "arithmetic"])
@@ -485,7 +497,9 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
     if victim == "kernel":
         assert "failed at cell 3 (import os, pathlib, time): DeadKernelError" in printed
     if number == signal.SIGINT and words[0] == "nbproof":
-        assert process.returncode == 130 and printed == "Interrupted.\n"
+        assert process.returncode == 130
+        assert printed == ("Stopped. What has ended is kept: nbproof run goes on from here.\n"
+                           "Interrupted.\n")
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1"

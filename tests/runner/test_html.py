@@ -205,12 +205,35 @@ def test_parameters_are_shown_once_with_values_and_meanings():
     assert "KeyError" in parsed(*cells).main.get_text(), "unless it is the cell that failed"
 
 
-def test_long_code_is_folded_and_one_switch_shows_it():
-    body = parsed(new_code_cell("a = 1\n" * 11), new_code_cell("b = 1\n" * 10))
-    folded = body.select("details.code")
-    assert [fold.summary.get_text() for fold in folded] == ["11 lines of code"]
-    assert "b" not in folded[0].pre.get_text()
-    assert body.select_one("input#all-code") and not parsed(*GOOD).select("input")
+def test_one_switch_shows_the_code_and_some_is_always_shown():
+    cells = [new_code_cell("a = 1"), new_code_cell("b = 1"), new_code_cell("c = 1")]
+    cells[1].metadata["tags"] = ["show-code"]
+    cells[2].outputs = [new_output("error", ename="E", evalue="", traceback=["E"])]
+    body = parsed(*cells)
+    shown = [part.get_text().strip() for part in body.select(".code.shown")]
+    assert shown == ["b = 1", "c = 1"] and len(body.select(".code")) == 3
+    assert body.select_one("nav#code input#all-code") and not parsed("# T").select("input")
+
+
+ANSWERED = ("# T\n\n> why?", "text\n\n## What we learned\n\nIt is so.",
+            shown(text_markdown="**0.5** of them."), "## Later", shown(text_markdown="no answer"))
+
+
+def test_the_answer_stands_on_top():
+    body = parsed(*ANSWERED).main
+    answer = body.select_one(".answer")
+    assert answer.get_text(" ", strip=True) == "It is so. 0.5 of them." and answer.strong
+    assert answer.find_previous_sibling().name == "blockquote"
+    assert not parsed(*GOOD).select(".answer")
+    failure = {"cell": 3, "error": "E", "reason": "r"}
+    assert not parsed(*ANSWERED, failure=failure).select(".answer"), "it has not come that far"
+
+
+def test_links_to_notebooks_lead_to_pages_and_no_link_leads_nowhere():
+    text = "[n](cnn.ipynb#a) [p](../production/know.ipynb) [code](mnist/data.py) [r](other.ipynb)"
+    page = html.render(notebook(text), Path("/nowhere"), pages=["cnn", "know"])
+    links = {link.get_text(): link["href"] for link in BeautifulSoup(page, "html.parser").main("a")}
+    assert links == {"n": "cnn.html#a", "p": "know.html"} and "code r" in page
 
 
 PLOTLY = ('<div><script>window.PlotlyConfig = {}</script>'
@@ -285,8 +308,11 @@ def opened(browser, path, *cells, **options):
 @pytest.mark.xdist_group("page in a browser")
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1199), ("dark", 390)])
 def test_in_a_browser(browser, tmp_path, scheme, width):
-    """Figures and mathematics have a size, contents stand where there is room, code unfolds."""
-    cells = [*GOOD, new_code_cell("a = 1\n" * 11)]
+    """Figures and mathematics have a size, contents stand where there is room, code unfolds, and
+    a wide table is whole on a phone."""
+    table = "| " + " | ".join("a long name of a column" for _ in range(6)) + " |\n"
+    table += "|--" * 6 + "|\n" + "| 0.123456789 " * 6 + "|"
+    cells = [*GOOD, table, new_code_cell("a = 1\n" * 11)]
     size = {"width": width, "height": 800}
     tab, printed, requested = opened(browser, tmp_path / "page.html", *cells, color_scheme=scheme,
                                      viewport=size)
@@ -296,10 +322,16 @@ def test_in_a_browser(browser, tmp_path, scheme, width):
     assert (background == "rgb(13, 17, 23)") is (scheme == "dark")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.locator("nav.contents a").first.is_visible() is (width >= 1200)
-    code = tab.locator("details.code .input_area")
+    code = tab.locator(".code .input_area").last
     assert not code.is_visible()
     tab.check("#all-code")
     assert code.is_visible()
+    tab.goto(tab.url + "#code")
+    tab.uncheck("#all-code")
+    assert code.is_visible(), "the address opens it, too"
+    cut = tab.evaluate("""() => [...document.querySelectorAll("main *")].filter(
+        part => part.getBoundingClientRect().right > innerWidth + 1).length""")
+    assert cut == 0, "nothing is off the screen"
     tab.close()
     assert not printed and all(url.startswith(("file:", "data:")) for url in requested)
 
