@@ -169,29 +169,23 @@ def pull() -> int:
 
 
 @app.command(rich_help_panel=SHARE)
-def secrets() -> int:
-    """Name the secrets that are set, never a value."""
-    return load("nbproof.tracking.remotes").secrets()
-
-
-@app.command(rich_help_panel=SHARE)
 def sync() -> int:
     """Send the tracking server the runs that it lacks."""
-    return load("nbproof.tracking.sync").sync()
+    return load("nbproof.notebook.tracking").sync()
 
 
 @app.command(rich_help_panel=SHARE)
 def promote(
     model: Annotated[str, Argument(help="Default: the comparison's champion.")] = "",
     challenger: Annotated[bool, Option("--challenger", help="Only log its answers.")] = False,
-    evidence: Annotated[bool, Option("--evidence", help="Only if people's labels say so.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Replace the champion without asking.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
     from nbproof.pipeline import config, dag
 
     with dag.opened(root()) as repo:
         dag.check_current(repo, model or config.load().compare)
-    return load("nbproof.tracking.registry").promote(model, challenger, evidence)
+    return load("nbproof.tracking.registry").promote(model, challenger, yes)
 
 
 @app.command(rich_help_panel=SHARE)

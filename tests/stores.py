@@ -47,7 +47,7 @@ def train(folder: Path, data: str = "1", **rmse: float) -> None:
     for name, value in rmse.items():
         model = folder / "models" / name
         model.mkdir(parents=True, exist_ok=True)
-        (model / "MLmodel").write_text(f"signature: {{inputs: '[1]'}}\nname: {name} {value}\n")
+        (model / "MLmodel").write_text(f"signature: {{inputs: '[]'}}\nname: {name} {value}\n")
         answers = [f"{case},{case if case > value else 'NA'}" for case in range(4)]
         model.with_name(f"{name}.csv").write_text("\n".join(["actual,predicted", *answers]))
         (folder / "metrics" / f"{name}.json").write_text(json.dumps({"rmse": value}))

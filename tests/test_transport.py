@@ -18,7 +18,7 @@ def test_a_fork_has_its_own_folder_variables_and_exit_code(single, tmp_path):
     assert "params.yaml" in dvc(single, "status").stdout  # nothing of the other folder is cached
     wrong = nbproof(single, "nothing")
     assert wrong.returncode == 2 and "No such command 'nothing'" in wrong.stdout  # from stderr
-    assert "PASSWORD   set" in nbproof(single, "secrets", MLFLOW_TRACKING_PASSWORD="x").stdout
+    assert "are at http://x." in nbproof(single, "ui", MLFLOW_TRACKING_URI="http://x").stdout
     with pytest.raises(AssertionError, match="nbproof_process"):
         nbproof(single, "verify", PYTHONUTF8="1")
 

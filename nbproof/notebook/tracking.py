@@ -1,34 +1,32 @@
 """MLflow runs: the local store, how a notebook logs a run, and how a server gets a copy of it.
 
 Every run is logged to mlflow.db and mlartifacts/ at the project's root. Where there is a tracking
-server, a thread copies the run there while the notebook works; a run that the server did not take
-whole keeps the tag `unsent`, and `nbproof sync` sends it. What varies from run to run (seconds,
+server, the run is copied there every few seconds; one that the server did not take whole keeps the
+tag `unsent`, and `nbproof sync` sends it. What varies from run to run (seconds,
 ids, the commit) belongs here and in no output.
 """
 
 import atexit
 import contextlib
 import logging
+import math
 import numbers
 import os
-import queue
 import re
 import socket
 import sqlite3
 import subprocess
-import threading
+import sys
 import time
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import quote, unquote
 
-from nbproof.notebook.errors import UserError
+from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, output, root, source
 from nbproof.notebook.progress import say
 
-PATIENCE = 20  # seconds that a notebook waits at its end for the server
+EVERY = 5  # seconds, at least, between two copies of a run at work
 UNSENT = "unsent"  # the tag of a local run that the server has not taken whole
 MOVED = " (moved, "  # in the name of an experiment whose artifacts are not in this project
 SETTINGS = {
@@ -73,6 +71,7 @@ def client(store: str = ""):
     """
     settle()
     import mlflow
+    from filelock import FileLock
 
     store = store or address()
     if not store.startswith("sqlite:"):
@@ -80,8 +79,9 @@ def client(store: str = ""):
     path = database(store)
     try:
         # A new database is made beside: one that a kill leaves half-made could never be opened.
-        with _lock(store):
-            if not path.exists() or path.is_file() and not path.stat().st_size:
+        # Two processes would race in MLflow's first migration.
+        with FileLock(f"{path}.lock", timeout=120):
+            if not path.exists() or not path.stat().st_size:
                 Path(f"{path}.new").unlink(missing_ok=True)
                 mlflow.MlflowClient(f"{store}.new").delete_experiment("0")  # "Default", unused
                 os.replace(f"{path}.new", path)
@@ -93,14 +93,6 @@ def client(store: str = ""):
             f"{path.name} cannot be used ({without_credentials(str(error))}): end the program that "
             f"locks it; of an older MLflow, `mlflow db upgrade sqlite:///{path.name}` mends it; a "
             "damaged one move away, and the next command makes a new one.") from None
-
-
-def _lock(store: str):
-    """Return the lock of what processes must not do at once in `store`; they race in MLflow."""
-    from filelock import FileLock
-
-    kind = "local" if store == local_address() else "server"
-    return FileLock(root() / f"mlflow.db.{kind}.lock", timeout=120)
 
 
 def without_credentials(text: str, length: int = 300) -> str:
@@ -154,68 +146,53 @@ def experiment(client, name: str = "") -> str:
 
     Default: MLFLOW_EXPERIMENT_NAME, else the project's name in a stage and `explore` by hand.
     """
+    from mlflow.exceptions import MlflowException
+
     ours = _yaml(CONTRACT).get("name") if os.environ.get("NBPROOF_OUTPUT") else "explore"
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or ours
     store, here = client.tracking_uri, f"{root().as_uri()}/mlartifacts"
-    with _lock(store):
-        known = client.get_experiment_by_name(name)
-        if known and store == local_address() and not known.artifact_location.startswith(here):
-            # The project was moved or copied, and an experiment keeps its location.
-            client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
-        elif known:
-            return known.experiment_id
+    known = client.get_experiment_by_name(name)
+    if known and store == local_address() and not known.artifact_location.startswith(here):
+        # The project was moved or copied, and an experiment keeps its location.
+        client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
+    elif known:
+        return known.experiment_id
+    try:
         # Without a location, a store that is no server puts artifacts into the working folder.
         # By the tag, MLflow's page opens for trainings.
         return client.create_experiment(name, here if store.startswith("sqlite:") else None,
                                         {"mlflow.experimentKind": "custom_model_development"})
+    except MlflowException:
+        if known := client.get_experiment_by_name(name):  # another process was faster
+            return known.experiment_id
+        raise
 
 
-def artifacts(run) -> str:
-    """Return the address of a run's artifacts, also where the project was moved since."""
-    recorded = run.info.artifact_uri
-    here = root() / "mlartifacts" / recorded.rpartition("/mlartifacts/")[2]
-    return here.as_uri() if recorded.startswith("file:") and here.is_dir() else recorded
+def copy_run(local, run_id: str, server) -> None:
+    """Bring the copy of a local run on the client `server` up to date.
 
-
-def copy_run(local, run_id: str, server, live_rows: Iterable = ()) -> None:
-    """Copy a run whole from the client `local` to `server`, once, and delete its tag UNSENT.
-
-    `live_rows` yields the metrics of a run that still works, until it ends.
+    Once the run has ended, the copy is whole, and the run loses its tag UNSENT.
     """
-    from mlflow.entities import RunTag
+    from mlflow.entities import Param, RunTag
 
     run = local.get_run(run_id)
     name = local.get_experiment(run.info.experiment_id).name.partition(MOVED)[0]
-    ours, key = experiment(server, name), run.data.tags["key"]
-    for copy in server.search_runs([ours], f"tags.key = '{key}'"):
-        if copy.info.status != "RUNNING":  # it is whole
-            local.delete_tag(run_id, UNSENT)
-            return
-        server.delete_run(copy.info.run_id)
-    copy = server.create_run(ours, run.info.start_time, {"key": key}, run.info.run_name).info.run_id
-    _log_inputs(server, copy, run.data.params, run.inputs.dataset_inputs)
-    histories = (local.get_metric_history(run_id, metric) for metric in run.data.metrics)
-    for rows in live_rows or histories:
-        server.log_batch(copy, rows)
-    run = local.get_run(run_id)
+    there, origin = experiment(server, name), {"origin": run_id}
+    copies = server.search_runs([there], f"tags.origin = '{run_id}'")
+    copy = copies[0] if copies else server.create_run(
+        there, run.info.start_time, origin, run.info.run_name)
+    copy_id = copy.info.run_id
+    for metric in run.data.metrics:  # what a server has already, it ignores
+        server.log_batch(copy_id, local.get_metric_history(run_id, metric))
     tags = [RunTag(*tag) for tag in run.data.tags.items() if tag[0] != UNSENT]
-    server.log_batch(copy, tags=tags)
-    folder = Path(url2pathname(urlsplit(artifacts(run)).path))
-    if folder.is_dir():
-        server.log_artifacts(copy, str(folder))
-    # Only now: a copy with another status than RUNNING is whole.
-    server.set_terminated(copy, run.info.status, run.info.end_time)
-    local.delete_tag(run_id, UNSENT)
-
-
-def _log_inputs(client, run_id: str, parameters: dict, datasets: list) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(key, str(value)) for key, value in parameters.items()]
-    client.log_batch(run_id, params=params)
-    if datasets:
-        with _lock(client.tracking_uri):
-            client.log_inputs(run_id, datasets=datasets)
+    params = [Param(*param) for param in run.data.params.items()]
+    server.log_batch(copy_id, params=params, tags=tags)
+    if run.info.status != "RUNNING":
+        folder = root() / "mlartifacts" / run_id / "artifacts"  # also where the project was moved
+        if folder.is_dir():
+            server.log_artifacts(copy_id, str(folder))
+        server.set_terminated(copy_id, run.info.status, run.info.end_time)
+        local.delete_tag(run_id, UNSENT)
 
 
 class Run:
@@ -227,48 +204,53 @@ class Run:
 
     def __init__(self, name: str, parameters: dict, data: tuple[str, str] | None = None,
                  tags: dict[str, str] | None = None):
-        self.name, self.began, self.store = name, time.monotonic(), address()
+        self.name, self.began, store = name, time.monotonic(), address()
         self.id = self.trial = os.environ.get("NBPROOF_RUN_ID", "")
-        self.client, self.failure, self.stepped = None, "", set()
-        self.rows, self.mirror = queue.SimpleQueue(), None
-        self.mirror_failure = f"no answer within {PATIENCE} s"  # until the mirror knows better
-        self._write(lambda: self._open(parameters, data, tags or {}))
-        atexit.register(self._end, "FAILED")
-        if self.id and not self.trial and self.store != local_address():
-            self.mirror = threading.Thread(target=self._copy_live, daemon=True)
-            self.mirror.start()
+        self.server = "" if self.trial or store == local_address() else store
+        self.client, self.failed, self.next_copy = None, False, 0.0
+        self.logged, self.infinite = set(), set()
+        tags = (tags or {}) | dict(zip(("data", "data_digest"), data or ()))
+        self._write(lambda: self._open(store, parameters, tags))
+        self._copy()
+        atexit.register(self._end)
 
-    def _open(self, parameters: dict, data: tuple[str, str] | None, tags: dict) -> None:
-        from mlflow.entities import Dataset, DatasetInput
+    def _open(self, store: str, parameters: dict, tags: dict) -> None:
+        from mlflow.entities import Param
 
-        self.client = client(self.store if self.trial else local_address())
+        self.client = client(store if self.trial else local_address())
         if not self.trial:
             close_dead_runs(self.client)
             changed = changes()
-            tags = tags | {
-                "notebook": self.name, "process": process(), "key": uuid.uuid4().hex,
-                "mlflow.source.name": f"notebooks/{self.name}.ipynb",
-                "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
-                "git_dirty": str(bool(changed)).lower(),
-            }
-            if self.store != local_address():
-                tags[UNSENT] = without_credentials(self.store)
+            tags |= {"notebook": self.name, "process": process(),
+                     "mlflow.source.name": f"notebooks/{self.name}.ipynb",
+                     "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
+                     "git_dirty": str(bool(changed)).lower()}
+            if self.server:
+                tags[UNSENT] = without_credentials(self.server)
             ours = experiment(self.client)
             self.id = self.client.create_run(ours, tags=tags, run_name=self.name).info.run_id
             if changed:
                 self.client.log_text(self.id, changed, "source.diff")
-        datasets = [DatasetInput(Dataset(data[0], data[1][:32], "dvc", data[0]))] if data else []
-        _log_inputs(self.client, self.id, parameters, datasets)
+        params = [Param(key, str(value)) for key, value in parameters.items()]
+        self.client.log_batch(self.id, params=params)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Log the metrics of one step, such as an epoch."""
+        """Log the metrics of one step, such as an epoch; what is infinite becomes a tag."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        rows = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        self.stepped |= metrics.keys()
+        now, values = int(time.time() * 1000), {key: float(metrics[key]) for key in metrics}
+        infinite = {key: f"{value} at step {step}" for key, value in values.items()
+                    if math.isinf(value)}
+        if infinite.keys() - self.infinite:  # MLflow would show 1.797e308
+            self.infinite |= infinite.keys()
+            self.tag(infinite)
+            say(message=f"MLflow keeps no infinite number: {self.name} has tags instead, "
+                        f"{infinite}.")
+        rows = [Metric(key, values[key], now, step) for key in values.keys() - infinite.keys()]
+        self.logged |= values.keys()
         self._write(lambda: self.client.log_batch(self.id, rows))
-        self.rows.put(rows)
+        if time.monotonic() > self.next_copy:
+            self._copy()
 
     def figure(self, name: str, figure) -> None:
         """Log a Matplotlib figure as figures/NAME.png."""
@@ -287,44 +269,47 @@ class Run:
     def finish(self, metrics: dict[str, float]) -> None:
         """Log the numbers that no step had, and the seconds since the start, and end the run."""
         new = {key: value for key, value in metrics.items()
-               if isinstance(value, numbers.Real) and key not in self.stepped}
+               if isinstance(value, numbers.Real) and key not in self.logged}
         self.log(0, new | {"seconds": time.monotonic() - self.began})
         self._end("FINISHED")
 
+    def _end(self, status: str = "") -> None:
+        """End the run; without `finish`, at the process's end, it is what its stage was."""
+        atexit.unregister(self._end)
+        # Python and IPython keep the exception by which a program or a cell ended.
+        status = status or ("FAILED" if hasattr(sys, "last_value") else "FINISHED")
+        self._write(lambda: self.client.set_terminated(self.id, status))
+        self._copy()
+
     def _write(self, call: Callable[[], object]) -> None:
-        """Run `call`; after a failure, do nothing."""
+        """Run `call`, which writes to the run's store, unless an earlier one has failed."""
         from mlflow.exceptions import MlflowException
 
         try:
-            if not self.failure:
+            if not self.failed:
                 call()
         except (MlflowException, OSError, UserError) as error:
             if self.trial:
                 raise
-            self.failure = without_credentials(str(error)).rstrip(".")
-            say(message=f"mlflow.db did not take all of the run of {self.name}: {self.failure}. "
-                        "The results on disk are whole.")
+            self.failed, self.server = True, ""
+            say(message=f"mlflow.db did not take all of the run of {self.name} "
+                        f"({without_credentials(str(error))}). The results on disk are whole.")
 
-    def _end(self, status: str) -> None:
-        atexit.unregister(self._end)
-        self._write(lambda: self.client.set_terminated(self.id, status))
-        self.rows.put(None)
-        if self.mirror:
-            self.mirror.join(PATIENCE)
-        if self.mirror and self.mirror_failure:
-            say(message=f"MLflow at {without_credentials(self.store)} did not take all of the run "
-                        f"of {self.name} ({self.mirror_failure}): it is kept in mlflow.db, "
-                        "nbproof sync sends it. The results on disk are whole.")
-
-    def _copy_live(self) -> None:
-        """Copy the run to the server; in a thread, until the run ends or the server fails."""
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its words would be a cell's output
+    def _copy(self) -> None:
+        """Bring the server's copy up to date, in a twentieth of the notebook's time at most."""
+        if not self.server:
+            return
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would write into a cell's output
+        began = time.monotonic()
         try:
-            rows = iter(self.rows.get, None)
-            copy_run(client(local_address()), self.id, client(self.store), rows)
-            self.mirror_failure = ""
-        except Exception as error:  # of any library below MLflow's client; _end reports it
-            self.mirror_failure = without_credentials(str(error), 200)
+            copy_run(self.client, self.id, client(self.server))
+        except Exception as error:  # of any library below MLflow's client, such as one for S3
+            shown, self.server = without_credentials(self.server), ""
+            say(message=f"MLflow at {shown} did not take all of the run of {self.name} "
+                        f"({without_credentials(str(error))}). It is kept in mlflow.db, nbproof "
+                        "sync sends it. The results on disk are whole.")
+        now = time.monotonic()
+        self.next_copy = now + max(EVERY, 20 * (now - began))
 
 
 start = Run  # how a notebook calls it: tracking.start("NAME", ...)
@@ -338,3 +323,29 @@ def runs_of(_: Run, names: list[str]) -> dict[str, str]:
 def _yaml(name: str) -> dict:
     path = root() / name
     return from_yaml(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+
+
+def sync() -> int:
+    """Send each ended run that the server has not taken; print and return 0 if none is left."""
+    from filelock import FileLock
+
+    if address() == local_address():
+        print("There is no tracking server to send to: every run is in mlflow.db. "
+              "nbproof remote names a server.")
+        return 0
+    local, server, sent, failed = client(local_address()), client(), [], []
+    with FileLock(root() / "mlflow.db.sync.lock"):  # two would make two copies
+        close_dead_runs(local)
+        for run in runs(local, f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"):
+            name = run.data.tags["notebook"]
+            try:
+                copy_run(local, run.info.run_id, server)
+                sent.append(name)
+            except Exception as error:  # of any library below MLflow's client: S3, Azure
+                trace()
+                failed.append(f"{name} ({without_credentials(str(error)).rstrip('.')})")
+    print(f"MLflow at {without_credentials(address())} took {len(sent)} runs"
+          f"{': ' * bool(sent)}{', '.join(sent)}.")
+    if failed:
+        print(f"Not sent: {', '.join(failed)}. nbproof sync again later.", file=sys.stderr)
+    return 1 if failed else 0

@@ -9,21 +9,23 @@ import contextlib
 import csv
 import functools
 import hashlib
+import io
 import json
 import re
 import sys
-import tempfile
 from operator import getitem
-from pathlib import Path
 
-from nbproof.notebook import params, served, tracking
+import typer
+
+from nbproof.notebook import params, tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whole
 from nbproof.pipeline import config
+from nbproof.tracking import versions
 
-STAMP = ".dvc/tmp/promoted"  # the comparison that was promoted last: most runs need no MLflow
+STAMP = ".dvc/tmp/promoted"  # the comparison that was promoted last: most runs need no registry
 FILES = {"portable": "onnx", "answers": "csv"}  # what a version may have beside the model
-NONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for no such alias
+SAME = ("model", "model_digest", "portable_digest")  # the tags by which two versions are one
 
 
 @contextlib.contextmanager
@@ -33,69 +35,70 @@ def _registry():
 
     try:
         yield tracking.client()
-    except (MlflowException, OSError) as error:  # OSError: the network's, too
+    except (MlflowException, OSError, versions.RegistryError) as error:
         store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
         raise UserError(f"The registry at {store} was not changed: {reason}") from error
 
 
-def promote(model: str = "", challenger: bool = False, evidence: bool = False) -> int:
+def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int:
     """Register the comparison's champion if it is better, or `model`; print what was done.
 
-    A `challenger` is registered beside the champion. `evidence` demands that the hook `better`
-    prefers what the model answered as the challenger, by the labels that people gave.
+    A `challenger` is registered beside the champion. On a terminal, ask before `model` replaces
+    another one, unless `yes`.
     """
     name = model or config.load().compared().get("champion")
     if not name:
         raise UserError("There is no comparison yet, so no champion: nbproof run makes it.")
-    tags, reason = _tags(name), ""
+    tags = _tags(name)
     with _registry() as client:
-        old = version_of(client, "champion")
-        is_same = old and _is_same(old, tags)
+        old = versions.current("champion")
         if challenger:
-            if not old or is_same:
+            if not old or _is_same(old, tags):
                 raise UserError("A challenger needs another model as the champion.")
-            new = _registered(client, tags)
-            client.set_registered_model_alias(new.name, "challenger", new.version)
-            print(f"{name} is the challenger now (version {new.version}): it receives the same "
+            version = _register(client, tags, "challenger")
+            print(f"{name} is the challenger now (version {version}): it receives the same "
                   "requests as the champion, and its answers are only logged.")
-            return 0
-        if old and not is_same and (evidence or not model):
-            reason = _why_not(client, old, tags, evidence)
-        if is_same:
-            print(f"{name} is the registered champion already (version {old.version}).")
-        elif reason:
-            print(f"The registered champion ({_shown(old)}) stays: {reason} nbproof promote {name} "
-                  "replaces it anyway.")
+        elif old and (sentence := _stays(old, tags, bool(model), yes)):
+            print(sentence)
         else:
-            new = _registered(client, tags)
-            _set_champion(client, new, old)
-            details = [f"version {new.version}", data_in_use()]
-            if old:
-                key = config.load().metric.key
-                details.append(f"before: version {old.version}, {key} {old.tags.get(key)}, now "
-                               f"{tags[key]}; nbproof rollback undoes it")
-            print(f"{name} is the registered champion now ({', '.join(filter(None, details))}).")
+            facts = [f"version {_register(client, tags, 'champion', old)}", data_in_use()]
+            before = f": {_instead(old, tags)}; nbproof rollback undoes it" if old else ""
+            print(f"{name} is the registered champion now ({', '.join(filter(None, facts))})"
+                  f"{before}.")
     write_whole(root() / STAMP, _state())
-    return 1 if evidence and reason else 0
+    return 0
+
+
+def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: bool) -> str:
+    """Return a sentence where the champion `old` stays; a person decides where a model is `named`.
+    """
+    name, stays = tags["model"], f"The registered champion ({_shown(old)}) stays"
+    if _is_same(old, tags):
+        return f"{name} is the registered champion already (version {old.version})."
+    if not named and (reason := _why_not(old, tags)):
+        return f"{stays}: {reason} nbproof promote {name} replaces it anyway."
+    question = f"{name} has {_instead(old, tags)}. Is it to be the champion?"
+    asks = named and not yes and sys.stdin.isatty()
+    return f"{stays}." if asks and not typer.confirm(question) else ""
+
+
+def _instead(old: versions.ModelVersion, tags: dict[str, str]) -> str:
+    key = config.load().metric.key
+    return f"{key} {tags[key]} instead of {old.tags.get(key)} ({_shown(old)})"
 
 
 def rollback() -> int:
     """Exchange the aliases `champion` and `previous`."""
     with _registry() as client:
-        now, before = version_of(client, "champion"), version_of(client, "previous")
+        now, before = versions.current("champion"), versions.current("previous")
         if not now or not before or now.version == before.version:
             raise UserError("There is no champion before this one: nbproof promote MODEL names "
                             "one.")
-        _set_champion(client, before, now)
+        for alias, version in (("previous", now.version), ("champion", before.version)):
+            client.set_registered_model_alias(config.load().name, alias, version)
     print(f"{_shown(before)} is the registered champion again (before: {_shown(now)}); servers "
           "follow by themselves.")
     return 0
-
-
-def _set_champion(client, new, old) -> None:
-    if old:
-        client.set_registered_model_alias(old.name, "previous", old.version)
-    client.set_registered_model_alias(new.name, "champion", new.version)
 
 
 def promote_once() -> None:
@@ -120,14 +123,6 @@ def _state() -> str:
     return hashlib.sha256(json.dumps([tracking.address(), compared, models]).encode()).hexdigest()
 
 
-def recorded(name: str) -> dict:
-    """Return the stage of dvc.lock that wrote models/NAME, or {}."""
-    lock = root() / "dvc.lock"
-    stages = config.recorded(lock.read_text("utf-8") if lock.exists() else "").values()
-    return next((stage for stage in stages
-                 if f"models/{name}" in {out["path"] for out in stage.get("outs", ())}), {})
-
-
 def data_in_use() -> str:
     """Return the parameter that names the data and its value (`data.source: NAME`), or ""."""
     if not (key := config.load().data):
@@ -140,121 +135,80 @@ def data_in_use() -> str:
 
 def _tags(name: str) -> dict[str, str]:
     """Return the tags of a version of the model `name`; UserError where it cannot be registered."""
-    project, stage, folder = config.load(), recorded(name), root() / "models" / name
+    project, folder = config.load(), root() / "models" / name
     key, metrics, described = project.metric.key, project.metrics(name), folder / "MLmodel"
     model = from_yaml(described.read_text("utf-8")) if described.exists() else {}
-    if not (stage and model.get("signature") and key in metrics):
+    if not (model.get("signature") and key in metrics):
         raise UserError(f"{name!r} cannot be registered: that needs models/{name}, an MLflow model "
-                        f"with a signature that dvc.lock records, and {key} in metrics/{name}.json "
-                        "(nbproof run makes them, nbproof pull brings them).")
-    inputs = sorted(f"{dep['path']} {dep['md5']}\n" for dep in stage["deps"]
-                    if dep["path"].startswith("data/"))
-    tags = {
-        "model": name, "model_digest": digest(folder), key: str(metrics[key]),
-        "data": data_in_use().rpartition(": ")[2],
-        "data_digest": hashlib.sha256("".join(inputs).encode()).hexdigest(),
-        "git_commit": tracking.commit(), "dvc_lock": digest(root() / "dvc.lock"),
-    }
+                        f"with a signature, and {key} in metrics/{name}.json (nbproof run makes "
+                        "them, nbproof pull brings them).")
+    tags = {"model": name, "model_digest": digest(folder), key: str(metrics[key]),
+            "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
+            "dvc_lock": digest(root() / "dvc.lock")}
     for part, suffix in FILES.items():
         if (file := folder.with_name(f"{name}.{suffix}")).exists():
             tags[f"{part}_digest"] = digest(file)
     return tags
 
 
-def version_of(client, alias: str):
-    """Return the version that `alias` names, an MLflow ModelVersion; None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(config.load().name, alias)
-    except MlflowException as error:
-        if error.error_code in NONE:
-            return None
-        raise
-
-
-def _shown(version) -> str:
-    return f"{version.tags.get('model')}, version {version.version}"
+def _shown(version: versions.ModelVersion) -> str:
+    return f"{version.model}, version {version.version}"
 
 
 def _is_same(version, tags: dict[str, str]) -> bool:
-    """Return whether `version` has the model and the ONNX file that `tags` describe."""
-    same = ("model", "model_digest", "portable_digest")
-    return all(version.tags.get(tag) == tags.get(tag) for tag in same)
+    return all(version.tags.get(tag) == tags.get(tag) for tag in SAME)
 
 
-def _registered(client, tags: dict[str, str]):
-    """Return the version of the model of `tags`, which is registered now if it is not yet."""
+def _register(client, tags: dict[str, str], alias: str,
+              old: versions.ModelVersion | None = None) -> str:
+    """Let `alias` name the version of the model of `tags`, made where it is missing; return it.
+
+    The version `old`, which the alias named, is `previous` then.
+    """
     ours, name = config.load().name, tags["model"]
-    for version in client.search_model_versions(f"name = '{ours}'"):
-        if _is_same(version, tags):
-            return version
-    experiment, folder = tracking.experiment(client, ours), root() / "models" / name
-    run = client.create_run(experiment, run_name=f"{name}, promoted", tags={"model": name}).info
-    client.log_artifacts(run.run_id, str(folder), "model")
-    for part, suffix in FILES.items():
-        if f"{part}_digest" in tags:
-            client.log_artifact(run.run_id, f"{folder}.{suffix}", part)
-    client.set_terminated(run.run_id)
-    if not client.search_registered_models(f"name = '{ours}'"):
-        client.create_registered_model(ours)
-    # By address: by run, MLflow asks a 2.x server for logged models, which it does not know.
-    return client.create_model_version(ours, f"{run.artifact_uri}/model", run.run_id, tags)
+    folder = root() / "models" / name
+    known = client.search_model_versions(f"name = '{ours}'")
+    if not (same := [version for version in known if _is_same(version, tags)]):
+        experiment = tracking.experiment(client, ours)
+        run = client.create_run(experiment, run_name=f"{name}, promoted", tags={"model": name}).info
+        client.log_artifacts(run.run_id, str(folder), "model")
+        for part, suffix in FILES.items():
+            if f"{part}_digest" in tags:
+                client.log_artifact(run.run_id, f"{folder}.{suffix}", part)
+        client.set_terminated(run.run_id)
+        if not client.search_registered_models(f"name = '{ours}'"):
+            client.create_registered_model(ours)
+        # By address: by run, MLflow asks a 2.x server for logged models, which it does not know.
+        uri = f"{run.artifact_uri}/model"
+        same = [client.create_model_version(ours, uri, run.run_id, tags)]
+    if old:
+        client.set_registered_model_alias(ours, "previous", old.version)
+    client.set_registered_model_alias(ours, alias, same[0].version)
+    return same[0].version
 
 
-def _why_not(client, old, tags: dict[str, str], evidence: bool) -> str:
+def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     """Return why the champion `old` stays, in a sentence; empty where the new model is better."""
-    project, model, key = config.load(), tags["model"], config.load().metric.key
-    if not evidence and old.tags.get("model_digest") == tags["model_digest"]:
+    project, key, before = config.load(), config.load().metric.key, old.tags
+    if before.get("model_digest") == tags["model_digest"]:
         return ""  # only its ONNX file is another
-    if evidence:
-        new_rows, old_rows = _labelled(client, old)
-    else:
-        new_rows, old_rows = _rows(root() / "models" / f"{model}.csv"), _answers(client, old)
-    same_cases = [row["actual"] for row in new_rows] == [row["actual"] for row in old_rows]
-    if new_rows and same_cases and (better := project.hook("better")):
-        judged = better(new_rows, old_rows)
-        return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
-    if evidence:
-        raise UserError(f"There is no evidence: that needs the hook `better` in {CONTRACT}, and "
-                        f"labels for answers of {model} as the challenger of {_shown(old)}.")
-    same_data = all(old.tags.get(tag) == tags[tag] for tag in ("data", "data_digest"))
-    if not same_data and not (new_rows and same_cases):
-        return f"it was judged on other data ({old.tags.get('data')}, now {tags['data']})."
-    if key not in old.tags:
+    file = root() / "models" / f"{tags['model']}.csv"
+    new_rows = _rows(file.read_bytes() if file.exists() else None)
+    old_rows = _rows(versions.read(old, f"answers/{old.model}.csv"))
+    is_same_data = before.get("data") == tags["data"]
+    if new_rows and old_rows:
+        is_same_data = [row["actual"] for row in new_rows] == [row["actual"] for row in old_rows]
+        if is_same_data and (better := project.hook("better")):
+            judged = better(new_rows, old_rows)
+            return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
+    if not is_same_data:
+        return f"it was judged on other data ({before.get('data')}, now {tags['data']})."
+    if key not in before:
         return f"it has no {key} to compare with."
-    is_better = project.metric.better(float(tags[key]), float(old.tags[key]))
-    return "" if is_better else f"its {key} is {old.tags[key]}, now {tags[key]}."
+    is_better = project.metric.better(float(tags[key]), float(before[key]))
+    return "" if is_better else f"its {key} is {before[key]}, now {tags[key]}."
 
 
-def _answers(client, version) -> list[dict[str, str]]:
-    """Return the answers that were registered with `version`, a dict a row."""
-    from mlflow.artifacts import download_artifacts
-
-    if "answers_digest" not in version.tags:
-        return []
-    address = f"{tracking.artifacts(client.get_run(version.run_id))}/answers"
-    with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(f"{address}/{version.tags['model']}.csv", dst_path=folder,
-                                  tracking_uri=client.tracking_uri)
-        return _rows(Path(path))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(answers: bytes | None) -> list[dict[str, str]]:
     """Return the rows of a CSV file as texts by column; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _labelled(client, old) -> tuple[list[dict], list[dict]]:
-    """Return the labelled answers of the challenger and of the champion `old`, a dict a row."""
-    new_rows, old_rows = [], []
-    log, challenger = served.served(version=str(old.version)), version_of(client, "challenger")
-    for label, version, new, answer in zip(
-            log["label"], log["shadow_version"], log["shadow_answer"], log["answer"]):
-        if label is not None and challenger and version == str(challenger.version):
-            new_rows.append({"actual": label, "predicted": new or ""})
-            old_rows.append({"actual": label, "predicted": answer or ""})
-    return new_rows, old_rows
+    return list(csv.DictReader(io.StringIO((answers or b"").decode(), newline="")))

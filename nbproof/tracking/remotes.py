@@ -9,46 +9,40 @@ from urllib.parse import urlsplit
 from dvc.config import Config
 from dvc.repo import Repo
 
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root, write_whole
-from nbproof.notebook.tracking import address, client, local_address, without_credentials
 from nbproof.pipeline import dag
 from nbproof.tracking.registry import data_in_use
 
 NAME = "origin"
-SECRETS = {  # what commands on this machine read; github/setup.py has those of workflows
-    "MLFLOW_TRACKING_USERNAME": "tracking server: user (DagsHub: yours)",
-    "MLFLOW_TRACKING_PASSWORD": "tracking server: password or token",
-    "AWS_ACCESS_KEY_ID": "S3 remote: key (DagsHub: the token)",
-    "AWS_SECRET_ACCESS_KEY": "S3 remote: secret (DagsHub: the token again)",
-}
-REASONS = (  # HTTP status, words of libraries that name none, and what to do
-    ((507,), "No space left|EntityTooLarge|QuotaExceeded", "it is full: make room there"),
-    ((405,), "[Rr]ead-only|MethodNotAllowed",
-     "it can only be read: use an address that can be written"),
-    ((401, 403), "Unauthori|Forbidden|Access|[Pp]ermission|PERMISSION|[Cc]redentials|[Ss]ignature",
-     "user, password or token are wrong or missing, or may not do this: {names}"),
-    ((404,), "NoSuchBucket|Not Found|ENDPOINT_NOT_FOUND",
-     "there is no such repository or bucket: check the address"),
-    ((), "", "no answer that can be used: check the address, the network and the server"),
-)
+ACCOUNT = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
-def use(url: str, tracking: str, data: str, endpoint: str) -> int:
+def use(url: str, server: str, data: str, endpoint: str) -> int:
     """Set both addresses, by a repository of DagsHub's form or each by itself; return `check`."""
     if url:
         url = url.rstrip("/").removesuffix(".git")
+        server, data, endpoint = f"{url}.mlflow", "s3://dvc", f"{url}.s3"
         if len(urlsplit(url).path.strip("/").split("/")) != 2:
-            raise UserError(f"The address {without_credentials(url)} must be "
+            raise UserError(f"The address {tracking.without_credentials(url)} must be "
                             "https://HOST/OWNER/REPO; for other servers give the tracking server "
                             "and the DVC remote each by itself.")
-        tracking, data, endpoint = f"{url}.mlflow", "s3://dvc", f"{url}.s3"
-    _check_address("tracking server", tracking, ("http", "https"))
-    _check_address("DVC remote", data, ("", "s3", "http", "https", "ssh"))
-    _check_address("endpoint", endpoint, ("http", "https"))
-    if tracking:
+    web = ("http", "https")
+    for what, address, schemes in (("tracking server", server, web), ("endpoint", endpoint, web),
+                                   ("DVC remote", data, ("", "s3", *web, "ssh"))):
+        parts = urlsplit(address)
+        if parts.password or (parts.username and parts.scheme != "ssh"):
+            raise UserError(f"The address of the {what} carries a user or password: leave it out; "
+                            f"they come from the environment ({ACCOUNT}, {KEYS}).")
+        if address and (parts.scheme not in schemes or re.search(r"[\s'\"#]", address)):
+            kinds = " or ".join(f"{scheme}://" for scheme in schemes if scheme)
+            raise UserError(f"The {what} {address!r} is no address: it must begin with {kinds}, "
+                            "and have no space, quote or #.")
+    if server:
         write_whole(root() / "remote.yaml", "# Where runs are tracked; written by nbproof remote. "
-                                            f"It holds no secret.\ntracking: {tracking}\n")
+                                            f"It holds no secret.\ntracking: {server}\n")
     if data:
         options = {"url": data}
         if data.startswith(("http", "s3")):
@@ -60,7 +54,7 @@ def use(url: str, tracking: str, data: str, endpoint: str) -> int:
         with Config(str(root() / ".dvc"), validate=False).edit("repo") as config:
             config.setdefault("core", {})["remote"] = NAME
             config.setdefault("remote", {})[NAME] = options
-    print(f"Tracking: {tracking or 'unchanged'}; data and models: {data or 'unchanged'} "
+    print(f"Tracking: {server or 'unchanged'}; data and models: {data or 'unchanged'} "
           f"{endpoint and f'at {endpoint}'}\nWritten to remote.yaml and .dvc/config, which belong "
           "in git: they hold no secret.")
     return check()
@@ -78,23 +72,20 @@ def unset() -> int:
     return 0
 
 
-def _check_address(what: str, url: str, schemes: tuple[str, ...]) -> None:
-    parts = urlsplit(url)
-    if parts.password or (parts.username and parts.scheme != "ssh"):
-        raise UserError(f"The address of the {what} carries a user or password: leave it out; "
-                        "secrets come from the environment (nbproof secrets lists them).")
-    if url and (parts.scheme not in schemes or re.search(r"[\s'\"#]", url)):
-        kinds = " or ".join(f"{scheme}://" for scheme in schemes if scheme)
-        raise UserError(f"The {what} {url!r} is no address: it must begin with {kinds}, and have "
-                        "no space, quote or #.")
-
-
 def check() -> int:
     """Make one authenticated call to each remote that is set; return 0 if each answers."""
-    problems = {"Tracking server": _tracking_problem()}
+    from mlflow.exceptions import MlflowException
+
+    problems, server = {}, tracking.address()
+    if server != tracking.local_address():
+        try:
+            tracking.client().search_experiments(max_results=1)
+            problems["Tracking server"] = ""
+        except (MlflowException, OSError) as error:
+            problems["Tracking server"] = _sentence(server, str(error), ACCOUNT)
     with dag.opened(root()) as repo:
-        problems["DVC remote"] = data_problem(repo)
-    problems = {name: problem for name, problem in problems.items() if problem is not None}
+        if (problem := data_problem(repo)) is not None:
+            problems["DVC remote"] = problem
     for name, problem in problems.items():
         print(f"{name} {problem or 'answers.'}")
     if not problems:
@@ -102,22 +93,18 @@ def check() -> int:
     return 1 if any(problems.values()) else 0
 
 
-def _tracking_problem() -> str | None:
-    """Return what is wrong with the tracking server, "" if nothing, None where none is set."""
-    from mlflow.exceptions import MlflowException
-
-    if address() == local_address():
-        return None
-    try:
-        client().search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        return f"{without_credentials(address())}: {_reason(str(error), names)}"
-    return ""
+def _sentence(url: str, reason: str, names: str) -> str:
+    """Return that `url` does not answer as it should, the library's `reason`, and what to do."""
+    return (f"{tracking.without_credentials(url)} gives no answer that can be used "
+            f"({tracking.without_credentials(reason)}): check the address, the network, and what "
+            f"it takes as user and password, {names}.")
 
 
 def data_problem(repo: Repo, names: str = "") -> str | None:
-    """Return the same of the DVC remote of `repo`; `names` says where its credentials are."""
+    """Return what is wrong with the DVC remote of `repo`, "" if nothing, None where none is set.
+
+    `names` says where its credentials are.
+    """
     if not (name := repo.config["core"].get("remote")):
         return None
     settings = repo.config["remote"][name]
@@ -135,58 +122,30 @@ def data_problem(repo: Repo, names: str = "") -> str | None:
             remote.fs.exists(remote.path)
     except Exception as error:  # each kind of remote has its own errors, down to the system's
         trace()
-        cause = error.__cause__
-        status, missing = getattr(cause, "status", 0), isinstance(error, FileNotFoundError)
-        if missing and url.startswith("http"):  # also of a connection that is refused
-            if not cause or status == 404:
-                return ""  # it answers: nothing was pushed yet
-        elif missing:
-            status = 404
+        cause, is_web = error.__cause__, url.startswith("http")
+        missing = isinstance(error, FileNotFoundError)
+        # An HTTP remote answers, and nothing was pushed yet. Of a refused connection it is the
+        # same error, with another cause.
+        if is_web and missing and (not cause or getattr(cause, "status", 0) == 404):
+            return ""
+        where = KEYS if url.startswith("s3") else "those in .dvc/config.local or ~/.netrc"
         words = " ".join(f"{type(one).__name__}: {one}" for one in (error, cause) if one)
-        return f"{without_credentials(url)}: {_reason(words, names or _names(url), status)}"
+        return _sentence(url, words, names or where)
     return ""
 
 
-def _names(url: str) -> str:
-    """Return where the credentials of the DVC remote `url` are."""
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    return keys if url.startswith("s3") else "user and password in .dvc/config.local or ~/.netrc"
-
-
-def _reason(error: str, names: str, status: int = 0) -> str:
-    """Return what to do about an error of any library, and the library's words."""
-    if not status and (found := re.search(r"error code (\d{3})\b|\b(\d{3}), message=", error)):
-        status = int(found[1] or found[2])
-    sentence = next(sentence for codes, words, sentence in REASONS
-                    if status in codes or status not in (401, 404, 405, 507)
-                    and re.search(words, error))
-    return f"{sentence.format(names=names)} ({without_credentials(error)})."
-
-
 def transfer(direction: str) -> int:
-    """Run `dvc push` or `dvc pull`; where it fails, print why in one sentence and return 1."""
+    """Run `dvc push` or `dvc pull`; where it fails, print what to do and return its exit code."""
     with dag.opened(root()) as repo:
-        name = repo.config["core"].get("remote")
-        url = repo.config["remote"][name]["url"] if name else ""
-    if not url:
-        raise UserError("No DVC remote is set: nbproof remote sets one (nbproof remote --help).")
-    done = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root(), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode == 0:
-        print((done.stdout.strip() or "Everything is up to date.").splitlines()[-1])
-        if direction == "push" and (data := data_in_use()):
-            print(f"These are the results of {data}.")
-        return 0
-    what = "Not everything reached" if direction == "push" else "Not everything came from"
-    print(f"{what} the DVC remote {without_credentials(url)}: {_reason(done.stdout, _names(url))} "
-          f"What went through stays; nbproof {direction} again does the rest.", file=sys.stderr)
-    return 1
-
-
-def secrets() -> int:
-    """Print which secrets are set here, never a value."""
-    for name, meaning in SECRETS.items():
-        print(f"{name:26} {'set    ' if os.environ.get(name) else 'not set'}  {meaning}")
-    print("Those of an HTTP remote of DVC are in .dvc/config.local or ~/.netrc; those of workflows "
-          "in the repository's settings on GitHub.")
-    return 0
+        if not repo.config["core"].get("remote"):
+            raise UserError("No DVC remote is set: nbproof remote sets one (nbproof remote "
+                            "--help).")
+        code = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root()).returncode
+        if code and (problem := data_problem(repo)):
+            print(f"The DVC remote {problem}", file=sys.stderr)
+    if code:
+        print(f"What went through stays; nbproof {direction} again does the rest.",
+              file=sys.stderr)
+    elif direction == "push" and (data := data_in_use()):
+        print(f"These are the results of {data}.")
+    return code

@@ -1,5 +1,7 @@
 """Which model is the champion of the local store; tests/remote tries servers."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,10 @@ import pytest
 from portable_models import portable
 from stores import train
 
-from nbproof.notebook import served, tracking
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline import config
-from nbproof.tracking import registry
+from nbproof.tracking import registry, versions
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def hook(folder: Path) -> None:
 
 
 def champion():
-    return registry.version_of(tracking.client(), "champion")
+    return versions.current("champion")
 
 
 def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp_path):
@@ -42,8 +44,7 @@ def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp
     assert said(registry.promote) == \
         "near is the registered champion now (version 1, data.source: table).\n"
     tags = champion().tags
-    assert {"git_commit", "dvc_lock", "data_digest", "model_digest", "portable_digest"} <= \
-        tags.keys()
+    assert {"git_commit", "dvc_lock", "model_digest", "portable_digest"} <= tags.keys()
     assert (tags["model"], tags["data"], tags["rmse"]) == ("near", "table", "0.5")
     run = tracking.client().get_run(champion().run_id)
     assert run.info.run_name == "near, promoted" and run.info.status == "FINISHED"
@@ -55,13 +56,13 @@ def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp
     assert (folder / "model" / "MLmodel").exists()
     assert "near is the registered champion already (version 1)" in said(registry.promote)
     portable(trained / "models" / "near.onnx", 3, limit=1.0)
-    assert "champion now (version 2, data.source: table, before: version 1, " in \
-        said(registry.promote), "another ONNX file is another version"
+    assert "champion now (version 2, data.source: table): " in said(registry.promote), \
+        "another ONNX file is another version"
 
 
 def test_the_alias_moves_for_what_is_better_or_named_and_back(trained, said):
     said(registry.promote)
-    assert "before: version 1, rmse 0.5, now 2.5; nbproof rollback undoes it)." in \
+    assert "rmse 2.5 instead of 0.5 (near, version 1); nbproof rollback undoes it." in \
         said(registry.promote, "far"), "a person named it, though it is worse"
     assert "near, version 1 is the registered champion again (before: far, version 2)" in \
         said(registry.rollback)
@@ -71,7 +72,7 @@ def test_the_alias_moves_for_what_is_better_or_named_and_back(trained, said):
     train(trained, near=1.5, far=2.5)
     assert "The registered champion (near, version 1) stays: its rmse is 0.5, now 1.5. " \
         "nbproof promote near replaces it anyway." in said(registry.promote)
-    train(trained, near=0.25, far=2.5, data="2")
+    train(trained, near=0.25, far=2.5)
     (trained / "models" / "near.csv").unlink()
     (trained / "params.yaml").write_text("data: {source: other}\n")
     assert "stays: it was judged on other data (table, now other)." in said(registry.promote)
@@ -109,31 +110,31 @@ def test_a_run_asks_no_store_unless_the_comparison_changed(trained, said, monkey
 
 
 def test_a_mistake_of_ours_is_no_sentence_about_the_store(trained, monkeypatch):
-    monkeypatch.setattr(registry, "_registered", lambda *_: {}["model"])
+    monkeypatch.setattr(registry, "_register", lambda *_: {}["model"])
     with pytest.raises(KeyError):
         registry.promote()
 
 
-def test_a_challenger_and_evidence(trained, said, monkeypatch):
-    log = {"label": ["7", None, "1"], "answer": ["1", "1", None],
-           "shadow_answer": ["7", "7", "1"], "shadow_version": ["2", "2", "1"]}
-    monkeypatch.setattr(served, "served", lambda version: log)
+@pytest.mark.parametrize("answer, champion_then", [("y", "far"), ("n", "near")])
+def test_a_person_at_a_terminal_decides(trained, said, answer, champion_then, monkeypatch):
+    said(registry.promote)
+    terminal, other = pty.openpty()
+    os.write(terminal, f"{answer}\n".encode())
+    with os.fdopen(other) as keyboard:
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        printed = said(registry.promote, "far")
+    os.close(terminal)
+    assert "far has rmse 2.5 instead of 0.5 (near, version 1). Is it to be the champion?" in printed
+    assert champion().model == champion_then
+
+
+def test_a_challenger_stands_beside_the_champion(trained, said):
     with pytest.raises(UserError, match="needs another model as the champion"):
         registry.promote("far", challenger=True)
     said(registry.promote)
     assert "far is the challenger now (version 2): it receives the same requests" in \
         said(registry.promote, "far", challenger=True)
-    assert champion().version == 1
-    with pytest.raises(UserError, match="no evidence: that needs the hook `better`"):
-        registry.promote("far", evidence=True)
-    hook(trained)
-    config.load.cache_clear()
-    assert registry.promote("far", evidence=True) == 1 and champion().version == 1
-    log |= {"label": [None] * 3}
-    with pytest.raises(UserError, match="labels for answers of far as the challenger of near, v"):
-        registry.promote("far", evidence=True)
-    log |= {"label": ["7", None, "1"], "shadow_version": ["2", "2", "2"]}
-    assert "far is the registered champion now" in said(registry.promote, "far", evidence=True)
+    assert (champion().version, versions.current("challenger").version) == ("1", "2")
 
 
 def test_a_moved_project_promotes_in_its_new_place(trained, said, tmp_path, inside):

@@ -19,15 +19,15 @@ def here(tmp_path, inside) -> Path:
 @pytest.mark.parametrize("options, sentence", [
     ({"url": "https://me:token@dagshub.com/me/repo"}, "carries a user or password"),
     ({"url": "https://dagshub.com/me"}, "must be https://HOST/OWNER/REPO"),
-    ({"tracking": "ftp://example.org"}, "must begin with http:// or https://"),
+    ({"server": "ftp://example.org"}, "must begin with http:// or https://"),
     ({"data": "s3://a b"}, "is no address"),
-    ({"tracking": "example.org"}, "must begin with http:// or https://"),
-    ({"tracking": "http://u:p@example.org"}, "carries a user or password"),
+    ({"server": "example.org"}, "must begin with http:// or https://"),
+    ({"server": "http://u:p@example.org"}, "carries a user or password"),
 ])
 def test_what_is_no_address_is_refused_and_nothing_written(here, options, sentence):
     before = (here / ".dvc/config").read_bytes()
     with pytest.raises(UserError, match=sentence) as refused:
-        remotes.use(**({"url": "", "tracking": "", "data": "", "endpoint": ""} | options))
+        remotes.use(**({"url": "", "server": "", "data": "", "endpoint": ""} | options))
     assert "token" not in str(refused.value)
     assert (here / ".dvc/config").read_bytes() == before and not (here / "remote.yaml").exists()
 
@@ -53,30 +53,8 @@ def test_a_tracking_server_that_is_away_is_named(here, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert remotes.use("", "http://127.0.0.1:9", "", "") == 1
     printed = capsys.readouterr().out
-    assert "Tracking server http://127.0.0.1:9: no answer that can be used" in printed
+    assert "Tracking server http://127.0.0.1:9 gives no answer that can be used (" in printed
     assert (here / "remote.yaml").read_text().endswith("\ntracking: http://127.0.0.1:9\n")
-
-
-@pytest.mark.parametrize("error, status, sentence", [
-    ("RequestTimeTooSkewed: the request time", 403, "may not do this: NAMES (RequestTimeTooSkewed"),
-    ("HTTPSConnectionPool: Max retries exceeded", 0, "no answer"),
-    ("API request failed with error code 404 != 200", 0, "no such repository"),
-    ("401, message='', url='https://example.org/507'", 0, "wrong or missing, or may not do this"),
-    ("An error occurred (InvalidAccessKeyId)", 0, "wrong or missing, or may not do this: NAMES"),
-    ("https://example.org/read-only-401 said nothing", 507, "it is full"),
-    ("a folder of 401 files at https://u:secret@a", 0, "a folder of 401 files at https://a"),
-])
-def test_errors_of_libraries_become_one_sentence(error, status, sentence):
-    assert sentence in remotes._reason(error, "NAMES", status)
-
-
-def test_secrets_are_listed_by_name_and_never_shown(monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-value")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    assert remotes.secrets() == 0
-    printed = capsys.readouterr().out
-    assert "planted-value" not in printed and re.search("TRACKING_PASSWORD +set ", printed)
-    assert re.search("AWS_ACCESS_KEY_ID +not set", printed)
 
 
 def test_the_set_up_on_github_asks_for_what_workflows_read_and_docs_name():
