@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from nbproof.github.command import app as github
 from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root, write_whole
+from nbproof.review.ci import app as github
 from nbproof.serve.cli import app as serve
 
 
@@ -207,9 +207,12 @@ app.add_typer(github, name="github", hidden=True)
 
 
 @app.command(rich_help_panel=SET_UP)
-def new(folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")]) -> int:
+def new(
+    folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")],
+    vendor: Annotated[bool, Option("--vendor-workflows", help="Copy, do not call them.")] = False,
+) -> int:
     """Make a project of four small notebooks, for your own data."""
-    return load("nbproof.workspace.new").new(folder)
+    return load("nbproof.workspace.new").new(folder, vendor)
 
 
 @app.command(rich_help_panel=SET_UP)

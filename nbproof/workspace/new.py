@@ -15,8 +15,11 @@ from nbproof.workspace.pins import lock
 HOME = Path(__file__).resolve().parents[2]
 
 
-def new(folder: Path) -> int:
-    """Make a project in `folder`, which is not there yet, in a git repository of its own."""
+def new(folder: Path, vendor: bool = False) -> int:
+    """Make a project in `folder`, which is not there yet, in a git repository of its own.
+
+    Its workflows call those of nbproof's repository; `vendor` copies them, and so does a source
+    that GitHub could not reach."""
     import copier
 
     check_name(re.sub("[^a-z0-9_]", "_", folder.resolve().name.lower()))
@@ -25,7 +28,8 @@ def new(folder: Path) -> int:
     template, commit, source = origin()
     options = {"vcs_ref": commit, "defaults": True, "quiet": True}
     try:
-        copier.run_copy(template, folder, {"source": source}, **options)
+        answers = {"source": source} | ({"vendor": True} if vendor else {})
+        copier.run_copy(template, folder, answers, **options)
         lock(folder)
     except (copier.errors.CopierError, UserError, OSError) as error:  # OSError: there is no git
         shutil.rmtree(folder, ignore_errors=True)

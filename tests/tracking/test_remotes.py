@@ -1,12 +1,10 @@
 """Addresses are checked before anything is written, and errors of libraries become sentences."""
 
-import re
 from pathlib import Path
 
 import pytest
-from projects import ROOT, project
+from projects import project
 
-from nbproof.github import setup
 from nbproof.notebook.errors import UserError
 from nbproof.tracking import remotes
 
@@ -55,13 +53,3 @@ def test_a_tracking_server_that_is_away_is_named(here, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "Tracking server http://127.0.0.1:9 gives no answer that can be used (" in printed
     assert (here / "remote.yaml").read_text().endswith("\ntracking: http://127.0.0.1:9\n")
-
-
-def test_the_set_up_on_github_asks_for_what_workflows_read_and_docs_name():
-    workflows = (ROOT / ".github").rglob("*.yml")
-    text = "".join(path.read_text(encoding="utf-8") for path in workflows)
-    assert set(re.findall(r"secrets\.([A-Z0-9_]+)", text)) == set(setup.SECRETS)
-    assert set(re.findall(r"vars\.([A-Z0-9_]+)", text)) == set(setup.VARIABLES)
-    page = (ROOT / "docs" / "github.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([A-Z0-9_]{4,})`", page)) - {"GITHUB_TOKEN"}
-    assert named == {*setup.SECRETS, *setup.VARIABLES}

@@ -1,0 +1,221 @@
+"""A run's results on their way to who publishes or takes them, checked, and the DVC remote.
+
+They can come from anybody's code. A folder holds dvc.lock, git/ (outputs with `cache: false` in
+dvc.yaml) and dvc/ (all others). Each byte is compared with the hash that dvc.lock records.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.fs import localfs
+from dvc.repo import Repo
+from dvc_data.hashfile.build import build
+from dvc_data.hashfile.db import HashFileDB
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.transfer import transfer
+from ruamel.yaml import YAML, YAMLError
+
+from nbproof.notebook import tracking
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import root
+from nbproof.pipeline import dag
+from nbproof.tracking.remotes import data_problem
+
+# Bytes at most: dvc.lock, a file for git, all together.
+LOCK, KEPT, ALL = 2_000_000, 1_000_000, 8_000_000_000
+OUTPUT = re.compile(r"(?=.{1,400}\Z)(?:data|models|metrics|reports)"
+                    r"(?:/[A-Za-z0-9_@][A-Za-z0-9_.=+@-]{0,99})+")
+MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Checked results: the MD5 sum of each output in dvc.lock by its path, the files for git with
+    dvc.lock by path, and DVC's objects, each with the store that has it."""
+
+    outputs: dict[str, str]
+    kept: dict[str, Path]
+    objects: list[tuple[HashFileDB, HashInfo]]
+
+
+def recorded(text: str, where: str) -> dict[str, str]:
+    """Return the MD5 sum (.dir: a folder's) of each output in the dvc.lock `text`, by its path.
+
+    Raise UserError, which names it as `where`, if it has another form."""
+    try:
+        if len(text) > LOCK:
+            raise ValueError(f"it has more than {LOCK} characters")
+        stages = YAML(typ="safe", pure=True).load(text)["stages"].values() if text else []
+        outs = [(out["path"], out["md5"]) for stage in stages for out in stage.get("outs", [])]
+        for path, md5 in outs:
+            if not OUTPUT.fullmatch(path) or not MD5.fullmatch(md5):
+                raise ValueError(f"{path!r} is no path below data/, models/, metrics/ or reports/, "
+                                 "or has no MD5 sum")
+        if len(dict(outs)) != len(outs):
+            raise ValueError("an output is recorded twice")
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{where} cannot be used as dvc.lock: {reason}.") from None
+    return dict(outs)
+
+
+def here() -> dict[str, str]:
+    """Return what dvc.lock records now."""
+    lock = root() / "dvc.lock"
+    return recorded(lock.read_text(encoding="utf-8") if lock.exists() else "", "dvc.lock")
+
+
+def at(commit: str) -> dict[str, str]:
+    """Return what dvc.lock of a commit records; nothing where there is no such commit."""
+    return recorded(tracking.git("show", f"{commit}:./dvc.lock") if commit else "",
+                    f"dvc.lock of {commit[:12]}")
+
+
+def lay_out(folder: Path) -> None:
+    """Copy the project's results into `folder`. Raise UserError if they cannot be published."""
+    with dag.opened(root()) as repo:
+        kept = {out.def_path for stage in repo.index.stages for out in stage.outs
+                if not out.use_cache}
+    for path in here():
+        _copy(root() / path, folder / ("git" if path in kept else "dvc") / path)
+    _copy(root() / "dvc.lock", folder / "dvc.lock")
+    checked(folder)
+
+
+def take(folder: Path) -> None:
+    """Make the results in `folder` those of this checkout: dvc.lock, files, DVC's cache."""
+    results = checked(folder)
+    targets = {"dvc.lock": folder / "dvc.lock"} | {
+        path: next(folder / half / path for half in ("git", "dvc")
+                   if (folder / half / path).exists()) for path in results.outputs}
+    for path in targets:  # a branch may have committed metrics/x.json -> ../.git/config
+        for parent in (root() / path, *(root() / path).parents):
+            if parent.is_symlink() and parent.is_relative_to(root()):
+                raise UserError(f"{parent.relative_to(root())} is a symbolic link, through which "
+                                "the results would be written: remove it, then run this again.")
+    with dag.opened(root()) as repo:
+        for store, info in results.objects:
+            transfer(store, repo.cache.local, {info}, shallow=False)
+    for path, source in targets.items():
+        if (root() / path).is_dir():
+            shutil.rmtree(root() / path)
+        (root() / path).unlink(missing_ok=True)
+        _copy(source, root() / path)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a file or a folder, if it is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, target)
+    elif path.exists():
+        with path.open("rb") as source, target.open("xb") as file:  # x: follows no link
+            shutil.copyfileobj(source, file)
+
+
+def checked(folder: Path) -> Results:
+    """Return the results in `folder`.
+
+    Raise UserError unless all that dvc.lock records is there, nothing else is, and every byte is
+    right.
+    """
+    files = _files(folder)
+    if "dvc.lock" not in files:
+        raise UserError("The run's results hold no dvc.lock.")
+    text = files["dvc.lock"].read_bytes().decode("utf-8", errors="replace")
+    outputs = recorded(text, "dvc.lock of the run's results")
+    kept = {name.removeprefix("git/"): file for name, file in files.items() if name[:4] != "dvc/"}
+    if extra := [name for name in files if name != "dvc.lock" and not below(name[4:], outputs)]:
+        raise UserError(f"{extra[0]} is among the run's results and not recorded in dvc.lock.")
+    objects = []
+    for path, md5 in outputs.items():
+        halves = [half for half in ("git", "dvc") if (folder / half / path).exists()]
+        if len(halves) != 1:
+            raise UserError(f"{path} is recorded in dvc.lock and {'twice' if halves else 'not'} "
+                            "among the run's results.")
+        place = str(folder / halves[0] / path)
+        # a new store knows nothing of the files, so each byte is read
+        store, _, built = build(HashFileDB(localfs, place), place, localfs, "md5")
+        if built.hash_info.value != md5:
+            raise UserError(f"{path} does not have the bytes that dvc.lock records.")
+        objects += [(store, built.hash_info)] if halves == ["dvc"] else []
+    return Results(outputs, kept, objects)
+
+
+def below(path: str, outputs: Mapping[str, str]) -> bool:
+    """Return whether `path` is one of the outputs, or a file in one that is a folder."""
+    return any(str(parent) in outputs for parent in (path, *Path(path).parents))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return each file below `folder` by its name. Raise UserError where one is no regular file,
+    too large, or no output by its place and name."""
+    found, size = {}, 0
+    for path in folder.rglob("*"):
+        name, status = path.relative_to(folder).as_posix(), path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            continue
+        expected = name == "dvc.lock" or name[:4] in ("git/", "dvc/") and OUTPUT.fullmatch(name[4:])
+        if not expected or not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{name!r} among the run's results is no regular file with the path of "
+                            "an output: letters, digits and _.=+@- below data/, models/, metrics/ "
+                            "or reports/.")
+        found[name], size = path, size + status.st_size
+        most = {"dvc.": LOCK, "git/": KEPT}.get(name[:4], ALL)
+        if status.st_size > most or size > ALL:
+            raise UserError(f"{name} is too large: {status.st_size} bytes, {size} with all "
+                            "results before it.")
+    return found
+
+
+@contextlib.contextmanager
+def _remote() -> Iterator[Repo]:
+    """Open the project with its DVC remote, and REMOTE_USER and REMOTE_PASSWORD as credentials."""
+    with dag.opened(root()) as repo:
+        if not (name := repo.config["core"].get("remote")):
+            raise UserError("No DVC remote is configured (nbproof remote).")
+        settings = repo.config["remote"][name]
+        account = [os.environ.get(f"REMOTE_{word}", "") for word in ("USER", "PASSWORD")]
+        if any(account) and settings["url"].startswith("s3"):
+            settings |= dict(zip(("access_key_id", "secret_access_key"), account))
+        elif any(account):
+            settings |= {"auth": "basic"} | dict(zip(("user", "password"), account))
+        # DVC itself takes a refusal for files that do not exist
+        secrets = "the secrets for it, which runs of a fork or of Dependabot do not have"
+        if problem := data_problem(repo, secrets):
+            raise UserError(f"The DVC remote {problem}")
+        try:
+            yield repo
+        except Exception as error:  # each kind of remote raises its own
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"The DVC remote failed ({type(error).__name__}: {reason}).") from None
+
+
+def pull(base: Mapping[str, str]) -> str:
+    """Fetch this commit's outputs and the base's executed notebooks; return how many files."""
+    with _remote() as repo:
+        repo.cloud.pull([HashInfo("md5", md5) for path, md5 in base.items()
+                         if path.endswith(".ipynb")])
+        count = repo.pull(allow_missing=True, force=True)["stats"]["fetched"]
+    return f"From the DVC remote: {count} files fetched."
+
+
+def push(objects: list[tuple[HashFileDB, HashInfo]]) -> str:
+    """Push DVC's objects to the remote, if one is configured; return how many were new to it."""
+    with dag.opened(root()) as repo:
+        if not repo.config["core"].get("remote"):
+            return "No DVC remote is configured."
+    with _remote() as repo:
+        target = repo.cloud.get_remote_odb()
+        for store, info in objects:  # an HTTP remote cannot take a folder's list from memory
+            transfer(store, repo.cache.local, {info}, shallow=False)
+        done = [transfer(repo.cache.local, target, {info}, shallow=False) for _, info in objects]
+    if failed := sum(len(result.failed) for result in done):
+        raise UserError(f"The DVC remote did not take {failed} files.")
+    return f"{sum(len(result.transferred) for result in done)} files were new to the DVC remote."

@@ -1,0 +1,183 @@
+"""`nbproof github STEP`: the steps of the workflows, each run by one line of .github/workflows.
+
+What a workflow knows comes by variables: no text of others stands in a shell's line.
+"""
+
+import math
+import os
+import shutil
+import tarfile
+import tempfile
+from importlib import import_module as load  # DVC only where a step needs it
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import root
+
+app = typer.Typer(no_args_is_help=True, help="Set GitHub up; take a run's results; CI's steps.")
+
+
+def fork_point(revision: str) -> str:
+    """Return the commit where this branch left `revision`; "" where git has none: a first push."""
+    base = load("nbproof.review.base")
+    return (base.commit(root(), revision) and base.base_of(root(), revision)) or ""
+
+
+Base = Annotated[str, Option(envvar="BASE", callback=fork_point, help="What this branch left.")]
+Run = Annotated[int, Option(envvar=["RUN_ID", "GITHUB_RUN_ID"], min=0, help="The run's id.")]
+Sha = Annotated[str, Option(envvar="HEAD_SHA", help="The run's commit.")]
+Event = Annotated[str, Option(envvar=["EVENT", "GITHUB_EVENT_NAME"])]
+PagesUrl = Annotated[str, Option(envvar="PAGES_URL", help="Where main's pages are published.")]
+
+
+def empty(name: str) -> Path:
+    """Return the folder scratch/NAME, empty."""
+    folder = root() / "scratch" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def summarise(text: str) -> None:
+    """Add to the job's summary, which takes 1 MiB a step."""
+    with Path(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull).open("a", encoding="utf-8") as f:
+        f.write(f"{text[:250_000]}\n")
+
+
+@app.command()
+def setup(check: Annotated[bool, Option("--check", help="Name what is missing.")] = False) -> int:
+    """Print the lines of gh that set this repository up for the workflows."""
+    return load("nbproof.review.setup").setup(check)
+
+
+@app.command()
+def take(run: Annotated[int, Argument(min=1, help="The number in the run's address.")]) -> None:
+    """Bring a run's results into this checkout of its branch, checked, to be committed."""
+    artifact = load("nbproof.review.artifact")
+    with tempfile.TemporaryDirectory() as folder:  # not scratch/, which a branch may have linked
+        load("nbproof.review.gh").gh("run", "download", str(run), "--name", "results",
+                                     "--dir", folder)
+        artifact.take(Path(folder))
+    print(f"The results of run {run} are here: look at git diff, then commit and push dvc.lock "
+          "with the rest.")
+
+
+@app.command()
+def pull(base: Base = "") -> None:
+    """Bring what the DVC remote has."""
+    artifact = load("nbproof.review.artifact")
+    reason = empty("pull") / "why"  # the report names it
+    reason.touch()
+    try:
+        print(artifact.pull(artifact.at(base)))
+    except UserError as error:
+        print(f"{error} What is missing is made again.")
+        if "No DVC remote" not in str(error):
+            reason.write_text(str(error), encoding="utf-8")
+
+
+@app.command()
+def pages(base: Base = "", run: Run = 0, event: Event = "",
+          attempt: Annotated[int, Option(envvar="GITHUB_RUN_ATTEMPT", min=1)] = 1) -> None:
+    """Write the pages to upload: the review, and one that asks the model in the browser."""
+    suffix = f"{run}-{attempt}.html"  # a file's name is its artifact's, once in a run
+    review, tried = empty("review"), empty("try")
+    page = load("nbproof.review.render").build(base, is_main=event == "push")[1]
+    (review / f"review-{suffix}").write_text(page, encoding="utf-8")
+    artifact, contract = load("nbproof.review.artifact"), load("nbproof.pipeline.config").load()
+    changed = artifact.here().items() - artifact.at(base).items()
+    names = sorted(Path(path).stem for path, _ in changed if Path(path).match("models/*.onnx"))
+    champion = contract.compared().get("champion")
+    if champion in names or champion and event == "push":
+        names = [champion]
+    if contract.page and names:
+        load("nbproof.serve.trypage").try_page(names[0])
+        page = root() / "reports" / f"try-{names[0]}.html"
+        shutil.copyfile(page, tried / f"try-{names[0]}-{suffix}")
+
+
+@app.command()
+def report(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl = "",
+           review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
+           try_url: Annotated[str, Option(envvar="TRY_URL")] = "") -> None:
+    """Write the report to scratch/report/report.md and add it to the job's summary."""
+    log = root() / "scratch" / "run.log"
+    outcome = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    links = {"review": review_url, "try": try_url, "main": pages_url.rstrip("/")}
+    why = root() / "scratch" / "pull" / "why"
+    pulled = why.read_text(encoding="utf-8") if why.exists() else None
+    text, _ = load("nbproof.review.render").build(
+        base, links, str(run or ""), outcome=outcome, pulled=pulled, is_main=event == "push")
+    (empty("report") / "report.md").write_text(text, encoding="utf-8")
+    summarise(text)
+
+
+@app.command()
+def results() -> None:
+    """Lay out the outputs in scratch/results for who publishes or takes them."""
+    load("nbproof.review.artifact").lay_out(empty("results"))
+
+
+@app.command()
+def site() -> None:
+    """Pack the index and the pages of the stages for GitHub Pages: not those of people's inputs."""
+    dag, reports = load("nbproof.pipeline.dag"), root() / "reports"
+    with dag.opened(root()) as repo:
+        names = ["index", *(stage.short for stage in dag.read(repo).values())]
+    with tarfile.open(empty("site") / "artifact.tar", "w") as packed:
+        for page in (reports / f"{name}.html" for name in names):
+            if page.exists():
+                packed.add(page, page.name)
+
+
+@app.command()
+def comment(sha: Sha = "", pages_url: PagesUrl = "") -> None:
+    """Make or update the comment on each pull request with this head."""
+    print(load("nbproof.review.comment").comment(sha, pages_url))
+
+
+@app.command()
+def publish(results: Annotated[Path, Option(help="The folder of results, not trusted.")],
+            sha: Sha = "", run: Run = 0, event: Event = "",
+            default: Annotated[str, Option(envvar="DEFAULT_BRANCH")] = "main",
+            commits: Annotated[str, Option(envvar="COMMITS")] = "") -> None:
+    """Check a run's results, push them to the DVC remote, commit what git keeps."""
+    done = load("nbproof.review.publish").publish(results, sha, event, default, run,
+                                                  commits == "true")
+    summarise(done)
+    print(done)
+
+
+@app.command()
+def retrain(exact: Annotated[bool, Option(envvar="EXACT", help="Each byte counts.")] = False) -> int:
+    """Compare the numbers of a run from nothing with the committed ones.
+
+    Fail where the metric that counts moved beyond its tolerance, any number came, went or became
+    NaN, or with `exact` where a byte differs."""
+    artifact, dag = load("nbproof.review.artifact"), load("nbproof.pipeline.dag")
+    contract = load("nbproof.pipeline.config").load()
+    with dag.opened(root()) as repo:
+        changed = repo.metrics.diff(a_rev="HEAD").get("diff", {})
+    rows, beyond = [], []
+    for path, name, old, new in [(path, name, values["old"], values["new"])
+                                 for path, names in sorted(changed.items())
+                                 for name, values in names.items()]:
+        if str(old) == str(new):  # NaN is not equal to itself
+            continue
+        rows.append(f"| `{path}` | {name} | {old} | {new} |\n")
+        numbers = {type(old), type(new)} <= {int, float} and math.isnan(old) == math.isnan(new)
+        key = name.rpartition(".")[2] == contract.metric.key
+        if not numbers or key and not contract.tolerance.holds(new, old):
+            beyond.append(f"{path} {name}")
+    same = artifact.at("HEAD") == artifact.here()
+    text = (f"Trained again from nothing: {len(rows)} numbers moved, beyond the tolerance of "
+            f"project.yaml: {', '.join(beyond) or 'none'}. "
+            f"{'Every' if same else 'Not every'} output is the same, byte for byte.\n")
+    head = "\n| file | number | committed | now |\n|---|---|---:|---:|\n" if rows else ""
+    summarise(text + head + "".join(rows))
+    print(text)
+    return int(bool(beyond) or exact and not same)

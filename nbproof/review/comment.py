@@ -1,0 +1,149 @@
+"""Leaves one comment on a pull request, by CML where it is there, else by gh, and updates it.
+
+The run that wrote the report executed code that nobody reviewed: its text is made harmless, links
+lead to that run alone, and the pull request is the one whose head is the run's commit.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from nbproof.notebook.errors import UserError
+from nbproof.review.gh import api, gh, pull_requests, repository
+from nbproof.review.sanitise import sanitised
+
+AUTHOR = "github-actions[bot]"  # who a workflow's own token writes as
+MARK = "<!-- nbproof: report -->"
+TITLE = "pipeline-report"
+CML_MARK = re.compile(rf'#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')  # CML takes up what gh posted
+CML_SIGN = f'![](https://cml.dev/watermark.png#0000000 "CML watermark {TITLE}")'
+CML_READS = 30  # comments; it updates the last with its watermark, whoever wrote it
+# Characters of each try. GitHub counts in its own way, so smaller reports are tried as well.
+LIMITS = (65_236, 65_236, 30_000, 8_000)
+NOTE = "This report is shortened to what GitHub takes. All of it is in the run's summary."
+ENDED = ("success", "failure", "timed_out")
+
+
+def comment(sha: str, pages_url: str) -> str:
+    """Post the report of the commit `sha` on each pull request with this head; return how.
+
+    Both the end of `report` and that of `tests` call this: the later one completes the comment."""
+    pulls = pull_requests(sha)
+    if not pulls:
+        return f"No open pull request has the head {sha[:8]}: nothing is posted."
+    run = _latest_run("report.yml", sha)
+    if not run or run["conclusion"] not in ENDED:
+        return f"The workflow report has not ended for {sha[:8]}: its end posts the comment."
+    first, newline, rest = _report(run, sha, pages_url).partition("\n")
+    text = f"{first}{_tests(sha)}{newline}{rest}"
+    try:
+        return "\n".join(post(pull["number"], text) for pull in pulls)
+    except UserError:
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            Path(summary).write_text(text, encoding="utf-8")
+        raise
+
+
+def _latest_run(workflow: str, sha: str) -> dict | None:
+    """Return the newest run of a workflow file at a commit: no check of another app counts."""
+    runs = api(f"actions/runs?head_sha={sha}&per_page=100")["workflow_runs"]
+    path = f".github/workflows/{workflow}"
+    return next((run for run in runs if run["path"].partition("@")[0] == path
+                 and run["event"] != "push"), None)
+
+
+def _report(run: dict, sha: str, pages_url: str) -> str:
+    """Return the report that a run uploaded, made harmless; else where the run ended."""
+    address = "https://{}/{}".format(*repository())
+    log = f"{address}/actions/runs/{run['id']}"
+    links = (log, f"{address}/commit", *filter(None, [pages_url.rstrip("/")]))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            gh("run", "download", str(run["id"]), "--name", "report", "--dir", folder)
+        except UserError as error:
+            print(error)
+        file = Path(folder) / "report.md"
+        if file.is_file() and not file.is_symlink() and file.stat().st_size <= 4_000_000:
+            return sanitised(file.read_text(encoding="utf-8", errors="replace"), links)
+    jobs = api(f"actions/runs/{run['id']}/jobs")["jobs"]
+    step = next((step["name"] for job in jobs for step in job["steps"]
+                 if step["conclusion"] == "failure"), "")
+    where = f"at its step `{sanitised(step).replace('`', '')}`" if step else "before it had one"
+    return f"**no report**: the run of {sha[:8]} ended {where}. [Its log](<{log}>) says why.\n"
+
+
+def _tests(sha: str) -> str:
+    """Return how the workflow `tests` ended, as the last sentence of the first line."""
+    if not (run := _latest_run("tests.yml", sha)):
+        return ""
+    how = {"success": "passed", "failure": "**failed**", None: "not ended yet"}
+    return f" Tests of {sha[:8]}: {how.get(run['conclusion'], str(run['conclusion']))}."
+
+
+def post(number: int, report: str) -> str:
+    """Leave one comment of ours with `report` on pull request `number`; return how."""
+    comments, ours = _comments(number)
+    if _cml_would_find(comments, ours) and _by_cml(number, shortened(report, LIMITS[0])):
+        return f"Posted by CML on pull request {number}."
+    for limit, wait in zip(LIMITS, (1, 4, 16, None)):
+        _, ours = _comments(number)  # an answer can get lost, and CML can post before it fails
+        body = {"body": f"{shortened(report, limit)}\n\n{MARK}\n\n{CML_SIGN}"}
+        try:
+            if ours:
+                api(f"issues/comments/{ours['id']}", "--method", "PATCH", body=body)
+            else:
+                api(f"issues/{number}/comments", body=body)
+            return f"Posted by gh on pull request {number}."
+        except UserError as error:
+            if wait is None:
+                raise
+            print(error)
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _comments(number: int) -> tuple[list[dict], dict | None]:
+    """Return all comments, and ours: by its author and by its mark, which anyone could copy."""
+    comments = api(f"issues/{number}/comments?per_page=100", "--paginate")
+    ours = [comment for comment in comments if MARK in (comment["body"] or "")
+            and (comment["user"] or {}).get("login") == AUTHOR]
+    return comments, ours[-1] if ours else None
+
+
+def _cml_would_find(comments: list[dict], ours: dict | None) -> bool:
+    """Return whether CML is here and would update our comment or make the first one."""
+    marked = [comment for comment in comments[:CML_READS] if CML_MARK.search(comment["body"] or "")]
+    return bool(shutil.which("cml")) and (marked[-1] if marked else None) is ours
+
+
+def _by_cml(number: int, report: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.md"
+        file.write_text(f"{report}\n\n{MARK}\n", encoding="utf-8", newline="\n")
+        # --publish, CML's default, would upload each local file that the text links to
+        command = ["cml", "comment", "update", "--driver=github", "--repo=https://{}/{}".format(*repository()),
+                   f"--target=pr/{number}", "--publish=false", f"--watermark-title={TITLE}"]
+        variables = {"REPO_TOKEN": os.environ.get("GH_TOKEN", ""), "ITERATIVE_DO_NOT_TRACK": "1"}
+        try:
+            done = subprocess.run([*command, str(file)], env=os.environ | variables, text=True,
+                                  capture_output=True, errors="replace", timeout=180)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            print(f"CML could not post ({type(error).__name__}): gh posts.")
+            return False
+    if done.returncode:
+        print(f"CML could not post, so gh posts: {' '.join(done.stderr.split())[:300]}")
+    return done.returncode == 0
+
+
+def shortened(report: str, limit: int) -> str:
+    """Return `report`, cut behind a fold or a paragraph to `limit` characters with a note."""
+    if len(report) <= limit:
+        return report
+    start = report[: limit - len(NOTE) - 3]
+    whole, fold, _ = start.rpartition("\n</details>\n")
+    whole = whole or start.partition("<details>")[0].rpartition("\n\n")[0]
+    return f"{whole}{fold}\n\n{NOTE}".lstrip()

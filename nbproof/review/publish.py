@@ -1,0 +1,91 @@
+"""Publishes a run's results: outputs to the DVC remote; dvc.lock and what git keeps as a commit.
+
+The one job with write credentials takes the results as data. It works in publishing/, a checkout
+of the default branch by the deploy key, and changes no file there: git's index makes the commit, so
+no hook, filter or link of the branch can act.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import root
+from nbproof.review import artifact
+from nbproof.review.gh import api, pull_requests, repository
+
+TRAILER = "Published-From-Run: "
+WHO = ("-c", "user.name=github-actions[bot]",
+       "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com")
+
+
+def publish(folder: Path, sha: str, event: str, default: str, run: int, commits: bool) -> str:
+    """Publish the results in `folder` of a run of the commit `sha`; return what was done.
+
+    On the default branch other results than the committed ones are refused: nobody reviewed them.
+    """
+    results = artifact.checked(folder)
+    if not (branch := _branch(sha, event, default)):
+        return f"{sha[:8]} is no longer the head of a branch that is published: nothing to do."
+    _git("fetch", "--quiet", "--depth=1", "origin", f"refs/heads/{branch}")
+    if _git("rev-parse", "FETCH_HEAD") != sha:
+        return f"{branch} has newer commits than {sha[:8]}: the newer run publishes."
+    before = artifact.recorded(_git("cat-file", "blob", f"{sha}:dvc.lock"), "dvc.lock")
+    other = ", ".join(sorted({path for path, _ in results.outputs.items() ^ before.items()}))
+    if branch == default and other:
+        raise UserError(f"The run's results are not those that {branch} records ({other}): bring "
+                        "them in by a pull request.")
+    said = artifact.push(results.objects)
+    if not other:
+        return f"{said} {branch} records these results already."
+    if TRAILER in _git("log", "-1", "--format=%B", sha):
+        # Machines can differ in a last bit for ever: no commit follows this job's own.
+        return f"{said} {sha[:8]} is a commit of this job: none is put on top of it."
+    if not commits:
+        return f"{said} No key may commit: `nbproof github take {run}` brings the results."
+    commit = _commit(sha, results, before, f"Results of CI for {sha[:12]}\n\n{TRAILER}{run}")
+    _git("push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")  # git refuses if it moved
+    return f"{said} {commit} holds dvc.lock and the small outputs of this run."
+
+
+def _branch(sha: str, event: str, default: str) -> str:
+    """Return the branch whose head is `sha`, by GitHub's API; empty where there is none.
+
+    The default branch for a push, else that of an open pull request from this repository."""
+    if event == "push":
+        return default if api(f"branches/{quote(default)}")["commit"]["sha"] == sha else ""
+    heads = [pull["head"] for pull in pull_requests(sha)]
+    branch = next((head["ref"] for head in heads
+                   if (head["repo"] or {}).get("full_name") == repository()[1]), "")
+    if branch == default or not re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200})?", branch):
+        raise UserError(f"Nothing is published for the branch {branch!r}: it is the default "
+                        "branch, or its name has signs other than letters, digits and ._/+#@-.")
+    return branch
+
+
+def _commit(sha: str, results: artifact.Results, before: dict[str, str], message: str) -> str:
+    """Return a commit on top of `sha` with dvc.lock and the files that git keeps."""
+    blobs = {path: _git("hash-object", "-w", "--no-filters", str(file.resolve()))
+             for path, file in results.kept.items()}
+    gone = [path for path in _git("ls-tree", "-rz", "--name-only", sha).split("\0")
+            if path not in blobs and artifact.below(path, before)]
+    lines = [f"100644 {blob}\t{path}\n" for path, blob in blobs.items()]
+    lines += [f"0 {'0' * 40}\t{path}\n" for path in gone]
+    with tempfile.TemporaryDirectory() as folder:
+        index = f"{folder}/index"
+        _git("read-tree", sha, index=index)
+        _git("update-index", "--index-info", index=index, stdin="".join(lines))
+        tree = _git("write-tree", index=index)
+    return _git(*WHO, "commit-tree", tree, "-p", sha, "-m", message)
+
+
+def _git(*words: str, stdin: str = "", index: str = "") -> str:
+    variables = os.environ | ({"GIT_INDEX_FILE": index} if index else {})
+    done = subprocess.run(["git", *words], cwd=root() / "publishing", env=variables, input=stdin,
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"git {words[0]} failed: {' '.join(done.stderr.split())[:300]}")
+    return done.stdout.rstrip("\n")

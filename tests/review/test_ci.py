@@ -1,0 +1,103 @@
+"""The other steps of the workflows, and how a repository is set up for them."""
+
+import json
+import subprocess
+import tarfile
+
+import pytest
+from projects import nbproof
+
+from nbproof.notebook.errors import UserError
+from nbproof.pipeline import config
+from nbproof.review import ci
+
+from .results_world import AFTER, lock, write
+
+
+@pytest.mark.parametrize(("metrics", "code", "words"), [
+    ('{"rmse": 0.5, "n": NaN}', 0, "0 numbers moved, beyond the tolerance of project.yaml: none."),
+    ('{"rmse": 0.505, "n": NaN}', 0, "| `metrics/cnn.json` | rmse | 0.5 | 0.505 |"),
+    ('{"rmse": 0.6, "n": NaN}', 1, "metrics/cnn.json rmse"),
+    ('{"rmse": NaN, "n": NaN}', 1, "metrics/cnn.json rmse"),
+    ('{"rmse": 0.5, "n": 1}', 1, "metrics/cnn.json n"), ('{"n": NaN}', 1, "metrics/cnn.json rmse"),
+    ('{"rmse": 0.5, "n": NaN, "new": 1}', 1, "metrics/cnn.json new")])
+def test_a_number_that_moved_too_far_fails_a_training_from_nothing(
+        world, monkeypatch, tmp_path, metrics, code, words):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    write(world.work, {"metrics/cnn.json": metrics})
+    world.inside(world.work)
+    assert ci.retrain() == code
+    assert words in (tmp_path / "summary.md").read_text()
+
+
+def test_the_tolerance_is_that_of_the_metric_that_counts_and_exact_is_each_byte(world, capsys):
+    write(world.work, {"project.yaml": "name: tiny\nmetric: {key: other, goal: min}\n",
+                       "metrics/cnn.json": '{"rmse": 0.6, "n": NaN}'})
+    world.inside(world.work)
+    config.load.cache_clear()
+    assert ci.retrain(exact=True) == 0
+    write(world.work, {"dvc.lock": lock(AFTER)})
+    assert ci.retrain() == 0 and ci.retrain(exact=True) == 1
+    assert "Not every output is the same, byte for byte" in capsys.readouterr().out
+
+
+def test_the_site_has_the_pages_of_the_stages_alone(single, inside):
+    """Pages of drift and harvest show what people sent."""
+    pages = {f"reports/{name}.html": name for name in ("index", "x", "drift", "harvest", "try-x")}
+    write(single, pages)
+    inside(single)
+    ci.site()
+    with tarfile.open(single / "scratch" / "site" / "artifact.tar") as packed:
+        assert sorted(packed.getnames()) == ["index.html", "x.html"]
+
+
+def test_a_first_push_has_no_base(world):
+    world.inside(world.work)
+    assert ci.fork_point("0" * 40) == ci.fork_point("") == ci.fork_point("--all") == ""
+    assert ci.fork_point("HEAD") == world.sha
+
+
+@pytest.fixture
+def repository(world):
+    """A checkout with a workflow whose origin is owner/name on a company's own server."""
+    write(world.work, {".github/workflows/report.yml":
+                       "jobs: {review: {uses: a/b/.github/workflows/report.yml@0}}"})
+    subprocess.run(["git", "remote", "set-url", "origin", "git@github.company.com:owner/name.git"],
+                   cwd=world.work, check=True)
+    world.monkeypatch.delenv("GITHUB_SERVER_URL")
+    world.inside(world.work)
+    return world.api.settings
+
+
+def test_setup_prints_lines_for_the_right_host(repository, world):
+    done = nbproof(world.work, "github", "setup")
+    first, *lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert first == "export GH_HOST=github.company.com GH_REPO=github.company.com/owner/name"
+    [rule] = [line.split("'")[1] for line in lines if "rulesets" in line]
+    checks = json.loads(rule)["rules"][0]["parameters"]["required_status_checks"]
+    assert checks == [{"context": "review / pipeline"}]
+    assert not world.api.requests  # it changes and reads nothing
+
+
+def test_check_names_what_is_missing(repository, world, capsys):
+    repository["actions/permissions"] = {"enabled": True}
+    assert ci.setup(check=True) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "owner/name on github.company.com:", "set      Actions run",
+        "missing  a token only reads unless a job asks for more",
+        "missing  a merge waits for review / pipeline",
+        "off      publish: main alone has the secrets that write",
+        "off      pages: GitHub Pages take what a workflow built"]
+    repository["actions/permissions/workflow"] = {"default_workflow_permissions": "read"}
+    repository["rules/branches/main"] = [{"type": "required_status_checks", "parameters": {
+        "required_status_checks": [{"context": "review / pipeline"}]}}]
+    repository["pages"] = {"build_type": "legacy"}
+    assert ci.setup(check=True) == 0 and "missing" not in capsys.readouterr().out
+    assert all(method == "GET" for method, _ in world.api.requests)
+    world.api.faults = [("GET", 403)]
+    with pytest.raises(UserError, match="gh api repos/owner/name/actions/permissions failed"):
+        ci.setup(check=True)
+    (world.work / ".github/workflows/report.yml").unlink()
+    with pytest.raises(UserError, match=r"There is no .github/workflows/report.yml here"):
+        ci.setup(check=True)

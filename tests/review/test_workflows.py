@@ -1,0 +1,97 @@
+"""The workflows and those of a new project: their form, and that what they call exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from github_callers import callers
+from projects import ROOT
+from ruamel.yaml import YAML
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def read(path: Path) -> dict:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def steps(path: Path) -> list[list[dict]]:
+    return [job["steps"] for job in read(path)["jobs"].values()]
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory) -> Path:
+    """The workflows of a new project."""
+    return callers(tmp_path_factory.mktemp("project") / ".github", "owner/nbproof", "0a" * 20)
+
+
+@pytest.mark.parametrize("whose", ["nbproof", "project"])
+def test_github_and_zizmor_find_nothing(called, whose):
+    """The form; pins, permissions, templates in shells, secrets, triggers: the strictest rules."""
+    folder = ROOT / ".github" if whose == "nbproof" else called
+    paths = sorted((folder / "workflows").glob("*.yml"))
+    for words in (["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *paths],
+                  ["zizmor", "--offline", "--no-progress", "--strict-collection",
+                   "--persona=auditor", "--color=never", folder]):
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+    assert "No findings" in done.stdout
+
+
+def test_what_is_called_grants_and_gives_what_the_called_workflow_needs(called):
+    """GitHub refuses a run whose nested job asks for more than its caller has."""
+    for path in (called / "workflows").glob("*.yml"):
+        for job in read(path)["jobs"].values():
+            if not (uses := job.get("uses")):
+                continue
+            name = re.fullmatch(r"owner/nbproof/\.github/workflows/(\w+\.yml)@(0a){20}", uses)[1]
+            home = read(ROOT / ".github" / "workflows" / name)
+            [nested] = home["jobs"].values()
+            assert job["permissions"] == nested["permissions"]
+            declared = (home["on"]["workflow_call"] or {}).get("secrets", {})
+            assert job.get("secrets", {}).keys() == declared.keys()
+            assert read(path)["name"] == home["name"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_they_run_exists(path):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    slow = re.search(r"^SLOW = (.*)$", makefile, re.M).group(1).split()
+    targets = {*re.findall(r"^([a-z-]+):", makefile, re.M), *(f"test-{room}" for room in slow)}
+    for step in (step for job in steps(path) for step in job if "run" in step):
+        assert {*re.findall(r"\bmake ([a-z-]+)", step["run"])} <= targets
+        for words in re.findall(r"\.venv/bin/nbproof ([^|>\n]+)", step["run"]):
+            options = re.findall(r"--[a-z-]+", words)
+            names = re.match(r"github [a-z]+|[a-z]+", words)[0].split()
+            shown = subprocess.run([sys.executable, "-m", "nbproof", *names, "--help"],
+                                   capture_output=True, text=True, env={"COLUMNS": "200"}).stdout
+            assert "Usage" in shown and all(option in shown for option in options), step
+    if path.stem == "slow":
+        assert read(path)["jobs"]["slow"]["strategy"]["matrix"]["room"] == slow
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_is_installed_gets_no_secret(path):
+    """The set-up, which runs code of packages, is a step without a token, before those with one."""
+    for job in steps(path):
+        first = next((step for step in job if "make setup" in step.get("run", "")), None)
+        for step in job[: job.index(first) + 1 if first else 0]:
+            given = str({**step.get("env", {}), **step.get("with", {})})
+            assert "secrets." not in given and "github.token" not in given, step
+
+
+def test_the_docs_name_each_setting_that_workflows_read():
+    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    page = (ROOT / "docs" / "github.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z0-9_]{4,})`", page)) - {"GITHUB_TOKEN"}
+    assert named == set(re.findall(r"(?:secrets|vars)\.([A-Z0-9_]+)", text))
+
+
+@pytest.mark.parametrize("name", ["comment", "publish", "pages"])
+def test_what_writes_executes_no_code_of_the_pull_request(name):
+    [job] = steps(ROOT / ".github" / "workflows" / f"{name}.yml")
+    for step in job:
+        if "actions/checkout@" in step.get("uses", ""):
+            assert "ref" not in step["with"]  # in a workflow_run that is the default branch
