@@ -16,6 +16,8 @@ NOT_BEFORE_THE_KERNEL = {"IPython", "ipykernel", "matplotlib", "pandas", "tqdm",
 
 for name in os.environ.get(LIBRARIES, "").split():
     importlib.import_module(name)
+for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
+    del sys.modules[name]  # torch imports it for its downloads: a notebook's tqdm is its own
 
 
 def become_kernel(arguments: list[str], environment: dict[str, str], folder: str) -> None:
@@ -28,7 +30,9 @@ def become_kernel(arguments: list[str], environment: dict[str, str], folder: str
     os.environ.update(environment)
     os.chdir(folder)
     scripts = sysconfig.get_path("scripts")  # where the command nbproof is
-    sys.path[:] = [folder, *(path for path in sys.path if path and path != scripts)]
+    ours = environment.get("PYTHONPATH", "").split(os.pathsep)  # of a project's notebooks, say
+    sys.path[:] = dict.fromkeys(
+        [folder, *(path for path in [*ours, *sys.path] if path and path != scripts)])
     sys.argv = arguments
     if wrong := sorted(NOT_BEFORE_THE_KERNEL & sys.modules.keys()):
         sys.stderr.write(f"project.yaml: preload must not import {', '.join(wrong)}, which look on "

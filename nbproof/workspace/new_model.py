@@ -23,11 +23,22 @@ def new_model(name: str, like: str = "") -> int:
     old, group = models[like]
     values, params = vars(section(f"{group}.{like}")), root() / "params.yaml"
     text = with_values(params.read_text(encoding="utf-8"), {f"{group}.{name}": values})
+    graph = root() / "dvc.yaml"
+    write_whole(graph, listed(graph.read_text(encoding="utf-8"), like, name))
     write_whole(old.with_stem(name), _notebook(old, group, like, name))
     write_whole(params, text)
     print(f"notebooks/{name}.ipynb and {group}.{name} in params.yaml are made from {like}: "
           "change the model and its story, then nbproof run.")
     return 0
+
+
+def listed(text: str, like: str, name: str) -> str:
+    """Return dvc.yaml's `text` with outputs of the model `name` wherever those of `like` stand as
+    lines of a list: a comparison may depend on each model's outputs."""
+    item = re.compile(rf"(\s*- models/){like}(\.\w+)?(\s*)")
+    lines = text.splitlines(keepends=True)
+    return "".join(line + (item.sub(rf"\g<1>{name}\g<2>\g<3>", line) if item.fullmatch(line) else "")
+                   for line in lines)
 
 
 def _models(stages: list[dag.Stage]) -> dict[str, tuple[Path, str]]:

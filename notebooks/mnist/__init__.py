@@ -1,1 +1,1 @@
-"""The science of this example: handwritten digits, three models of them, and which of the models is the best."""
+"""What the notebooks data, linear, mlp, cnn and compare share."""

@@ -1,4 +1,4 @@
-"""The data set as tensors: split once, stored once, and held in memory as a whole, because slicing is fast."""
+"""The data set: split once, stored once, kept as bytes and normalised by the batch."""
 
 import json
 from dataclasses import dataclass
@@ -7,81 +7,136 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from mnist.sources import SOURCES, Source
 from nbproof.notebook import source, write
-from nbproof.notebook.files import digest
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import digest, root
 
 TRAIN, TEST = "data/train.safetensors", "data/test.safetensors"
+COLLECTED = "data/collected"  # labelled images of one's own, and their version, COLLECTED.json
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images float32 [N, 1, 28, 28], zero mean and unit deviation over the training images; labels int64 [N]."""
+    """Images uint8 [N, 1, 28, 28] and labels int64 [N].
+
+    `mean` and `deviation` are those of the training pixels, on a scale from 0 to 1.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    mean: float
+    deviation: float
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def normalised(self, chosen: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """Return the images `chosen` as float32: mean 0, deviation 1 over the training images."""
+        pixels = self.images[chosen].float()
+        return pixels.div_(255).sub_(self.mean).div_(self.deviation)
+
+    def subset(self, chosen: torch.Tensor) -> "Split":
+        """Return a split that has the images `chosen` only."""
+        return Split(self.images[chosen], self.labels[chosen], self.mean, self.deviation)
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a model learns from and is judged on.
+    """What a model learns from and is selected by; `collected` is a second validation set."""
 
-    `source` is the name of the source, `digest` that of the stored bytes; `mean` and `deviation` are those of the
-    pixels (0 to 1) by which the images were normalised. `drawn` is the validation set of what people drew, if any.
-    """
-
-    source: str
+    source: Source
     digest: str
     train: Split
     validation: Split
-    mean: float = 0.0
-    deviation: float = 1.0
-    drawn: Split | None = None
+    collected: Split | None = None
+
+    def __str__(self) -> str:
+        counts = f"{len(self.train):,} training and {len(self.validation):,} validation images"
+        return f"**{self.source.name}**: {counts}."
 
 
-def stratified(labels: torch.Tensor, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices of training and validation images: `share` of each class goes to validation, drawn by `seed`."""
+def stratified(labels: torch.Tensor, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the indices for training and for validation: `fraction` of each class, at random.
+
+    The counts are rounded by the largest remainders, so that the total is exact.
+    """
     generator = torch.Generator().manual_seed(seed)
     validation = torch.zeros(len(labels), dtype=torch.bool)
-    wanted = labels.unique(return_counts=True)[1].double() * share
-    counts = wanted.floor().long()
-    most_cut = (wanted - counts).argsort(descending=True, stable=True)
-    counts[most_cut[: round(share * len(labels)) - int(counts.sum())]] += 1  # largest remainders: the total is exact
+    quotas = labels.unique(return_counts=True)[1].double() * fraction
+    counts = quotas.floor().long()
+    largest = (quotas - counts).argsort(descending=True, stable=True)
+    counts[largest[: round(fraction * len(labels)) - int(counts.sum())]] += 1
     for label, count in zip(labels.unique(), counts):
         members = (labels == label).nonzero()[:, 0]
-        drawn = torch.randperm(len(members), generator=generator)[:count]
-        validation[members[drawn]] = True
+        validation[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return (~validation).nonzero()[:, 0], validation.nonzero()[:, 0]
 
 
+def with_collected(tensors: dict[str, torch.Tensor], test: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Add collected images to the tensors of TRAIN: to learn from, and a validation set of their own.
+
+    An image that is one of `test` uint8 [N, 28, 28] is left out.
+    """
+    tested, added = {image.numpy().tobytes() for image in test}, dict(tensors)
+    for part, (images, labels) in collected().items():
+        new = torch.tensor([image.numpy().tobytes() not in tested for image in images]).bool()
+        for kind, values in (("images", images[new]), ("labels", labels[new])):
+            if part == "train":
+                added[f"train_{kind}"] = torch.cat([tensors[f"train_{kind}"], values])
+            else:
+                added[f"collected_{kind}"] = values
+    return added
+
+
+def collected() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return `train` and `validation` of data/collected: images uint8 [N, 28, 28], labels int64 [N].
+
+    Empty if there are none yet. UserError if they are not those that data/collected.json names.
+    """
+    version = json.loads(source(f"{COLLECTED}.json").read_text(encoding="utf-8"))
+    names = ("train", "validation")
+    if not version["cases"]:
+        none = torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+        return dict.fromkeys(names, none)
+    folder = root() / COLLECTED
+    if not folder.is_dir() or digest(folder) != version["digest"]:
+        raise UserError(f"{COLLECTED} does not hold the {version['cases']} images that "
+                        f"{COLLECTED}.json names: `dvc pull {COLLECTED}.dvc` brings them.")
+    stored = {name: restore(f"{COLLECTED}/{name}.safetensors")[0] for name in names}
+    return {name: (tensors["images"], tensors["labels"]) for name, tensors in stored.items()}
+
+
 def store(name: str, tensors: dict[str, torch.Tensor], **facts) -> None:
-    """Write tensors and JSON facts as one safetensors file (one metadata entry: the order of several would vary)."""
+    """Write tensors, with facts as JSON, to a safetensors file that has the same bytes each time."""
     whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    # One entry of metadata: several are written in an order that varies.
     write(name, save(whole, metadata={"facts": json.dumps(facts, sort_keys=True)}))
 
 
 def restore(name: str) -> tuple[dict[str, torch.Tensor], dict]:
-    """The tensors and facts that `store` wrote."""
+    """Return the tensors and the facts in a file that `store` wrote."""
     with safe_open(source(name), framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["facts"])
+        facts = json.loads(file.metadata()["facts"])
+        return {key: file.get_tensor(key) for key in file.keys()}, facts
 
 
-def _split(tensors: dict[str, torch.Tensor], name: str, facts: dict, device: torch.device) -> Split:
-    images = tensors[f"{name}_images"][:, None].to(device).float()
-    return Split(images.div_(255).sub_(facts["mean"]).div_(facts["deviation"]), tensors[f"{name}_labels"].to(device))
+def _splits(name: str, device: torch.device | str) -> tuple[dict[str, Split], dict]:
+    """Return the splits in a stored file, on `device`, and the file's facts."""
+    tensors, facts = restore(name)
+    splits = {}
+    for key in (key.removesuffix("_labels") for key in tensors if key.endswith("_labels")):
+        images, labels = tensors[f"{key}_images"][:, None], tensors[f"{key}_labels"]
+        splits[key] = Split(images.to(device), labels.to(device), facts["mean"], facts["deviation"])
+    return splits, facts
 
 
 def load(device: torch.device | str = "cpu") -> Dataset:
-    """Training and validation images, normalised, on `device`."""
-    tensors, facts = restore(TRAIN)
-    names = ("train", "validation", *(["drawn"] if "drawn_labels" in tensors else []))
-    train, validation, *drawn = (_split(tensors, name, facts, torch.device(device)) for name in names)
-    return Dataset(facts["source"], digest(source(TRAIN)), train, validation, facts["mean"], facts["deviation"], *drawn)
+    """Return the training and the validation images."""
+    splits, facts = _splits(TRAIN, device)
+    return Dataset(SOURCES[facts["source"]], digest(source(TRAIN)), **splits)
 
 
 def load_test(device: torch.device | str = "cpu") -> Split:
-    """The test images, normalised as the training images are; for the comparison's last cell and nothing else."""
-    tensors, facts = restore(TEST)
-    return _split(tensors, "test", facts, torch.device(device))
+    """Return the test images. Only the last cells of the comparison do this."""
+    return _splits(TEST, device)[0]["test"]

@@ -1,4 +1,4 @@
-"""Answers of one model on one split: how many are right, which are wrong, and whether the confidence is justified."""
+"""How good the predictions of a model are: accuracy, mistakes, and whether its confidence is right."""
 
 from dataclasses import dataclass
 
@@ -8,75 +8,90 @@ from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Probabilities [N, 10] for one split with its labels [N], on the CPU."""
+class Predictions:
+    """Probabilities [N, 10] of the images of one split, with their labels [N], on the CPU."""
 
     probabilities: torch.Tensor
     labels: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @property
     def predictions(self) -> torch.Tensor:
+        """The most probable class of each image."""
         return self.probabilities.argmax(1)
 
     @property
     def right(self) -> torch.Tensor:
+        """Whether each prediction is right."""
         return self.predictions == self.labels
 
     @property
+    def wrong(self) -> int:
+        """The number of mistakes."""
+        return int((~self.right).sum())
+
+    @property
     def accuracy(self) -> float:
+        """The fraction of right predictions."""
         return self.right.double().mean().item()
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy in nats."""
+        """The mean cross-entropy in nats."""
         return F.nll_loss(self.probabilities.double().clamp_min(1e-12).log(), self.labels).item()
 
 
-def interval(evaluation: Evaluation, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for the accuracy (E. Wilson, JASA 22, 1927), which is valid near 1, too."""
-    bounds = binomtest(int(evaluation.right.sum()), len(evaluation.labels)).proportion_ci(confidence, method="wilson")
+def verdict(*as_expected: bool) -> str:
+    """Return what became of a hypothesis with several parts."""
+    return ("Refuted", "Partly confirmed", "Confirmed")[any(as_expected) + all(as_expected)]
+
+
+def interval(predictions: Predictions, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval of the accuracy (JASA 22, 1927), which is valid near 1, too."""
+    test = binomtest(int(predictions.right.sum()), len(predictions))
+    bounds = test.proportion_ci(confidence, method="wilson")
     return float(bounds.low), float(bounds.high)
 
 
-def confusion(evaluation: Evaluation) -> torch.Tensor:
-    """Counts int64 [10, 10]: row, the true digit; column, the predicted one."""
-    return torch.bincount(evaluation.labels * 10 + evaluation.predictions, minlength=100).view(10, 10)
+def confusion(predictions: Predictions) -> torch.Tensor:
+    """Return counts int64 [10, 10]: a row for each true class, a column for each predicted one."""
+    cells = predictions.labels * 10 + predictions.predictions
+    return torch.bincount(cells, minlength=100).view(10, 10)
 
 
-def worst_mistakes(evaluation: Evaluation, count: int) -> torch.Tensor:
-    """Indices of the wrong answers given with the most confidence."""
-    wrong = (~evaluation.right).nonzero()[:, 0]
-    return wrong[evaluation.probabilities[wrong].amax(1).argsort(descending=True, stable=True)][:count]
+def confused_pairs(predictions: Predictions) -> list[tuple[int, int, int]]:
+    """Return (class, class, mistakes in both directions) of all 45 pairs, most mistakes first."""
+    counts = confusion(predictions)
+    pairs = [(int(counts[one, other] + counts[other, one]), one, other)
+             for one in range(10) for other in range(one + 1, 10)]
+    return [(one, other, count) for count, one, other in sorted(pairs, reverse=True)]
 
 
-def mistakes_by_confidence(evaluation: Evaluation) -> torch.Tensor:
-    """How many of the k most confident answers are wrong, int64 [N], for k from 1 to N."""
-    order = evaluation.probabilities.amax(1).argsort(descending=True, stable=True)
-    return (~evaluation.right)[order].cumsum(0)
+def worst_mistakes(predictions: Predictions, count: int) -> torch.Tensor:
+    """Return the indices of the mistakes that were made with the most confidence."""
+    order = predictions.probabilities.amax(1).argsort(descending=True, stable=True)
+    return order[~predictions.right[order]][:count]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Answers grouped by confidence: mean confidence, accuracy and number of answers of each group that has any.
+def disagreements(models: list[Predictions]) -> torch.Tensor:
+    """Return the indices of the images on which models differ, the least decided first."""
+    votes = torch.stack([model.predictions for model in models])
+    differing = (votes != votes[0]).any(0).nonzero()[:, 0]
+    mean = torch.stack([model.probabilities for model in models]).mean(0)
+    return differing[mean[differing].amax(1).argsort(stable=True)]
 
-    `error` is the expected calibration error over the groups.
+
+def calibration(predictions: Predictions, groups: int = 10) -> tuple[torch.Tensor, ...]:
+    """Group predictions by confidence, in equal ranges (C. Guo et al., arXiv:1706.04599).
+
+    Returns mean confidence, accuracy and count of each group that has any predictions.
     """
-
-    confidence: torch.Tensor
-    accuracy: torch.Tensor
-    counts: torch.Tensor
-    error: float
-
-
-def calibration(evaluation: Evaluation, groups: int = 10) -> Calibration:
-    """Calibration in equally wide groups (C. Guo, G. Pleiss, Y. Sun, K. Weinberger, arXiv:1706.04599)."""
-    confidence = evaluation.probabilities.amax(1).double()
-    right = evaluation.right.double()
+    confidence = predictions.probabilities.amax(1).double()
     group = (confidence * groups).long().clamp_max(groups - 1)
     counts = torch.bincount(group, minlength=groups)
-    filled = counts > 0
-    promised, kept = (
-        torch.bincount(group, weights=each, minlength=groups)[filled] / counts[filled] for each in (confidence, right)
-    )
-    error = ((promised - kept).abs() * counts[filled]).sum() / len(right)
-    return Calibration(promised, kept, counts[filled], error.item())
+    used = counts > 0
+    sums = (torch.bincount(group, weights=values, minlength=groups)
+            for values in (confidence, predictions.right.double()))
+    return *(values[used] / counts[used] for values in sums), counts[used]

@@ -1,200 +1,248 @@
-"""Trained models on disk: a program that runs no code when it is loaded, its answers, its curve and its metrics."""
+"""Trained models on disk: programs that run no code when they are loaded, predictions, metrics."""
 
-import csv
 import io
-import itertools
 import json
 import math
 import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
 from mnist import data
-from mnist.evaluation import Evaluation
-from nbproof.notebook import source, write
+from mnist.augment import SIDE
+from mnist.data import Dataset
+from mnist.evaluation import Predictions
+from mnist.significance import McNemar
+from nbproof.notebook import require, section, show, source, write
 from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import digest
 from nbproof.notebook.models import save_model
 
 PROGRAM = "data/program/model.pt2"  # in the folder of the MLflow model
 EXAMPLE = (torch.zeros(0, 1, 28, 28),), {}  # a call without any image
-TENSOR = re.compile(r"weight_\d+|tensor_\d+")
-TEXT = {
-    "models/model.json", "archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id",
-}
+VIEWS = ((0, 1, 8), (0, -1, -8), (1, 0, -8), (-1, 0, 8))  # pixels right, pixels down, degrees
+TENSOR = r"(weight|tensor)_\d+"
+PLAIN_RECORD = re.compile(  # what torch reads without unpickling it
+    r"models/model\.json|archive_(format|version)|byteorder|\.data/(version|serialization_id)|"
+    rf"data/(weights|constants)/{TENSOR}")
+
+
+class TestTimeAugmentation(nn.Module):
+    """A net that predicts from five views of an image: as it is, and as VIEWS move it.
+
+    Returns the mean of the logarithms of the five predictions [N, 10], as logits.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        neighbours, weights = zip(*(view(*moves) for moves in VIEWS))
+        self.register_buffer("neighbours", torch.stack(neighbours, 1).flatten())
+        self.register_buffer("weights", torch.stack(weights, 1))  # [4 neighbours, 4 views, pixels]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.flatten(1).index_select(1, self.neighbours)
+        values = pixels.view(-1, *self.weights.shape) * self.weights
+        views = values[:, 0] + values[:, 1] + values[:, 2] + values[:, 3]
+        views = views.view(-1, len(VIEWS), SIDE, SIDE)
+        logits = [self.net(seen) for seen in (images, *views.split(1, 1))]
+        return torch.stack([each.log_softmax(1) for each in logits]).mean(0)
+
+
+def view(right: int, down: int, degrees: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each pixel of a view its four neighbours in the image, and their weights.
+
+    Both [4, pixels]; bilinear, the border extended. Rounded, to be the same on every processor.
+    """
+    cos, sin, middle = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), SIDE - 1
+    axis = torch.arange(SIDE, dtype=torch.float64) - middle / 2
+    y, x = (axis - down)[:, None], (axis - right)[None]
+    y, x = ((value + middle / 2).clamp(0, middle).round(decimals=4).flatten()
+            for value in (cos * y + sin * x, cos * x - sin * y))
+    top, left = y.long().clamp_max(middle - 1), x.long().clamp_max(middle - 1)
+    below, beside, corner = y - top, x - left, top * SIDE + left
+    weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
+    return (torch.stack([corner, corner + 1, corner + SIDE, corner + SIDE + 1]),
+            torch.stack(weights).float())
 
 
 def count_parameters(net: nn.Module) -> int:
-    """How many numbers training can change."""
+    """Return how many numbers training can change."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
-class FiveLooks(nn.Module):
-    """A net that looks at each image as it is, and four times shifted by a pixel and turned by eight degrees.
-
-    Gives the mean of the logarithms of its five answers [N, 10]: the geometric mean of the probabilities, as logits.
-    """
-
-    def __init__(self, net: nn.Module, side: int = 28):
-        super().__init__()
-        self.net, self.side = net, side
-        moved = [_moved(side, *each) for each in ((0, 1, 8), (0, -1, -8), (1, 0, -8), (-1, 0, 8))]
-        places, weights = (torch.stack(each, 1) for each in zip(*moved))
-        self.register_buffer("places", places.flatten())
-        self.register_buffer("weights", weights)  # [4 neighbours, 4 looks, pixels]
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.flatten(1).index_select(1, self.places).view(-1, *self.weights.shape) * self.weights
-        looks = (values[:, 0] + values[:, 1] + values[:, 2] + values[:, 3]).view(-1, 4, self.side, self.side)
-        answers = [self.net(look) for look in (images, *looks.split(1, 1))]
-        return torch.stack([answer.log_softmax(1) for answer in answers]).mean(0)
-
-
-def _moved(side: int, right: int, down: int, degrees: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each pixel of a moved image its four neighbours in the image as it is, int64 [4, pixels], and their weights.
-
-    Bilinear; what lies outside is as the rim. In Python's own numbers, rounded: the same on every processor.
-    """
-    cos, sin, middle = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), (side - 1) / 2
-    places, weights = [], []
-    for row, column in itertools.product(range(side), repeat=2):
-        y, x = row - middle - down, column - middle - right
-        y, x = (round(min(max(each + middle, 0), side - 1), 4) for each in (cos * y + sin * x, cos * x - sin * y))
-        top, left = min(int(y), side - 2), min(int(x), side - 2)
-        places.append([(top + below) * side + left + beside for below in (0, 1) for beside in (0, 1)])
-        shares = itertools.product((1 - y + top, y - top), (1 - x + left, x - left))
-        weights.append([vertical * horizontal for vertical, horizontal in shares])
-    return torch.tensor(places).T, torch.tensor(weights).T
-
-
-def layers(net: nn.Sequential, images: torch.Tensor) -> str:
-    """A Markdown table of the layers: what each is, the shape it gives for one image, its number of parameters."""
-    rows, values = ["| layer | gives | parameters |", "|:--|:--|--:|"], images[:2]
-    net.eval()
-    with torch.no_grad():
-        for layer in net:
-            values = layer(values)
-            shape = " × ".join(map(str, values.shape[1:]))
-            rows.append(f"| {type(layer).__name__} | {shape} | {count_parameters(layer):,} |")
+@torch.no_grad()
+def layers(net: nn.Sequential, split: data.Split) -> str:
+    """Return a Markdown table: each layer, its output's shape for one image, its parameters."""
+    rows, values = ["| layer | output | parameters |", "|:--|:--|--:|"], split.normalised(slice(2))
+    for layer in net.eval():
+        values = layer(values)
+        shape = " × ".join(map(str, values.shape[1:]))
+        rows.append(f"| {type(layer).__name__} | {shape} | {count_parameters(layer):,} |")
     return "\n".join([*rows, f"| **all** | | **{count_parameters(net):,}** |"])
 
 
-def export(net: nn.Module, example: torch.Tensor) -> bytes:
-    """`net` as a torch.export archive for any number of images: the graph is JSON, the weights are raw bytes.
+def require_floor(name: str, validation: Predictions, dataset: Dataset) -> None:
+    """Show the validation accuracy; fail the stage if it is below the model's floor."""
+    floor = dataset.source.floors.get(name, 0.0)  # a new model has none yet
+    accuracy = f"accuracy {validation.accuracy:.4f}"
+    require(validation.accuracy >= floor, f"{name} has a validation {accuracy}, below its floor of "
+            f"{floor} for {dataset.source.name} in notebooks/mnist/sources.yaml")
+    show(f"**Validation {accuracy}**, {validation.wrong:,} of {len(validation):,} wrong, loss "
+         f"{validation.loss:.4f}. The floor is {floor}.")
 
-    The one record that torch pickles is the example call, and it is the same, EXAMPLE, in every archive. The format
-    allows to leave it empty, but MLflow's own search for pickles refuses an archive without it.
+
+def export(net: nn.Module, example: torch.Tensor) -> bytes:
+    """Return `net` as a torch.export archive for any number of images: JSON and raw bytes.
+
+    torch pickles one record, the example call, EXAMPLE in every archive: MLflow wants to have it.
     """
-    net = net.cpu().to(memory_format=torch.contiguous_format).eval()  # the archive keeps the plain layout only
-    program = torch.export.export(net, (example[:2].cpu(),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    net = net.cpu().to(memory_format=torch.contiguous_format).eval()  # the layout that is stored
+    shapes = ({0: torch.export.Dim.AUTO},)
+    program = torch.export.export(net, (example[:2].cpu(),), dynamic_shapes=shapes)
     program.example_inputs = EXAMPLE
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
-    archive = io.BytesIO()  # a buffer: the archive contains its file's name, and a buffer has none
+    archive = io.BytesIO()  # a file's name would be in the archive
     torch.export.save(program, archive)
     return archive.getvalue()
 
 
 def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
-    """The model `name`, ready to answer. UserError if its file holds a pickle, which could run code when it is read."""
+    """Return the model `name`. UserError if its file holds a pickle, which could run code."""
     return program(f"models/{name}/{PROGRAM}").to(device)
 
 
 def program(name: str) -> nn.Module:
-    """The program in the file `name`, ready to be called. UserError as in `load`."""
-    loaded = torch.export.load(_checked(name)).module()
+    """Return the program in the file `name`, ready to be called. UserError as in `load`."""
+    loaded = torch.export.load(checked(name)).module()
     return loaded.to(memory_format=torch.channels_last)  # convolutions are twice as fast
 
 
-def _checked(name: str) -> io.BytesIO:
-    """The archive `name`, written anew from the records that were read and found to be such as `export` writes."""
-    checked = io.BytesIO()
+def checked(name: str) -> io.BytesIO:
+    """Return a copy of the archive `name` that has only records such as `export` writes."""
+    safe = io.BytesIO()
     try:
-        with zipfile.ZipFile(source(name)) as given, zipfile.ZipFile(checked, "w") as kept:
-            for record in given.infolist():
-                content = given.read(record)
-                if not _is_plain(record.filename.partition("/")[2], content):
+        with zipfile.ZipFile(source(name)) as archive, zipfile.ZipFile(safe, "w") as copy:
+            for record in archive.infolist():
+                content = archive.read(record)
+                if not is_plain(record.filename.partition("/")[2], content):
                     raise UserError(
-                        f"{name} is not loaded: its part {record.filename} could run code when it is read. "
-                        "Remove the model and run its stage again."
-                    )
-                kept.writestr(record.filename, content)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed in another way
-        raise UserError(f"{name} is damaged ({error}). Remove the model and run its stage again.") from None
-    checked.seek(0)
-    return checked
+                        f"{name} is not loaded: its part {record.filename} could run code when it "
+                        "is read. Remove the model and run its stage again.")
+                copy.writestr(record.filename, content)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
+        raise UserError(f"{name} is damaged ({error}). Remove the model and run its stage again."
+                        ) from None
+    safe.seek(0)
+    return safe
 
 
-def _is_plain(name: str, content: bytes) -> bool:
-    """Whether torch reads the record `name` of an archive without unpickling it (or it is the pickle of EXAMPLE)."""
-    folder, _, file = name.rpartition("/")
+def is_plain(name: str, content: bytes) -> bool:
+    """Return whether torch unpickles nothing of the record `name` of an archive, or only EXAMPLE."""
     if name == "data/sample_inputs/model.pt":
         expected = io.BytesIO()
         torch.save(EXAMPLE, expected)
         return content == expected.getvalue()
-    if folder not in ("data/weights", "data/constants"):
-        return name in TEXT
-    if file != f"model_{folder.rpartition('/')[2]}_config.json":
-        return bool(TENSOR.fullmatch(file))
+    if not re.fullmatch(r"data/(weights|constants)/model_\1_config\.json", name):
+        return bool(PLAIN_RECORD.fullmatch(name))
     try:
         entries = json.loads(content)["config"].values()
-        return all(entry["use_pickle"] is False and TENSOR.fullmatch(entry["path_name"]) for entry in entries)
+        return all(entry["use_pickle"] is False and re.fullmatch(TENSOR, entry["path_name"])
+                   for entry in entries)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def store(name: str, net: nn.Module, dataset: data.Dataset, history: list[dict], validation: Evaluation) -> dict:
-    """Write what the stage leaves behind, and return its metrics.
-
-    models/NAME (an MLflow model), models/NAME.csv (its answers: columns actual, predicted), models/NAME.safetensors
-    (its probabilities, for the comparison), metrics/NAME.csv (its curve) and metrics/NAME.json.
-    """
+def store(name: str, net: nn.Module, dataset: Dataset, history: list[dict],
+          validation: Predictions) -> dict:
+    """Write all outputs of a model's stage (dvc.yaml lists them), and return its metrics."""
     metrics = {
-        "data": dataset.source, "validation_accuracy": round(validation.accuracy, 6),
-        "validation_loss": round(validation.loss, 6), "parameters": count_parameters(net), "epochs": len(history),
+        "data": dataset.source.name, "validation_accuracy": round(validation.accuracy, 6),
+        "validation_loss": round(validation.loss, 6), "parameters": count_parameters(net),
+        "epochs": len(history),
     }
-    save_model(name, lambda folder: _save(net, dataset, folder))
-    store_answers(f"models/{name}.csv", validation)
-    answers = {"probabilities": validation.probabilities, "labels": validation.labels}
-    facts = {"history": history, "parameters": metrics["parameters"], "source": dataset.source}
-    data.store(f"models/{name}.safetensors", answers, **facts)
-    curve = [{key: round(value, 6) for key, value in row.items()} for row in history]
-    write(f"metrics/{name}.csv", _as_csv(list(history[0]), [list(row.values()) for row in curve]))
+    save_model(name, lambda folder: save_mlflow(net, dataset, folder))
+    store_predictions(f"models/{name}.csv", validation, dataset)
+    tensors = {"probabilities": validation.probabilities, "labels": validation.labels}
+    facts = {"history": history, "parameters": metrics["parameters"]}
+    data.store(f"models/{name}.safetensors", tensors, **facts)
+    write(f"metrics/{name}.csv", pd.DataFrame(history).round(6).to_csv(index=False))
     write(f"metrics/{name}.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
-def store_answers(name: str, evaluation: Evaluation) -> None:
-    """Write a CSV file with the true and the predicted digit of each image."""
-    rows = zip(evaluation.labels.tolist(), evaluation.predictions.tolist())
-    write(name, _as_csv(["actual", "predicted"], rows))
-
-
-def _as_csv(header: list[str], rows: Iterable[Sequence]) -> str:
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    return table.getvalue()
-
-
-def _save(net: nn.Module, dataset: data.Dataset, folder: Path) -> None:
-    """`net` as an MLflow model, with what a person needs who has an image and not this code: size, scale, ink."""
+def save_mlflow(net: nn.Module, dataset: Dataset, folder: Path) -> None:
+    """Save `net` as an MLflow model, whose metadata say how an image must be prepared for it."""
     import mlflow.pyfunc
 
-    example = dataset.validation.images[:2].cpu()
+    example = dataset.validation.normalised(slice(2)).cpu()
     with tempfile.TemporaryDirectory() as temporary:
         program = Path(temporary) / Path(PROGRAM).parent.name
         program.mkdir()
         (program / "model.pt2").write_bytes(export(net, example))
         with torch.no_grad():
             signature = mlflow.models.infer_signature(example.numpy(), net(example).numpy())
-        # bright ink, its longer side 20 of the 28 pixels and its mass in the middle: so MNIST was made
-        expects = {"mean": dataset.mean, "deviation": dataset.deviation, "ink": "bright", "ink_side": 20}
+        # Bright on black; the longer side of what is shown has `ink_side` of the 28 pixels.
+        metadata = {"mean": dataset.train.mean, "deviation": dataset.train.deviation,
+                    "ink": "bright", "ink_side": dataset.source.longer_side}
         mlflow.pyfunc.save_model(
-            folder, loader_module="mlflow.pytorch", data_path=str(program), signature=signature, metadata=expects,
-            model_config={"device": "cpu"}, pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-        )
+            folder, loader_module="mlflow.pytorch", data_path=str(program), signature=signature,
+            metadata=metadata, model_config={"device": "cpu"},
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"])
+
+
+def store_predictions(name: str, predictions: Predictions, dataset: Dataset) -> None:
+    """Write a CSV file with the actual and the predicted class of each image."""
+    columns = {"actual": predictions.labels, "predicted": predictions.predictions}
+    table = {name: [dataset.source.classes[i] for i in values] for name, values in columns.items()}
+    write(name, pd.DataFrame(table).to_csv(index=False))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model in a comparison: its size, its epochs, its validation predictions."""
+
+    name: str
+    parameters: int
+    history: list[dict]
+    validation: Predictions
+
+
+def candidates() -> list[Candidate]:
+    """Return the models of params.yaml, the champion first: by validation accuracy, then loss."""
+    models = []
+    for name in vars(section("models")):
+        tensors, facts = data.restore(f"models/{name}.safetensors")
+        predictions = Predictions(tensors["probabilities"], tensors["labels"])
+        models.append(Candidate(name, facts["parameters"], facts["history"], predictions))
+    return sorted(models, key=lambda model: (-model.validation.accuracy, model.validation.loss))
+
+
+def store_comparison(run, dataset: Dataset, models: list[Candidate], lead: McNemar | None,
+                     test: Predictions, collected: Predictions | None = None) -> None:
+    """Write metrics/compare.json and metrics/confusion.csv, and log the same to the run."""
+    champion, names = models[0], [model.name for model in models]
+    result = {
+        "data": dataset.source.name, "champion": champion.name,
+        "validation_accuracy": round(champion.validation.accuracy, 6),
+        "validation_loss": round(champion.validation.loss, 6),
+        "runner_up": names[1] if lead else None,
+        "lead_p_value": float(f"{lead.p_value:.6g}") if lead else None,
+        "test_accuracy": round(test.accuracy, 6), "test_loss": round(test.loss, 6),
+    }
+    if collected:
+        result["collected_accuracy"] = round(collected.accuracy, 6)
+    write("metrics/compare.json", json.dumps(result, indent=2) + "\n")
+    store_predictions("metrics/confusion.csv", champion.validation, dataset)
+    digests = {name: digest(source(f"models/{name}")) for name in names}
+    run.tag({"champion": champion.name} | {f"run.{name}": digests[name] for name in names}
+            | {f"model.{name}": digests[name] for name in names})
+    accuracies = {f"validation_accuracy.{each.name}": each.validation.accuracy for each in models}
+    run.finish({"test_accuracy": test.accuracy} | accuracies)
