@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from nbproof.notebook.errors import UserError, trace
+from nbproof.notebook.errors import UserError, trace, typed
 from nbproof.notebook.files import root, write_whole
 from nbproof.review.ci import app as github
 from nbproof.serve.cli import app as serve
@@ -242,7 +242,7 @@ def main() -> None:
     except UserError as error:
         error.__suppress_context__ = False
         trace()
-        print(error, file=sys.stderr)
+        print(typed(str(error)), file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no room, no right to write, a file gone in between
         trace()

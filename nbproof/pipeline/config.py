@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ruamel.yaml.error import YAMLError
 
-from nbproof.notebook.errors import UserError
+from nbproof.notebook.errors import UserError, meant
 from nbproof.notebook.files import CONTRACT, from_yaml, root
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -140,7 +140,8 @@ def _check(folder: Path, content: object, rules: dict, section: str = "") -> Non
     if unknown:
         where = f"{CONTRACT}: {section.rstrip('.')}" if section else CONTRACT
         raise UserError(f"{where} must hold {', '.join(sorted(rules))}, "
-                        f"found {', '.join(sorted(map(str, unknown)))}.")
+                        f"found {', '.join(sorted(map(str, unknown)))}."
+                        f"{meant(str(min(unknown, key=str)), rules)}")
     for key in [*content, *sorted(NEEDED & rules.keys() - content.keys())]:
         value, rule = content.get(key), rules[key]
         if isinstance(rule, dict):

@@ -18,11 +18,13 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
 from nbproof.notebook import params
-from nbproof.notebook.errors import UserError
+from nbproof.notebook.errors import UserError, meant
 
 PARAMS = "params.yaml"
 COMMAND = re.compile(r"(.*\s)?nbproof\s+stage(?P<values>(\s+\w+=\S*)*)\s*")
 VALUE = re.compile(r"[\w.+-]*")
+KEYS = {"cmd", "deps", "outs", "params", "metrics", "plots", "wdir", "foreach", "do", "matrix",
+        "vars", "desc", "meta", "frozen"}  # of a stage in dvc.yaml
 FIXES = {"rwlock": "nbproof run removes it",
          "dvc.lock": "git checkout dvc.lock brings the committed one back"}
 
@@ -53,6 +55,8 @@ def opened(root: Path) -> Iterator[Repo]:
                             f"side (git checkout --ours {path.name}), then run again.")
     if (root / PARAMS).exists():
         params.read()  # DVC does not say what is wrong with it in each case
+    if not (root / "dvc.yaml").exists():
+        params.read("dvc.yaml")  # for DVC, a project without stages is one
     try:
         with Repo(str(root)) as repo:
             yield repo
@@ -65,12 +69,27 @@ def opened(root: Path) -> Iterator[Repo]:
         raise UserError("DVC needs a git repository, and this folder is in none (a ZIP download, "
                         "say): git init makes one, then run again.") from None
     except DvcException as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        fix = next((f" {fix}." for word, fix in FIXES.items() if word in reason.lower()), "")
-        raise UserError(f"DVC cannot read the pipeline: {reason}.{fix}") from None
+        raise UserError(explained(error)) from None
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"A file cannot be read or written ({error}): make room on the disk or "
                         "look at the folder's rights, then run again.") from None
+
+
+def explained(error: DvcException) -> str:
+    """Return what is wrong with the pipeline's files. Raise UserError where one is no YAML.
+
+    DVC itself shows the line and the key only on a terminal of its own.
+    """
+    for name in ("dvc.yaml", PARAMS):
+        params.read(name)
+    is_ours = str(getattr(error, "path", "")).endswith("dvc.yaml")
+    for problem in error.exc.errors if is_ours and hasattr(error, "exc") else ():  # voluptuous's
+        key = ".".join(map(str, problem.path))
+        close = meant(str(problem.path[-1]), KEYS) if "extra keys" in problem.msg else ""
+        return f"dvc.yaml: {key}: {problem.msg}.{close}"
+    reason = " ".join(str(error).split()).rstrip(".")
+    fix = next((f" {fix}." for word, fix in FIXES.items() if word in reason.lower()), "")
+    return f"DVC cannot read the pipeline: {reason}.{fix}"
 
 
 def read(repo: Repo) -> dict[str, Stage]:

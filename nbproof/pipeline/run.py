@@ -26,7 +26,7 @@ from dvc.utils.serialize import modify_yaml
 from filelock import FileLock, Timeout
 
 from nbproof.notebook import params
-from nbproof.notebook.errors import UserError
+from nbproof.notebook.errors import UserError, typed
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import compare, config, console, dag, deps, index, verdict
 from nbproof.pipeline.dag import Stage
@@ -150,7 +150,7 @@ class Run:
                     self.session.end()
                 for name in running.values():
                     self.screen.note(name, state="stopped")
-                self.screen.line("Stopped. What has ended is kept: nbproof run goes on from here.")
+                self.screen.line(typed("Stopped. What has ended is kept: nbproof run goes on."))
                 raise
 
     def expected_seconds(self, name: str) -> float:
@@ -306,7 +306,8 @@ class Run:
             not_run = ", ".join(sorted(self.stages[name].short for name in blocked))
             print(f"Failed: {names}." + (f" Not run: {not_run}." if not_run else ""),
                   file=sys.stderr)
-            print(*[outcome.reason for outcome in self.failed.values()], sep="\n", file=sys.stderr)
+            reasons = [typed(outcome.reason) for outcome in self.failed.values()]
+            print(*reasons, sep="\n", file=sys.stderr)
             return 1
         if self.changed:
             print(*filter(None, [index.table(self.stages), self.verdict]), sep="\n", flush=True)
@@ -329,6 +330,9 @@ def check_all(stages: dict[str, Stage]) -> None:
         if names.count(stage.short) > 1:
             raise UserError(f"dvc.yaml: two stages write reports/{stage.short}.ipynb: give each a "
                             "notebook of its own, or values in its command (nbproof stage a=1).")
+        if dag.is_model(stage) and not re.fullmatch(r"[A-Za-z]\w*", stage.short):
+            raise UserError(f"A model cannot be called {stage.short}: a name has letters, digits "
+                            "and _, a letter first. Rename it in params.yaml and its notebook.")
         schema.values_of(root() / stage.notebook, stage.values)
     schema.check_known([root() / stage.notebook for stage in run_notebooks])
     for stage in stages.values():

@@ -10,6 +10,7 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.utils import relpath
 
+from nbproof.notebook.errors import typed
 from nbproof.notebook.files import root
 from nbproof.pipeline.dag import opened
 
@@ -19,6 +20,10 @@ def verify(fix: bool = False) -> int:
     with opened(root()) as repo:
         stages = repo.index.stages
         outs = [out for stage in stages for out in stage.outs if out.hash_info]
+        if not any(out.exists for stage in stages for out in stage.outs):
+            print(typed("There are no results here yet: nbproof run makes them, or nbproof pull "
+                        "brings them."))
+            return 1
         if fix:
             _repair(repo, outs)
         problems = [f"{relpath(path, root())}: DVC's file is damaged" for path in _damaged(repo)]
@@ -27,8 +32,8 @@ def verify(fix: bool = False) -> int:
                      for stage in stages if not all(out.hash_info for out in stage.outs)]
     print("\n".join(problems) or f"All {len(outs)} results are the ones that dvc.lock records.")
     if problems:
-        print("nbproof run brings these back." if fix else
-              "nbproof verify --fix mends DVC's cache, and nbproof run then brings these back.")
+        print(typed("nbproof run brings these back." if fix else
+                    "nbproof verify --fix mends DVC's cache, nbproof run then brings these back."))
     return 1 if problems else 0
 
 

@@ -8,6 +8,7 @@ interval, a set such as {auto, cpu}, or neither; of a list it holds for each ele
 """
 
 import ast
+import difflib
 import re
 import sys
 from collections.abc import Iterable
@@ -148,10 +149,13 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
         if name in given:
             value, where = from_yaml(given[name]), "dvc.yaml"
         if not parameter.accepts(value):
-            close = meant(name, section.keys() - known.keys()) if value is ... else ""
+            misspelt = difflib.get_close_matches(name, section.keys() - known.keys(), 1)
+            if value is ... and misspelt:
+                raise UserError(f"params.yaml has {parameter.section}.{misspelt[0]}: should that "
+                                f"be {name}?")
             found = "nothing" if value is ... else repr(value)
             raise UserError(f"{where}: {parameter.key} must be {parameter.expected} "
-                            f"({parameter.meaning}), found {found}.{close}")
+                            f"({parameter.meaning}), found {found}.")
         values[name] = parameter.typed(value)
     return values
 

@@ -72,6 +72,26 @@ def test_outputs_that_overlap(small, output, words):
     assert words in refused(small)
 
 
+@pytest.mark.parametrize("wrong, right, sentence", [
+    ("cmd: make data", "cmd make data", r"dvc.yaml is not valid YAML: .* in line \d, column \d+.$"),
+    ("outs: [data", "out: [data", r"dvc.yaml: stages.data.out: extra keys .* Did you mean outs\?$"),
+    ("cmd: make data", "cmd: 7", "dvc.yaml: stages.data"), (None, "", "dvc.yaml is missing: git")])
+def test_what_is_wrong_with_dvc_yaml(small, wrong, right, sentence):
+    path = small / "dvc.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(wrong, right)) if wrong else path.unlink()
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        read(small)
+
+
+def test_the_value_that_dvc_lock_records(small):
+    edit_params(small, lambda content: content["models"]["m"].update(n=2))
+    with dag.opened(small) as repo:
+        assert dag.recorded_value(repo, "models.m.n") == 1
+        assert dag.recorded_value(repo, "models.m") == {"n": 1}
+        assert dag.recorded_value(repo, "models.x") is dag.recorded_value(repo, "data.m") is None
+
+
 def test_a_circle(small):
     add(small, x={"cmd": "ls", "deps": ["data/y"], "outs": ["data/x"]},
         y={"cmd": "ls", "deps": ["data/x/part"], "outs": ["data/y"]})

@@ -360,6 +360,12 @@ def test_a_fallback_that_is_none_ends_the_run(single, parameter, value):
 
 
 REFUSED = {
+    "a model's name": (
+        lambda folder: edit_yaml(folder / "dvc.yaml", lambda content: content["stages"].update(
+            extra={"cmd": "nbproof stage", "deps": ["notebooks/my-tree.ipynb"],
+                   "outs": ["models/my-tree", "metrics/my-tree.json"]})),
+        "A model cannot be called my-tree: a name has letters, digits and _, a letter first. "
+        "Rename it in params.yaml and its notebook."),
     "two stages of one notebook": (
         lambda folder: edit_yaml(folder / "dvc.yaml", lambda content: content["stages"].update(
             extra={"cmd": "nbproof stage", "deps": ["notebooks/near.ipynb"], "outs": ["data/x"]})),

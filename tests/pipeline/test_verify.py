@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def printed(capsys, code: int, fix: bool = False) -> list[str]:
     assert verify.verify(fix) == code
     lines = capsys.readouterr().out.splitlines()
     return lines[:-1] if code else lines
+
+
+def test_before_any_run(small, capsys):
+    for name in ("data", "models", "metrics"):
+        shutil.rmtree(small / name)
+    assert verify.verify() == 1
+    assert capsys.readouterr().out.startswith("There are no results here yet: ")
 
 
 def changed(folder: Path) -> set[str]:

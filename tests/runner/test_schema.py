@@ -153,7 +153,7 @@ def test_a_section_may_have_any_name(checked):
 def test_a_mistyped_name_is_shown_both_ways(checked, tmp_path):
     with pytest.raises(UserError, match="models.x.l_r is unknown;"):
         checked(lr=None, l_r="3")
-    with pytest.raises(UserError, match=r"models.x.lr must .* nothing. Did you mean l_r\?$"):
+    with pytest.raises(UserError, match=r"params.yaml has models.x.l_r: should that be lr\?$"):
         schema.values_of(tmp_path / "notebooks" / "x.ipynb")
 
 
