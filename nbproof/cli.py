@@ -5,7 +5,6 @@ DATA in a stranger's environment means something else.
 """
 
 import os
-import subprocess
 import sys
 from importlib import import_module as load  # when a command is called: help must not wait for DVC
 from pathlib import Path
@@ -85,6 +84,12 @@ def verify(fix: Annotated[bool, Option("--fix", help="Repair what the cache can.
     return load("nbproof.pipeline.verify").verify(fix)
 
 
+@app.command(rich_help_panel=RUN)
+def test(stages: Annotated[list[str] | None, Argument(help="Default: all.")] = None) -> int:
+    """Execute notebooks again as their stages do, and compare all that their cells show."""
+    return load("nbproof.pipeline.retest").retest(stages or [])
+
+
 @app.command(rich_help_panel=RUN, context_settings=FORWARD)
 def nbval(context: typer.Context) -> int:
     """Execute the notebooks in reports/ again and compare each output; more words are pytest's."""
@@ -100,15 +105,8 @@ def lab(context: typer.Context, port: Port = 0) -> int:
 @app.command(rich_help_panel=EXPLORE)
 def ui(port: Port = 5000) -> int:
     """Open MLflow's page on the local store."""
-    tracking = load("nbproof.notebook.tracking")
-    if tracking.address() != tracking.local_address():
-        print(f"The runs are at {tracking.without_credentials(tracking.address())}.")
-        return 0
     load("nbproof.workspace.lab").check_free(port)
-    tracking.client()  # makes the store where there is none, or raises UserError
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    command += ["--backend-store-uri", tracking.local_address()]
-    return subprocess.run(command, cwd=root()).returncode
+    return load("nbproof.tracking.page").serve(port)
 
 
 @app.command(rich_help_panel=EXPLORE)
@@ -213,6 +211,33 @@ def new(
 ) -> int:
     """Make a project of four small notebooks, for your own data."""
     return load("nbproof.workspace.new").new(folder, vendor)
+
+
+@app.command(rich_help_panel=SET_UP)
+def init(
+    dry_run: Annotated[bool, Option("--dry-run", help="Only print what would be written.")] = False,
+) -> int:
+    """Make this folder, which has notebooks, a project; no notebook is changed."""
+    return load("nbproof.workspace.init").init(dry_run)
+
+
+@app.command(rich_help_panel=SET_UP)
+def add(
+    notebook: Annotated[Path, Argument(help="It runs once, in its own folder.")],
+    name: Annotated[str, Option(help="The stage's name (default: the notebook's).")] = "",
+    yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False,
+) -> int:
+    """Make a notebook a stage, as it is: what it reads and writes is noted; or renew its stage."""
+    return load("nbproof.workspace.add").add(notebook, name, yes)
+
+
+@app.command(rich_help_panel=RUN)
+def deps(
+    stage: Annotated[str, Argument(help="Default: all.")] = "",
+    fix: Annotated[bool, Option("--fix", help="Add the lines to dvc.yaml.")] = False,
+) -> int:
+    """Name what dvc.yaml does not list of the files that the last runs read and wrote."""
+    return load("nbproof.workspace.add").check_deps(stage, fix)
 
 
 @app.command(rich_help_panel=SET_UP)

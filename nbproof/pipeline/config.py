@@ -22,6 +22,7 @@ from nbproof.notebook.files import CONTRACT, from_yaml, root
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 NUMBER = ("a number of at least 0", r"\d+(\.\d+)?(e[-+]?\d+)?")
 HOOK = ("module:function", r'"[A-Za-z_][\w.]*:[A-Za-z_]\w*"')
+NOTEBOOK = ("a notebook of the project", r'"[^/].*\.ipynb"')
 RULES = {  # of each key what is expected, in words and as a pattern of the value as JSON
     "name": ("small letters, digits and _, a letter first", f'"{NAME.pattern}"'),
     "metric": {"key": ("the name of a number in metrics/NAME.json", '".+"'),
@@ -30,13 +31,15 @@ RULES = {  # of each key what is expected, in words and as a pattern of the valu
     "data": ("a parameter such as data.source", r'".+\..+"'),
     "pins": ("a file of the project", '"[^/].*"'),
     "tolerance": {"absolute": NUMBER, "relative": NUMBER},
+    "observe": ("fail or warn", '"(fail|warn)"'),
     "pickle": ("true or false", "true|false"),
     "preload": ("a list of modules", r'\[("[\w.]+"(, )?)*\]'),
-    "serve": {"page": ("an HTML file of the project", r'"[^/].*\.html"')},
+    "serve": {"page": ("an HTML file of the project", r'"[^/].*\.html"'),
+              "drift": NOTEBOOK, "harvest": NOTEBOOK},
     "hooks": {"better": HOOK, "prepare": HOOK, "answer": HOOK},
 }
-NEEDED = {"name", "metric", "key", "goal"}
-FILES = ("pins", "page")
+NEEDED = {"name", "key", "goal"}
+FILES = ("pins", "page", "drift", "harvest")
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,14 @@ class Tolerance:
 @dataclass(frozen=True)
 class Project:
     """project.yaml. `compare` is the stage that names the champion, `data` the parameter that
-    names the data, `pins` the file of requirements that shape results; `pickle` allows models
-    that are pickles; `page` is the page that the server shows first."""
+    names the data, `pins` the file of requirements that shape results; `observe` is `warn` where
+    a file that dvc.yaml does not list fails no stage; `pickle` allows models
+    that are pickles; `page` is the page that the server shows first,
+    `drift` and `harvest` are notebooks that read its log."""
 
     root: Path
     name: str
-    metric: Metric
+    metric: Metric = Metric("", "max")  # of a project without one: no number has its name
     compare: str | None = None
     data: str | None = None
     pins: str | None = None
@@ -87,7 +92,10 @@ class Project:
     pickle: bool = False
     preload: list[str] = field(default_factory=list)
     page: str | None = None
+    drift: str | None = None
+    harvest: str | None = None
     hooks: dict[str, str] = field(default_factory=dict)
+    observe: str = "fail"
 
     def compared(self) -> dict:
         """Return the comparison's metrics, among them its `champion`; {} if it has not run."""
@@ -129,7 +137,8 @@ def read(folder: Path) -> Project:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{CONTRACT} cannot be read: {reason}.") from None
     _check(folder, content, RULES)
-    content["metric"] = Metric(**content["metric"])
+    if "metric" in content:
+        content["metric"] = Metric(**content["metric"])
     content["tolerance"] = Tolerance(**content.get("tolerance", {}))
     return Project(folder, **content.pop("serve", {}), **content)
 
@@ -159,6 +168,8 @@ def check_metrics(name: str) -> str | None:
     Such a model would be missing from every table.
     """
     key = load().metric.key
+    if not key:
+        return None
     try:
         value = load().metrics(name).get(key)
     except UserError as error:

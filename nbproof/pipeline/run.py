@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from nbproof.notebook import params
 from nbproof.notebook.errors import UserError, typed
 from nbproof.notebook.files import root, write_whole
-from nbproof.pipeline import compare, config, console, dag, deps, index, verdict
+from nbproof.pipeline import compare, config, console, dag, deps, index, observation, verdict
 from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, html, reaper, schema
 
@@ -204,7 +204,7 @@ class Run:
         from nbproof.pipeline.stage import Outcome, execute
 
         if stage.notebook:
-            return execute(stage, self.session, partial(self.show, stage))
+            return execute(stage, self.session, partial(self.show, stage), self.stages.values())
         mark = {reaper.MARK: self.session.mark(stage.name), "DVC_STAGE": stage.name}
         environment = determinism.tool_environment() | mark | {"DVC_ROOT": str(root())}
         for line in [command] if isinstance(command, str) else command:
@@ -216,7 +216,7 @@ class Run:
 
     def run_command(self, stage: Stage, line: str, environment: dict[str, str]) -> int:
         """Run an ordinary command of dvc.yaml, show what it prints; return its exit code."""
-        with subprocess.Popen(  # noqa: S602 - a command of dvc.yaml is a shell's, as DVC runs it
+        with observation.beside(), subprocess.Popen(  # noqa: S602 - a shell's, as DVC runs it
             line, shell=True, cwd=root(), env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         ) as process:
@@ -338,6 +338,7 @@ def check_all(stages: dict[str, Stage]) -> None:
     for stage in stages.values():
         if stage.notebook:
             deps.check(stage)
+    deps.check_sources(stages.values())
     judge = config.load().compare
     if judge and judge not in {stage.short for stage in stages.values()}:
         raise UserError(f"project.yaml: compare is {judge}, and dvc.yaml has no such stage.")

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import psutil
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.progress import line
-from nbproof.pipeline import config, dag, deps, index
+from nbproof.pipeline import config, dag, deps, index, observation
 from nbproof.pipeline.dag import Stage
 from nbproof.pipeline.numbers import number
 from nbproof.runner import limits, reaper, schema, secrets, source
@@ -39,10 +39,12 @@ def run_stage(name: str) -> int:
         stages = dag.read(repo)
         stage = find(stages, name)
         deps.check(stage)
+        deps.check_sources(stages.values())
         dvc_stage = dag.dvc_stage(repo, stage.name)
         before = dag.digests(dvc_stage)
         with reaper.session(parent=caller()) as session:
-            outcome = execute(stage, session, lambda event: print_event(stage.short, event))
+            outcome = execute(stage, session, lambda event: print_event(stage.short, event),
+                              stages.values())
         html.write(stage.short, (root() / stage.notebook).parent, index.pages(stages))
         reason = outcome.reason or edited(stage, before, dag.digests(dvc_stage))
     if reason:
@@ -66,20 +68,30 @@ def caller() -> int:
     return parent.pid if parent else 0
 
 
-def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], None]) -> Outcome:
-    """Execute the notebook of `stage` and write reports/NAME.ipynb; check all that it left."""
+def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], None],
+            stages: Iterable[Stage] = ()) -> Outcome:
+    """Execute the notebook of `stage` and write reports/NAME.ipynb; check all that it left.
+
+    `stages` are all of the project.
+    """
     started, notebook = time.monotonic(), root() / stage.notebook
     values = schema.values_of(notebook, stage.values)
     source.check_kernel(source.read(notebook), stage.notebook)
-    executed, failure = execute_notebook(
-        notebook, values, cell_timeout(), root(), observed(stage, on_event),
-        {reaper.MARK: session.mark(stage.name)}, session.folder)
+    with observation.beside() as at_work:
+        observed = observation.Observation(stage, stages)
+        executed, failure = execute_notebook(
+            notebook, values, cell_timeout(), root(), observed.on_event(on_event),
+            {reaper.MARK: session.mark(stage.name)}, session.folder)
     for command in session.end(stage.name):
         on_event({"message": "a process that a cell had started was still at work, and was ended: "
                              f"{command}"})
     reason = write_executed(stage, executed, failure, on_event)
     secret = without_secrets(stage)
     reason = reason or (f"at {failure}" if failure else "") or secret or check_metrics(stage)
+    try:
+        observed.finish(at_work.shared, on_event)
+    except StageFailure as unlisted:
+        reason = reason or f"because {unlisted}."
     if reason:
         return Outcome(f"{stage.short}: {stage.notebook} failed {reason}",
                        failure.fallback if failure else {})
@@ -94,21 +106,6 @@ def reached(stage: Stage) -> str:
     key = config.load().metric.key
     value = config.load().metrics(stage.short).get(key) if dag.is_model(stage) else None
     return "" if value is None else f", {key} {number(value)}"
-
-
-def observed(stage: Stage, on_event: Callable[[dict], None]) -> Callable[[dict], None]:
-    """Return `on_event` that fails a cell after which the stage needs files it does not list."""
-    missing: list[str] = []
-
-    def check(event: dict) -> None:
-        if "files" in event:
-            missing[:] = deps.uncovered(stage, event["files"])
-        elif "ran" in event and missing:
-            raise StageFailure(deps.sentence(stage, missing))
-        elif not {"ran", "fallback"} & set(event):
-            on_event(event)
-
-    return check
 
 
 def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failure | None,

@@ -39,6 +39,9 @@ class StageClient(PapermillNotebookClient):
                 raise StageFailure("the cell asked the kernel to exit; a stage runs every cell")
             if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
                 raise StageFailure("the cell was skipped; a stage runs every cell")
+            for output in cell.get("outputs", []):
+                if output.output_type == "error":  # showtraceback(), %%capture, run_cell(...)
+                    raise StageFailure(f"{output.ename}: {output.evalue} (shown, and not raised)")
             self.on_event({"ran": number})  # may raise StageFailure
 
     def process_message(self, msg, cell, cell_index):

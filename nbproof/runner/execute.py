@@ -17,6 +17,7 @@ from jupyter_core.utils import run_sync
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.runner import determinism, reaper, source
+from nbproof.runner.observer.sitecustomize import LOG
 
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 Events = Callable[[dict], None]
@@ -101,7 +102,8 @@ def execute_notebook(
     variables = determinism.environment(output_root) | {"NBPROOF_PROJECT": str(root())}
     with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.short_folder()) as sockets:
         try:
-            kernel = start_kernel(sockets, notebook.parent, variables | (mark or {}))
+            variables |= {LOG: str(Path(sockets) / "observed")} | (mark or {})
+            kernel = start_kernel(sockets, notebook.parent, variables)
         except Exception as error:  # of the machine: no such program, no room
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{notebook.name} could not be started: {type(error).__name__}: "

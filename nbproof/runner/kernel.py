@@ -1,6 +1,12 @@
-"""The kernel's process: ipykernel, which reports after each cell what shapes the results."""
+"""The kernel's process: ipykernel, which reports after each cell what shapes the results.
+
+What the notebook reads and writes is noted by an audit hook in this process and in the Python
+processes that it starts: nbproof.runner.observer.
+"""
 
 import atexit
+import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -11,9 +17,8 @@ from pathlib import Path
 
 from nbproof.notebook.progress import say
 from nbproof.runner import determinism
+from nbproof.runner.observer import sitecustomize as observer
 
-SOURCES = (".py", ".ipynb")
-opened: set[str] = set()  # sources below the project that something has read
 reported: dict = {}
 
 
@@ -27,10 +32,11 @@ def main() -> None:
     # A kernel that shuts down on a busy machine may find its sockets closed, and prints that.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     warnings.formatwarning = without_folder(warnings.formatwarning)
-    sys.addaudithook(observe)
+    observe()
     app = kernelapp.IPKernelApp.instance()
     app.initialize([*sys.argv[1:], f"--Session.packer={__name__}.pack"])
     app.shell.events.register("post_run_cell", report)
+    app.shell.events.register("post_run_cell", report_command)
     app.start()
 
 
@@ -40,36 +46,69 @@ def without_folder(format_warning):
     return lambda *given, **named: format_warning(*given, **named).replace(folder, "")
 
 
-def observe(event: str, arguments: tuple) -> None:
-    """Note each source file that is opened, as by %run or exec; an audit hook (PEP 578)."""
-    if event == "open":
-        path = arguments[0]
-        if isinstance(path, str) and path.endswith(SOURCES):
-            opened.add(path)
+def observe() -> None:
+    """Note what this process, and each Python that it starts, opens below the project."""
+    log, folder = os.environ[observer.LOG], Path(observer.__file__).parent
+    observer.install(log, os.environ["NBPROOF_PROJECT"])
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), inherited]))
 
 
 def report(_=None) -> None:
-    """After each cell, send what is new: the arithmetic, and the project's files it depends on.
+    """After each cell, send what is new: the arithmetic, and which files were read and written.
 
     This is the one place where a kernel reports what its notebook depends on.
     """
+    read, written, databases = opened(Path(os.environ[observer.LOG]))
     now = {"arithmetic": determinism.process(), "changed": determinism.changed(),
-           "files": sorted(project_files())}
+           "read": sorted(read | modules()), "written": sorted(written),
+           "databases": sorted(databases)}
     if reported != now:
         reported.update(now)
         say(**now)
 
 
-def project_files() -> set[str]:
-    """Return the sources below the project that are loaded or were opened, as relative paths."""
-    project = os.environ["NBPROOF_PROJECT"] + os.sep
-    environment = sys.prefix + os.sep  # usually inside the project
-    modules = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    names = (name for name in modules | opened if isinstance(name, str))
-    paths = {os.path.abspath(name) for name in names}  # noqa: PTH100 - thousands; Path is slow
-    return {Path(path).relative_to(project).as_posix() for path in paths
-            if path.startswith(project) and not path.startswith(environment)
-            and path.endswith(SOURCES)}
+def report_command(result) -> None:
+    """Tell of a shell command (`!pip install x`) of a cell that failed, which raises nothing."""
+    from IPython import get_ipython
+
+    code = get_ipython().user_ns.get("_exit_code", 0)
+    if code and "!" in (result.info.raw_cell or ""):
+        say(message=f"warning: `{result.info.raw_cell.strip()[:60]}`: a command ended with exit "
+                    f"code {code}")
+
+
+def opened(log: Path) -> tuple[set[str], set[str], set[str]]:
+    """Return the project's files that were read before anything wrote them, those written, and
+    the databases of SQLite, of which it is not known."""
+    paths = {"r": set(), "w": set(), "d": set()}
+    for line in log.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        kind, path = line[:1], line[2:]
+        is_compiled = "__pycache__" in path and path.endswith(".pyc")
+        if is_compiled and kind == "w":
+            continue
+        with contextlib.suppress(ValueError):  # a cache of something else than Python
+            path = importlib.util.source_from_cache(path) if is_compiled else path
+            path = below_project(path)
+            if path and not (kind == "r" and path in paths["w"]):
+                paths[kind].add(path)
+    return paths["r"], paths["w"], paths["d"]
+
+
+def modules() -> set[str]:
+    """Return the sources below the project that are loaded: Python may have read a compiled one."""
+    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    paths = {below_project(os.path.abspath(name))  # noqa: PTH100 - thousands; Path is slow
+             for name in names if isinstance(name, str) and name.endswith(".py")}
+    return paths - {""}
+
+
+def below_project(path: str) -> str:
+    """Return `path` below the project; empty for one elsewhere, or in the environment inside."""
+    project, environment = os.environ["NBPROOF_PROJECT"] + os.sep, sys.prefix + os.sep
+    if not path.startswith(project) or path.startswith(environment):
+        return ""
+    return path[len(project):].replace(os.sep, "/")
 
 
 def pack(message: object) -> bytes:

@@ -5,6 +5,10 @@ of its parameters: `lr: float = P.lr  # (0, 1] peak learning rate`. Before the m
 interval, a set such as {auto, cpu}, or neither; of a list it holds for each element. A line such as
 `model: str = "cnn"` has its own default, and another value in a stage with
 `cmd: nbproof stage model=mlp`. All is checked before a kernel starts.
+
+A notebook that names no section is papermill's: `C = 1.0  # [0, 10] strength` in its tagged cell is
+a parameter of the value's type. params.yaml may have its value in the section of the notebook's
+name (`section_of`); without it, the cell's own counts.
 """
 
 import ast
@@ -15,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbproof.notebook import params
 from nbproof.notebook.errors import UserError, meant
 from nbproof.notebook.files import from_yaml, root
 from nbproof.notebook.params import section
@@ -31,6 +36,11 @@ DECLARES = re.compile(rf"""
     ((?P<variable>[a-zA-Z_]\w*)\.(?P=name) | (?P<default>{LITERAL})) \s*
     (\#\s* (?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})? \s* (?P<meaning>[^\[({{\s].*)?)?
     """, re.VERBOSE)
+COMMENT = re.compile(rf"""
+    (;?\s*\#\s* ((?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})(?=\s|$))? \s* (?P<meaning>.*))? .*
+    """, re.VERBOSE)
+READS_A_SECTION = re.compile(r"(?m)^\s*(\w+)\s*:[^=#]+=\s*\w+\.\1\b")
+MAGIC = re.compile(r"(?m)^\s*[%!].*$")
 
 
 @dataclass(frozen=True)
@@ -91,13 +101,78 @@ def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
     if len(tagged) > 1:
         raise UserError(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
     sections = sections_of(source.code(cell) for cell in cells if cell["cell_type"] == "code")
-    found: dict[str, Parameter] = {}
-    for line in "\n".join(map(source.code, tagged)).splitlines():
+    code, found = "\n".join(map(source.code, tagged)), {}
+    if not sections and not READS_A_SECTION.search(code):
+        return plain(code, where)
+    for line in code.splitlines():
         line = line.strip()
         if line and not line.startswith("#"):
             parameter = _parameter(line, sections, f"{where}: `{line}` in the parameters cell")
             found[parameter.name] = parameter
     return found
+
+
+def plain(code: str, where: str) -> dict[str, Parameter]:
+    """Return the parameters of papermill's cell: names that are set to a number, a text, or so."""
+    lines, found = MAGIC.sub("", code).splitlines(), {}
+    try:
+        statements = ast.parse("\n".join(lines)).body
+    except SyntaxError as error:
+        raise UserError(f"{where}: the parameters cell is not Python: {error.msg}, in line "
+                        f"{error.lineno}.") from None
+    for statement in statements:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        kind, value = _literal_of(statement)
+        if kind and len(targets) == 1 and isinstance(targets[0], ast.Name):
+            comment = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
+            allowed, meaning = COMMENT.fullmatch(comment.strip()).group("allowed", "meaning")
+            name = targets[0].id
+            found[name] = Parameter(name, kind, allowed or "", meaning or "",
+                                    section_of(where), value)
+            continue
+        # papermill sets the values after this cell, so what it computes has the cell's own.
+        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        if used := sorted(names & found.keys()):
+            raise UserError(f"{where}: `{ast.unparse(statement)[:60]}` in the parameters cell uses "
+                            f"{used[0]} before its value from params.yaml is set: move this line "
+                            "to the next cell.")
+    return found
+
+
+def _literal_of(statement: ast.stmt) -> tuple[str, object]:
+    """Return type and value of what a statement sets; an empty type where it is no parameter."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign):
+        return "", None
+    try:
+        value = ast.literal_eval(statement.value)
+    except (ValueError, TypeError):  # it is computed
+        return "", None
+    if isinstance(statement, ast.AnnAssign) and KIND.fullmatch(ast.unparse(statement.annotation)):
+        return ast.unparse(statement.annotation), value
+    kinds = {type(item).__name__ for item in (value if isinstance(value, list) else [value])}
+    kind = "float" if kinds == {"int", "float"} else "".join(kinds) if len(kinds) == 1 else ""
+    if kind not in TYPES:
+        return "", None
+    return f"list[{kind}]" if isinstance(value, list) else kind, value
+
+
+def section_of(notebook: str) -> str:
+    """Return the section of params.yaml for a papermill cell: the notebook's name as a stage's."""
+    return re.sub(r"\W+", "_", Path(notebook).stem).strip("_").lower()
+
+
+def sections_read(notebook: Path) -> list[str]:
+    """Return the sections of params.yaml that a notebook reads."""
+    code = [source.code(cell) for cell in source.read(notebook)["cells"]
+            if cell["cell_type"] == "code"]
+    return sorted({*sections_of(code).values(), *(
+        parameter.section for parameter in declared(notebook).values()
+        if parameter.section and (parameter.default is ... or is_there(parameter.section)))})
+
+
+def is_there(section: str) -> bool:
+    """Return whether params.yaml has the section of a papermill cell, which need not be."""
+    return (root() / "params.yaml").exists() and section in params.read()
 
 
 def is_tagged(cell: dict) -> bool:
@@ -143,9 +218,9 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
         raise UserError(f"dvc.yaml gives {shown(notebook)} a value for {min(unknown)}, which its "
                         f"parameters cell does not declare.{meant(min(unknown), known)}")
     for name, parameter in known.items():
-        section = _section(parameter.section, notebook) if parameter.section else {}
+        section = _section_of(parameter, notebook)
         value = section.get(name, parameter.default)  # nothing accepts an Ellipsis
-        where = "params.yaml" if parameter.section else shown(notebook)
+        where = "params.yaml" if section or parameter.default is ... else shown(notebook)
         if name in given:
             value, where = from_yaml(given[name]), "dvc.yaml"
         if not parameter.accepts(value):
@@ -158,6 +233,12 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
                             f"({parameter.meaning}), found {found}.")
         values[name] = parameter.typed(value)
     return values
+
+
+def _section_of(parameter: Parameter, notebook: Path) -> dict:
+    """Return the section of params.yaml that holds a parameter; {} where its cell does."""
+    has_none = parameter.default is not ... and not is_there(parameter.section)
+    return {} if has_none else _section(parameter.section, notebook)
 
 
 def _section(name: str, notebook: Path) -> dict:
@@ -173,7 +254,7 @@ def check_known(notebooks: Iterable[Path]) -> None:
     known: dict[str, dict[str, Path]] = {}
     for notebook in notebooks:
         for parameter in declared(notebook).values():
-            if not parameter.section:
+            if parameter.default is not ... and not is_there(parameter.section):
                 continue
             known.setdefault(parameter.section, {})[parameter.name] = notebook
     for name, names in known.items():

@@ -11,6 +11,8 @@ from nbproof.notebook.errors import UserError, meant
 ADDED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic",
          "execution", "executionInfo", "ExecuteTime", "outputId", "scrolled", "trusted"}
 CONCLUSION = re.compile(r"(?i)^##+ (what (we|it) learned|conclusions?|the answer|in short)\b")
+# git's own, at the start of a line, and nbdime's, at the start of one in a cell.
+MARKS = re.compile(r"""(?m)^(\s*")?<{7} \w""")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -18,7 +20,11 @@ def read(path: Path) -> dict:
     """Return a notebook as plain JSON (nbformat is slow to import); UserError if it is none."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if MARKS.search(text):
+            raise UserError(f"{name} has the marks of a merge conflict (<<<<<<<): edit it, or take "
+                            f"one side (git checkout --ours {path.name}), then run again.")
+        notebook = json.loads(text)
         for cell in notebook["cells"]:  # what all of nbproof relies on
             code(cell), cell["cell_type"].strip, cell["metadata"].items
         if notebook["nbformat"] != 4 or not {"metadata", "nbformat_minor"} <= notebook.keys():
@@ -28,8 +34,7 @@ def read(path: Path) -> dict:
         raise UserError(f"{name} does not exist: write it, or remove its stage from dvc.yaml."
                         f"{close}") from None
     except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{name} is not a notebook, or has conflict marks of a merge: {error}."
-                        ) from None
+        raise UserError(f"{name} is not a notebook: {error}.") from None
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{name} is not a notebook of format 4, or lacks something that every "
                         "cell has: open and save it in JupyterLab.") from None

@@ -1,7 +1,8 @@
 """Sets git up for notebooks, in this clone only: commits of source, diffs and merges by cells.
 
-.gitattributes names a filter of nbproof and two drivers of nbdime; git looks their commands up in
-the clone's configuration. `nbdime config-git` would write commands that need .venv on the PATH.
+.gitattributes names a filter and a driver of nbproof and two drivers of nbdime; git looks their
+commands up in the clone's configuration. `nbdime config-git` would write commands that need .venv
+on the PATH.
 """
 
 import shlex
@@ -17,7 +18,13 @@ SETTINGS = {
     "filter.nbproof.clean": f"{PYTHON} nbproof.runner.source",
     "diff.jupyternotebook.command": f"{PYTHON} nbdime.vcs.git.diffdriver diff",
     "merge.jupyternotebook.driver": f"{PYTHON} nbdime.vcs.git.mergedriver merge %O %A %B %L %P",
+    "merge.nbproof-lock.driver": f"{PYTHON} nbproof.workspace.merge %O %A %B",
 }
+ATTRIBUTES = (
+    "*.ipynb filter=nbproof diff=jupyternotebook merge=jupyternotebook",
+    "dvc.lock merge=nbproof-lock",
+    "metrics/* merge=nbproof-lock",
+)
 OURS = ("-m nbproof.", "-m nbdime.vcs.git.")
 
 
@@ -28,7 +35,7 @@ def set_up() -> int:
                         "where it is a repository of its own (git init).")
     if not _git("check-attr", "filter", "notebooks/name.ipynb").endswith("nbproof"):
         raise UserError(".gitattributes names no filter for notebooks: add the line "
-                        "*.ipynb filter=nbproof diff=jupyternotebook merge=jupyternotebook")
+                        f"{ATTRIBUTES[0]}")
     for key, command in SETTINGS.items():
         if (current := _configured(key)) and not any(word in current for word in OURS):
             print(f"git: {key} is {current} already and stays.")

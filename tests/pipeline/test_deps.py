@@ -39,43 +39,6 @@ def refused(folder, *cells: str, listed=("pins.txt",), sections=()) -> str:
     return ""
 
 
-@pytest.mark.parametrize("path, covered_by", [
-    ("notebooks/helper.py", ["notebooks/helper.py"]),
-    ("notebooks/tiny/sub/leaf.py", ["notebooks/tiny"]),
-    ("notebooks/tiny/cases.py", ["notebooks"]),
-])
-def test_a_dep_covers_itself_and_what_is_below_it(folder, path, covered_by):
-    assert deps.uncovered(stage(*covered_by), [path, path]) == []
-    assert deps.uncovered(stage("notebooks/tin", "notebooks/helper"), [path]) == [path]
-
-
-@pytest.mark.parametrize("path", [
-    ".venv/lib/module.py", "scratch/try.py", "models/x/code.py", "notebooks/removed_again.py",
-    "notebooks/x.ipynb"])
-def test_what_is_no_dependency(folder, path):
-    assert deps.uncovered(stage(), [path]) == []
-
-
-def test_nbproof_itself_is_no_dependency_also_in_its_own_home(folder, monkeypatch):
-    assert deps.uncovered(stage(), ["nbproof/runner/execute.py"])
-    monkeypatch.setattr(deps, "PACKAGE", folder / "nbproof")
-    assert deps.uncovered(stage(), ["nbproof/runner/execute.py"]) == []
-
-
-@pytest.mark.parametrize("paths, lines, notebook", [
-    (["notebooks/helper.py", "notebooks/other.ipynb"],
-     "`- notebooks/helper.py`, `- notebooks/other.ipynb`", "notebooks/x.ipynb"),
-    (["notebooks/tiny/cases.py", "notebooks/tiny/sub/leaf.py"], "`- notebooks/tiny`",
-     "notebooks/x.ipynb"),
-    (["tools/far.py"], "`- tools/far.py`", "notebooks/x.ipynb"),
-    (["notebooks/x/own.py"], "`- notebooks/x/own.py`", "notebooks/x/y.ipynb"),  # not a package
-])
-def test_the_sentence_has_the_lines_to_add(paths, lines, notebook):
-    assert deps.sentence(stage(notebook=notebook), paths) == (
-        f"dvc.yaml: the stage train@x does not list all that {notebook} depends on: add "
-        f"{lines} to its deps, so that an edit there runs it again.")
-
-
 @pytest.mark.parametrize("markdown, wanted", [
     ("![](map.png 'title') and <img alt=x src='../map.png'>", ["notebooks/map.png", "map.png"]),
     ("![a map](<map.png>)", ["notebooks/map.png"]),

@@ -444,18 +444,18 @@ def wait_for(condition, seconds: float) -> bool:
 
 def started(folder: Path, *words: str) -> subprocess.Popen:
     """Start a process group of its own, as from a terminal, and wait for its notebook's beat."""
-    (folder / "beat").unlink(missing_ok=True)
+    (folder / ".beat").unlink(missing_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    assert wait_for((folder / "beat").exists, 90)
+    assert wait_for((folder / ".beat").exists, 90)
     return process
 
 
 BEATS = """\
 import os, pathlib, time
-beat = pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat')
+beat = pathlib.Path(os.environ['NBPROOF_OUTPUT'], '.beat')
 while True:
     beat.write_text(str(time.time()))
     time.sleep(0.1)
@@ -497,9 +497,9 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
     printed = process.communicate(timeout=30)[0]
     assert process.returncode != 0 and "Traceback" not in printed, printed
     assert wait_for(lambda: not family(single), 10), [each.cmdline() for each in family(single)]
-    beat = (single / "beat").read_text()
+    beat = (single / ".beat").read_text()
     time.sleep(0.3)
-    assert (single / "beat").read_text() == beat
+    assert (single / ".beat").read_text() == beat
     if victim == "kernel":
         assert "failed at cell 3 (import os, pathlib, time): DeadKernelError" in printed
     if number == signal.SIGINT and words[0] == "nbproof":
@@ -513,7 +513,8 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
 
 @posix
 def test_what_a_cell_left_behind_ends_with_its_stage(single):
-    waits = "while not pathlib.Path(os.environ['NBPROOF_OUTPUT'], 'beat').exists(): time.sleep(0.1)"
+    waits = ("beat = pathlib.Path(os.environ['NBPROOF_OUTPUT'], '.beat')\n"
+             "while not beat.exists(): time.sleep(0.1)")
     cells(single, WRITES, DETACHED, f"import os, pathlib, time\n{waits}")
     done = nbproof(single, "stage", "x")
     assert done.returncode == 0, done.stdout

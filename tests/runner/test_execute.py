@@ -112,7 +112,8 @@ def test_the_kernel_reports_the_project_files_that_shape_a_result(single, inside
           "exec(open('text.py').read())")
     events: list[dict] = []
     assert execute(single, events=events)[1] is None
-    files = [event["files"] for event in events if "files" in event]
+    files = [[path for path in event["read"] if path != "params.yaml"]
+             for event in events if "read" in event]
     package = ["notebooks/package/__init__.py", "notebooks/package/part.py"]
     assert files[-1] == sorted([*package, "notebooks/script.py", "notebooks/text.py"])
     assert package in files  # right after the cell that imports them

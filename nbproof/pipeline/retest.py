@@ -1,0 +1,105 @@
+"""`nbproof test`: execute notebooks again as their stages do, and compare all that cells show."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import root
+from nbproof.pipeline import dag
+from nbproof.pipeline.dag import Stage
+from nbproof.pipeline.stage import cell_timeout, find
+from nbproof.runner import limits, reaper, schema, secrets, source
+from nbproof.runner.execute import execute_notebook
+
+HELD = ".dvc/tmp/test"  # the results, while a notebook writes them again
+LOCK = ".dvc/tmp/run.lock"
+
+
+def retest(names: list[str]) -> int:
+    """Execute the notebooks of the stages `names` (all) again; return 1 if an output differs.
+
+    Results stay as they are. What notebooks log goes to MLflow's experiment `test`.
+    """
+    with dag.opened(root()) as repo:
+        stages = dag.read(repo)
+        wanted = [find(stages, name) for name in names] or [
+            stage for stage in stages.values() if stage.notebook]
+        stale = dag.changed(repo, [stage.name for stage in wanted])
+    if stale:
+        raise UserError(f"{', '.join(sorted(stale))} must run first: nbproof run.")
+    differing = []
+    try:
+        with FileLock(root() / LOCK, timeout=0), reaper.session() as session:
+            for stage in wanted:
+                lines = differences(stage, session)
+                print(*lines or [f"{stage.short}: the same outputs"], sep="\n", flush=True)
+                differing += lines
+    except Timeout:
+        raise UserError("A run is at work in this folder: wait for it to end.") from None
+    return 1 if differing else 0
+
+
+def differences(stage: Stage, session: reaper.Session) -> list[str]:
+    """Execute the notebook of `stage`; return a line for each cell that shows something else."""
+    notebook = root() / stage.notebook
+    recorded = json.loads((root() / "reports" / f"{stage.short}.ipynb").read_text("utf-8"))
+    mark = {reaper.MARK: session.mark(stage.name), "MLFLOW_EXPERIMENT_NAME": "test"}
+    with results_held(stage):
+        executed, failure = execute_notebook(
+            notebook, schema.values_of(notebook, stage.values), cell_timeout(), root(),
+            lambda event: None, mark, session.folder)
+        session.end(stage.name)
+    if failure:
+        return [f"{stage.short}: {failure}"]
+    secrets.take_out(executed)
+    limits.number_widgets(executed)
+    limits.shorten(executed)
+    pairs = zip(source.counted(recorded["cells"]), source.counted(executed.cells))
+    return [f"{stage.short}: cell {number} shows {first_difference(before, now)}"
+            for number, (before, now) in enumerate(pairs, start=1)
+            if texts(before) != texts(now)
+            and "nbval-ignore-output" not in now.metadata.get("tags", [])]
+
+
+@contextlib.contextmanager
+def results_held(stage: Stage) -> Iterator[None]:
+    """Move the outputs of `stage` aside for the block, and bring them back instead of new ones."""
+    held = root() / HELD
+    held.mkdir(parents=True, exist_ok=True)
+    paths = {root() / path: held / str(number) for number, path in enumerate(stage.outputs)}
+    for path, aside in paths.items():
+        path.rename(aside)
+    try:
+        yield
+    finally:
+        for path, aside in paths.items():
+            remove(path)
+            aside.rename(path)
+        held.rmdir()
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def texts(cell: dict) -> list[str]:
+    """Return the outputs of a cell as text."""
+    return [json.dumps(output, sort_keys=True) for output in cell.get("outputs", [])]
+
+
+def first_difference(before: dict, after: dict) -> str:
+    """Return the first output of a cell that differs, shortened, and what it was."""
+    old, new = texts(before), texts(after)
+    number = next((n for n, pair in enumerate(zip(old, new)) if pair[0] != pair[1]),
+                  min(len(old), len(new)))
+    one, other = ("".join(each[number : number + 1]) or "nothing" for each in (new, old))
+    start = next((n for n, pair in enumerate(zip(one, other)) if pair[0] != pair[1]), 0)
+    now, then = (text[max(0, start - 30) :][:80] for text in (one, other))
+    return f"...{now}... instead of ...{then}..."

@@ -1,0 +1,82 @@
+"""`nbproof init`: a repository with notebooks becomes a project; no notebook is changed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import CONTRACT, write_whole
+from nbproof.workspace import requirements
+from nbproof.workspace.git import ATTRIBUTES
+
+TEMPLATE = Path(__file__).with_name("template")
+IGNORED = ("/.venv/", "/scratch/", "/reports/", "/mlflow.db*", "/mlartifacts/", "mlruns/",
+           "__pycache__/", ".ipynb_checkpoints/", ".*.[0-9]*")
+PROJECT = """\
+# What nbproof must know of this project; docs/contract.md of nbproof explains each key.
+name: {name}
+pins: {lock}
+# metric: {{key: accuracy, goal: max}} # the number by which models are compared
+"""
+PARAMS = "# The values of parameters, by stage: nbproof add writes those of a notebook.\n{}\n"
+STAGES = "# What each notebook reads and writes: nbproof add writes it.\nstages: {}\n"
+
+
+def init(dry_run: bool) -> int:
+    """Make the current folder, which has notebooks, a project; with `dry_run` only print it."""
+    folder = Path.cwd()
+    if (folder / CONTRACT).exists():
+        raise UserError(f"{folder} is a project already: nbproof add NOTEBOOK makes a stage.")
+    if not shutil.which("git"):
+        raise UserError("git is not installed, and DVC needs it: install it, then run again.")
+    is_new = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode
+    notebooks = [path for path in sorted(folder.rglob("*.ipynb"))
+                 if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    if not notebooks:
+        raise UserError(f"There are no notebooks in {folder}: nbproof new DIR makes a project with "
+                        "some.")
+    if is_new and not dry_run:
+        subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
+    files = contents(folder)
+    for name, text in files.items():
+        if dry_run:
+            print(f"--- {name}\n{text}", end="")
+        else:
+            write_whole(folder / name, text)
+    print(f"{'Would be written' if dry_run else 'Written'}: {', '.join(files)}.")
+    if absent := requirements.missing(folder):
+        print(f"Not installed here: {', '.join(absent)}. pip install {' '.join(absent)}")
+    first = notebooks[0].relative_to(folder).as_posix()
+    print(f"No notebook was changed. Next: nbproof add {first}; nbproof git sets up diffs and "
+          "merges by cells.")
+    return 0
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the text of each file that makes `folder` a project, by its path."""
+    name = re.sub("[^a-z0-9]+", "_", folder.name.lower()).strip("_")
+    name = name if name[:1].isalpha() else f"project_{name}".strip("_")
+    files = {
+        CONTRACT: PROJECT.format(name=name, lock=requirements.LOCK),
+        "params.yaml": PARAMS, "dvc.yaml": STAGES,
+        requirements.LOCK: requirements.lock_text(folder),
+        ".gitignore": with_lines(folder / ".gitignore", IGNORED),
+        ".gitattributes": with_lines(folder / ".gitattributes", ATTRIBUTES),
+    }
+    for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        files[path] = (TEMPLATE / path).read_text(encoding="utf-8")
+    origin = subprocess.run(["git", "remote", "get-url", "origin"], cwd=folder,
+                            capture_output=True, text=True).stdout
+    if "github.com" in origin:
+        for path in sorted((TEMPLATE / ".github" / "workflows").glob("*.yml")):
+            files[path.relative_to(TEMPLATE).as_posix()] = path.read_text(encoding="utf-8")
+    return {path: text for path, text in files.items()
+            if path.startswith(".git") or not (folder / path).exists()}
+
+
+def with_lines(path: Path, lines: tuple[str, ...]) -> str:
+    """Return the text of a file with those of `lines` that it lacks at its end."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    new = [line for line in lines if line not in text.splitlines()]
+    return text + ("\n" if text and not text.endswith("\n") else "") + "\n".join([*new, ""])
