@@ -3,8 +3,6 @@
 import json
 from collections.abc import Iterable
 
-from dvc.utils.flatten import flatten
-
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root
 from nbproof.pipeline.config import load, recorded
@@ -20,45 +18,36 @@ def announce() -> None:
               flush=True)
 
 
-def compared(found: dict[str, Stage]) -> list[str]:
-    """Return one sentence where all results are the committed ones; else how many are, and why."""
+def compared(stages: dict[str, Stage]) -> list[str]:
+    """Return how many results are the committed ones, and a sentence on each stage that made others
+    from the same inputs."""
     lock, committed = root() / "dvc.lock", tracking.git("show", "HEAD:./dvc.lock")
     if not committed or not lock.exists():
         return []
     here = lock.read_text(encoding="utf-8")
     if committed == here:  # the usual case, without reading YAML for a tenth of a second
-        total = sum(len(stage.outputs) for stage in found.values())
+        total = sum(len(stage.outputs) for stage in stages.values())
         return [f"All {total} results are the committed ones, byte for byte."]
     old, new = recorded(committed), recorded(here)
-    before, after = _md5s(old.values(), "outs"), _md5s(new.values(), "outs")
+    before, after = _md5s(old.values()), _md5s(new.values())
     lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "
              "ones, byte for byte."]
-    for name, stage in found.items():
-        if any(before.get(path) != after.get(path) for path in stage.outputs):
-            reason = _changes(old.get(name), new[name], set(after)) or _other_bytes(stage.short)
-            lines.append(f"{stage.short} differs: {reason}.")
-    return lines
+    return lines + [
+        f"{stage.short} has other bytes from the same inputs: {_other_bytes(stage.short)}."
+        for name, stage in stages.items()
+        if name in old and old[name] != new[name] and _inputs(old[name]) == _inputs(new[name])]
 
 
-def _changes(old: dict | None, new: dict, outputs: set[str]) -> str:
-    """Return what a stage's two records in dvc.lock say of why its results differ, if anything."""
-    if not old:
-        return "the commit has no such stage"
-    before, after = _md5s([old], "deps"), _md5s([new], "deps")
-    changed = {path for path, _ in before.items() ^ after.items()}
-    read = {path for path in changed if any(f"{out}/".startswith(f"{path}/") for out in outputs)}
-    was, now = (flatten(entry.get("params", {}).get("params.yaml", {})) for entry in (old, new))
-    values = {key for key in was | now if was.get(key) != now.get(key)}
-    reasons = {"parameters": values, "code": changed - read, "what it reads": read}
-    return ", ".join(f"{reason} ({', '.join(sorted(names))})"
-                     for reason, names in reasons.items() if names)
+def _inputs(record: dict) -> dict:
+    """Return a stage's record in dvc.lock without its results."""
+    return {key: value for key, value in record.items() if key != "outs"}
 
 
 def _other_bytes(short: str) -> str:
     """Return why bytes differ where nothing else does, and how far the numbers are apart."""
     if (machine := determinism.machine()) == determinism.NAME:
-        return ("it varies from run to run, or the commit was made on a machine that computes "
-                "otherwise: nothing else differs")
+        return ("they vary from run to run, or the commit was made on a machine that computes "
+                "otherwise")
     tolerance, now = load().tolerance, load().metrics(short)
     committed = json.loads(tracking.git("show", f"HEAD:./metrics/{short}.json") or "{}")
     outside = [key for key, value in now.items()
@@ -66,10 +55,9 @@ def _other_bytes(short: str) -> str:
                and not tolerance.holds(value, committed[key])]
     far = (f"outside {tolerance}: {', '.join(outside)}" if outside else
            f"all numbers are the committed ones within {tolerance}")
-    return f"it was made on a machine that computes otherwise ({machine}); {far}"
+    return f"this machine computes otherwise ({machine}); {far}"
 
 
-def _md5s(entries: Iterable[dict], kind: str) -> dict[str, str]:
-    """Return the MD5 sums of the `deps` or `outs` of stages by their paths."""
-    return {record["path"]: record.get("md5", "")
-            for entry in entries for record in entry.get(kind, [])}
+def _md5s(records: Iterable[dict]) -> dict[str, str]:
+    """Return the MD5 sums of the results of stages by their paths."""
+    return {out["path"]: out.get("md5", "") for record in records for out in record.get("outs", [])}

@@ -26,17 +26,10 @@ def test_all_results_are_the_committed_ones_and_no_yaml_is_read_for_it(small, mo
     assert compared(small) == [ALL]
 
 
-def test_what_differs_and_why(small):
+def test_other_inputs_are_counted_and_explain_themselves(small):
     edit_params(small, lambda content: content["models"]["m"].update(n=2))
-    (small / "raw.txt").write_text("other\n")
     assert compared(small, models_m__csv="other\n") == [
-        "2 of 3 results are the committed ones, byte for byte.",
-        "m differs: parameters (models.m.n)."]
-    (small / "data" / "table" / "1.csv").write_text("other\n")
-    assert compared(small) == [
-        "1 of 3 results are the committed ones, byte for byte.",
-        "data differs: code (raw.txt).",
-        "m differs: parameters (models.m.n), what it reads (data/table)."]
+        "2 of 3 results are the committed ones, byte for byte."]
 
 
 def test_what_varies_and_what_is_new(small, monkeypatch, capsys):
@@ -44,8 +37,8 @@ def test_what_varies_and_what_is_new(small, monkeypatch, capsys):
     compare.announce()
     assert capsys.readouterr().out == ""
     assert compared(small, models_m__csv="other\n")[1:] == [
-        "m differs: it varies from run to run, or the commit was made on a machine that computes "
-        "otherwise: nothing else differs."]
+        "m has other bytes from the same inputs: they vary from run to run, or the commit was made "
+        "on a machine that computes otherwise."]
     (small / "dvc.lock").rename(small / "other.lock")
     commit(small)
     assert compared(small) == []
@@ -56,7 +49,8 @@ def test_what_varies_and_what_is_new(small, monkeypatch, capsys):
 def test_a_machine_that_computes_otherwise_is_compared_by_value(small, monkeypatch, error, far):
     monkeypatch.setattr(determinism, "machine", lambda: "linux-aarch64")
     assert compared(small, metrics_m__json=json.dumps({"error": error, "note": "x"}))[1:] == [
-        f"m differs: it was made on a machine that computes otherwise (linux-aarch64); {far}."]
+        "m has other bytes from the same inputs: this machine computes otherwise (linux-aarch64); "
+        f"{far}."]
 
 
 def test_a_machine_that_computes_otherwise_says_so_first(small, monkeypatch, capsys):
