@@ -1,0 +1,68 @@
+"""The ONNX file of a model: PyTorch's predictions, its own check, and the same bytes anywhere."""
+
+import base64
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from projects import ROOT, command
+
+from mnist import models
+from nbproof.notebook.files import digest
+from production import onnx_export, ood_detector
+
+LABELS = [*"0123456789"]
+AGAIN = """
+import torch
+from mnist import models
+from production import onnx_export, ood_detector
+models.load = lambda name: models.program("program.pt2")
+onnx_export.store("y", ood_detector.load("x"), torch.zeros(8, 1, 28, 28), ["a"])
+"""
+
+
+@pytest.fixture
+def stored(model, dataset):
+    images = dataset.validation.normalised(slice(200))
+    return onnx_export.OnnxModel(onnx_export.store("x", model, images, LABELS)), images
+
+
+def test_it_predicts_what_pytorch_predicts_for_any_number_of_images(stored, model, trained):
+    onnx, images = stored
+    for count in (1, 2, 7, 200):
+        outputs = onnx(images[:count].numpy(), batch=150)
+        with torch.no_grad():
+            expected = model(images[:count])
+            assert torch.allclose(expected[0], trained[0](images[:count]).softmax(1), atol=1e-5)
+            assert torch.allclose(expected[1], trained[0].net[:-1](images[:count]), atol=1e-4)
+        for values, wanted, near in zip(outputs, expected, (1e-5, 1e-4, 1e-3)):
+            assert np.allclose(values, wanted, atol=near) and values.shape == wanted.shape
+    assert onnx.threshold == model.threshold and onnx.feature_count == 800
+
+
+def test_it_holds_its_own_check_and_the_labels(stored):
+    onnx, images = stored
+    inputs, expected = (np.frombuffer(base64.b64decode(onnx.metadata[f"check_{key}"]), "<f4")
+                        for key in ("inputs", "probabilities"))
+    assert np.array_equal(inputs, images[:8].flatten().numpy())
+    found = onnx(inputs.reshape(-1, 1, 28, 28))[0].ravel()
+    assert np.abs(found - expected).max() < 1e-5 < np.abs(found - np.roll(expected, 1)).max()
+    assert json.loads(onnx.metadata["labels"]) == LABELS
+
+
+def test_another_process_writes_the_same_bytes(model, trained, project, monkeypatch):
+    """Also from the detector's own file, which the notebook `know` reads."""
+    (project / "program.pt2").write_bytes(trained[1])
+    ood_detector.store("x", model)
+    monkeypatch.setattr(models, "load", lambda name: models.program("program.pt2"))
+    again, images = ood_detector.load("x"), torch.rand(5, 1, 28, 28)
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(again(images), model(images)))
+    here = onnx_export.store("x", again, torch.zeros(8, 1, 28, 28), ["a"])
+    done = command(project, sys.executable, "-W", "ignore", "-c", AGAIN, OMP_NUM_THREADS="1",
+                   NBPROOF_OUTPUT=str(project), PYTHONPATH=f"{ROOT}:{ROOT / 'notebooks'}")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert digest(here) == digest(project / "models" / "y.onnx")
+    assert str(project).encode() not in here.read_bytes()
+    assert b"site-packages" not in here.read_bytes()
