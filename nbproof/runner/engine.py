@@ -5,15 +5,23 @@ papermill takes half a second to import: nbproof.runner.execute does that while 
 
 import logging
 import re
+import sys
 
 import nbclient.client
-import papermill
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 
-from nbproof.notebook.progress import EVENT
-from nbproof.runner import source
-from nbproof.runner.execute import StageFailure
+# papermill would import its stores in S3 and Hadoop, which take as long as all the rest of it.
+STORES = [name for name in ("boto3", "pyarrow") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(STORES))
+import papermill  # noqa: E402
+from papermill.clientwrap import PapermillNotebookClient  # noqa: E402
+from papermill.engines import NBClientEngine, papermill_engines  # noqa: E402
+
+for store in STORES:
+    del sys.modules[store]
+
+from nbproof.notebook.progress import EVENT  # noqa: E402
+from nbproof.runner import source  # noqa: E402
+from nbproof.runner.execute import StageFailure  # noqa: E402
 
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell
 # timeout ends; both match the same. It is private, and there is no public way to change it.
