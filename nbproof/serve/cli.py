@@ -1,5 +1,6 @@
 """The commands of this room, which `nbproof` has beside its own."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -34,9 +35,12 @@ def serve(
     from nbproof.serve import environment
 
     environment.enter(root())
-    from nbproof.serve.command import serve as start
     from nbproof.serve.options import Options
 
+    if os.environ.get("RAY_ADDRESS"):
+        from nbproof.serve.ray import serve as start
+    else:
+        from nbproof.serve.command import serve as start
     return start(Options(
         host, port, images, body, rate, seconds, concurrent, log_size, threads, replicas))
 
@@ -51,17 +55,17 @@ def try_(name: Annotated[str, Argument(metavar="MODEL", help="The model of the p
 
 @app.command(rich_help_panel=PANEL)
 def forget() -> int:
-    """Empty the server's log: answers, inputs and labels."""
+    """Empty the server's log: predictions, inputs and labels."""
     from nbproof.serve import log
 
-    print(f"Forgotten: {log.forget()} answers and labels of served/{log.place().name}.")
+    print(f"Forgotten: {log.forget()} predictions and labels of {log.LOG}.")
     return 0
 
 
 @app.command(rich_help_panel=PANEL)
 def drift() -> int:
     """Compare the server's requests with the data of the evaluation; exit code 3 is an alarm."""
-    from nbproof.serve.drift import drift
+    from nbproof.serve.log_notebooks import drift
 
     return drift()
 
@@ -69,6 +73,6 @@ def drift() -> int:
 @app.command(rich_help_panel=PANEL)
 def harvest(yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False) -> int:
     """Add the labelled inputs of the server's log to the data, after a look at them."""
-    from nbproof.serve.harvest import harvest
+    from nbproof.serve.log_notebooks import harvest
 
     return harvest(yes)

@@ -1,34 +1,47 @@
 "use strict";
-// A server's answers, by a model that is part of this very page. `prepare` is the project's own.
+// A server's responses, by a model that is part of this very page. `prepare` is the project's own.
 
 (() => {
-  const held = (id) => Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (each) => each.charCodeAt(0));
-  const facts = JSON.parse(document.getElementById("nbproof-facts").textContent);
+  const text = (id) => document.getElementById(`nbproof-${id}`).textContent.trim();
+  const facts = JSON.parse(text("facts"));
+
+  async function unpacked(id) {
+    const packed = Uint8Array.from(atob(text(id)), (char) => char.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).arrayBuffer();
+  }
 
   async function opened() {
-    while (!globalThis.ort) await new Promise((done) => setTimeout(done, 10));   // a module, which comes last
-    const stream = new Blob([held("nbproof-runtime")]).stream().pipeThrough(new DecompressionStream("gzip"));
-    Object.assign(ort.env.wasm, { wasmBinary: await new Response(stream).arrayBuffer(), numThreads: 1 });
-    return ort.InferenceSession.create(held("nbproof-model"), { executionProviders: ["wasm"] });
+    const script = new Blob([await unpacked("script")], { type: "text/javascript" });
+    const ort = await import(URL.createObjectURL(script));
+    Object.assign(ort.env.wasm, { wasmBinary: await unpacked("wasm"), numThreads: 1 });
+    const providers = { executionProviders: ["wasm"] };
+    return { ort, session: await ort.InferenceSession.create(await unpacked("model"), providers) };
   }
-  const session = opened();
+  const loading = opened();
 
   async function run(values) {   // of cases one after the other
-    const open = await session, size = facts.shape.reduce((all, length) => all * length, 1);
-    const inputs = { [open.inputNames[0]]: new ort.Tensor("float32", values, [values.length / size, ...facts.shape]) };
-    const found = await open.run(inputs);
-    return { outputs: found[facts.output].data, strangeness: found.strangeness ? found.strangeness.data : null };
+    const { ort, session } = await loading;
+    const size = facts.shape.reduce((product, length) => product * length, 1);
+    const input = new ort.Tensor("float32", values, [values.length / size, ...facts.shape]);
+    const found = await session.run({ [session.inputNames[0]]: input });
+    const { strangeness } = found;
+    return { outputs: found[facts.output].data, strangeness: strangeness ? strangeness.data : null };
   }
 
   async function predict(blob) {
     const began = performance.now(), prepared = await globalThis.prepare(blob, facts.metadata);
-    const { outputs, strangeness } = await run(prepared), place = outputs.indexOf(Math.max(...outputs));
-    const strange = strangeness ? strangeness[0] : null, known = facts.limit === null || strange <= facts.limit;
+    const { outputs, strangeness } = await run(prepared);
+    const best = facts.labels[outputs.indexOf(Math.max(...outputs))];
+    const distance = strangeness ? strangeness[0] : null;
+    const knows = facts.limit === null || distance <= facts.limit;
     const answer = {
-      answer: known ? facts.labels[place] : null, best: facts.labels[place], probability: outputs[place], strangeness: strange,
-      probabilities: Object.fromEntries(facts.labels.map((label, n) => [label, outputs[n]])), prepared: [...prepared], id: "local",
+      answer: knows ? best : null, best, probability: Math.max(...outputs), strangeness: distance,
+      probabilities: Object.fromEntries(facts.labels.map((label, n) => [label, outputs[n]])),
+      prepared: [...prepared], id: "local",
     };
-    return { model: facts.model, version: facts.version, milliseconds: performance.now() - began, answers: [answer] };
+    const milliseconds = performance.now() - began;
+    return { model: facts.model, version: facts.version, milliseconds, answers: [answer] };
   }
 
   globalThis.localModel = async (path, { body } = {}) => {

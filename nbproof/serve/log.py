@@ -1,8 +1,8 @@
-"""What was asked and answered, and the labels that people gave: served/log.sqlite.
+"""The log of predictions and of the labels that people gave: served/log.sqlite.
 
-One thread writes. Answers wait in memory for a moment and are written many at once: a request never waits for the disk,
-and `kill -9` can cost the last answers. A label is acknowledged only when it is on the disk. Several servers may share
-a file (SQLite's WAL and its locks). The file is bounded: the oldest answers without a label leave first.
+One thread writes. Predictions wait in memory for a moment and are written many at once, so a
+request never waits for the disk, and `kill -9` can cost the last ones. A label is acknowledged
+when it is on the disk. Several servers may share the file (SQLite's WAL and its locks).
 """
 
 import contextlib
@@ -15,214 +15,177 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.notebook.served import LOG
 
-EVERY = 0.2  # seconds between two writes of answers
-WAITING = 20_000  # answers that may wait in memory; more are dropped, and counted
-PATIENCE = 5.0  # seconds for another server's write to end
+INTERVAL = 0.2  # seconds between two writes of predictions
+WAITING = 20_000  # predictions that may wait in memory; more are dropped, and counted
+TIMEOUT = 5  # seconds for another server's write to end
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
-  id TEXT PRIMARY KEY, time REAL, version TEXT, model TEXT, answer TEXT, best TEXT, probability REAL, strangeness REAL,
-  milliseconds REAL, shadow_version TEXT, shadow_answer TEXT, features BLOB, input BLOB);
+  id TEXT PRIMARY KEY, time REAL, version TEXT, model TEXT, answer TEXT, best TEXT,
+  probability REAL, strangeness REAL, milliseconds REAL, shadow_version TEXT, shadow_answer TEXT,
+  features BLOB, input BLOB);
 CREATE INDEX IF NOT EXISTS answers_by_time ON answers (time);
 CREATE TABLE IF NOT EXISTS labels (id TEXT, time REAL, label TEXT);
 CREATE INDEX IF NOT EXISTS labels_by_id ON labels (id);
+CREATE TABLE IF NOT EXISTS forgotten (time REAL);
 """
-INSERT = f"INSERT OR REPLACE INTO answers VALUES ({', '.join('?' * 13)})"
-OLDEST = "SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels) ORDER BY time LIMIT ?"
+# `time` is the begin of the request: what began before `nbproof forget` is not written after it.
+ANSWER = """
+INSERT INTO answers SELECT :id, :time, :version, :model, :answer, :best, :probability, :strangeness,
+  :milliseconds, NULL, NULL, :features, :input
+WHERE :time > (SELECT ifnull(max(time), 0) FROM forgotten)"""
+SHADOW = "UPDATE answers SET shadow_version = :version, shadow_answer = :answer WHERE id = :id"
+LABEL = "INSERT INTO labels SELECT id, :time, :label FROM answers WHERE id = :id"
+OLDEST = """
+DELETE FROM answers WHERE id IN (
+  SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels) ORDER BY time LIMIT ?)"""
 
 
-class Full(Exception):
+class LogFull(Exception):
     """A label could not be kept: the disk or the log is full, or the file cannot be written."""
 
 
-class Unknown(Exception):
-    """A label for an answer that the log does not have."""
-
-
-class Entry(NamedTuple):
-    """One answer, in the order of the table's columns. `answer` is None for "I do not know"."""
-
-    id: str
-    time: float
-    version: str
-    model: str
-    answer: str | None
-    best: str
-    probability: float
-    strangeness: float | None
-    milliseconds: float
-    shadow_version: str | None = None
-    shadow_answer: str | None = None
-    features: bytes | None = None
-    input: bytes | None = None
-
-
-def place() -> Path:
-    """Where this project's log is."""
-    return root() / LOG
-
-
-def connected(path: Path) -> sqlite3.Connection:
-    """The log at `path`, made if it is not there; sqlite3.Error or OSError where that cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")  # what is committed stays, even if the machine stops
-        database.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no trace in free pages
-        database.executescript(TABLES)
-        path.chmod(0o600)  # drawings of people
-    except (sqlite3.Error, OSError):
-        database.close()
-        raise
-    return database
+class UnknownId(Exception):
+    """A label for a prediction that the log does not have."""
 
 
 class Log:
-    """The log of one server. `put` never waits; `label` returns when the label is on the disk."""
+    """The log of one server. `put` never waits; `label` is done when the label is on the disk."""
 
-    def __init__(self, path: Path, megabytes: float = 256, dropped: Callable[[int], None] = lambda number: None):
-        self.path, self.limit, self.dropped = path, int(megabytes * 1e6), dropped
-        self.waiting: queue.Queue = queue.Queue(WAITING)
-        self.said, self.database = "", None
+    def __init__(self, path: Path, megabytes: float = 256,
+                 count_lost: Callable[[int], None] = lambda number: None):
+        self.path, self.limit, self.count_lost = path, int(megabytes * 1e6), count_lost
+        self.queue: queue.SimpleQueue = queue.SimpleQueue()  # of a command, its values, a future
+        self.problem, self.database = "", None
         self.thread = threading.Thread(target=self._work, name="log", daemon=True)
         self.thread.start()
 
-    def put(self, entry: Entry) -> None:
-        """Keep an answer, soon; it is dropped, and counted, where too many wait."""
-        try:
-            self.waiting.put_nowait(entry)
-        except queue.Full:
-            self.dropped(1)
+    def put(self, command: str, rows: list[dict]) -> None:
+        """Write predictions (ANSWER, SHADOW), soon; they are lost where too many wait."""
+        if self.queue.qsize() + len(rows) > WAITING:
+            self.count_lost(len(rows))
+            return
+        for row in rows:
+            self.queue.put((command, row, None))
 
     def label(self, id: str, label: str) -> Future:
-        """Keep what a person says of the answer `id`; done when it is safe, or with Unknown or Full."""
+        """Write a label; the future is done when it is safe, or raises UnknownId or LogFull."""
         done: Future = Future()
-        try:
-            self.waiting.put_nowait((id, label, done))
-        except queue.Full:
-            done.set_exception(Full("too many answers wait to be written"))
+        self.queue.put((LABEL, {"id": id, "time": time.time(), "label": label}, done))
         return done
 
     def close(self) -> None:
         """Write what waits, then stop."""
-        with contextlib.suppress(queue.Full):  # the disk has not taken any for long
-            self.waiting.put(None, timeout=PATIENCE)
-        self.thread.join(timeout=2 * PATIENCE)
+        self.queue.put(None)
+        self.thread.join(timeout=2 * TIMEOUT)
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # where both want one core, answers come first
+        if sys.platform == "linux":  # where both want one processor, requests come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        ends = False
-        while not ends:
-            taken = [self.waiting.get()]
-            if isinstance(taken[0], Entry):  # an answer can wait for others, a label should not
-                time.sleep(EVERY)
-            while len(taken) < WAITING:
-                try:
-                    taken.append(self.waiting.get_nowait())
-                except queue.Empty:
-                    break
-            ends = None in taken
-            labels = [each for each in taken if each and not isinstance(each, Entry)]
-            self._write([each for each in taken if isinstance(each, Entry)],
-                        [each for each in labels if each[2].set_running_or_notify_cancel()])  # not what was given up
+        items: list = []
+        while None not in items:
+            items = [self.queue.get()]
+            if items[0] and items[0][0] != LABEL:  # a person waits for a label
+                time.sleep(INTERVAL)
+            items += [self.queue.get() for _ in range(self.queue.qsize())]
+            self._write([item for item in items if item and (
+                item[2] is None or item[2].set_running_or_notify_cancel())])
         if self.database:
             self.database.close()
 
-    def _write(self, answers: list[Entry], labels: list[tuple]) -> None:
-        """Write answers, then labels; whatever the disk does, this thread lives on and says it."""
+    def _write(self, items: list) -> None:
+        """Write all in one transaction; whatever the disk does, this thread lives on."""
+        labels = [done for _, _, done in items if done]
         try:
-            if answers:
-                database = self._open()
-                with _transaction(database):
-                    database.executemany(INSERT, answers)
-                self._bound(database)
-                self.said = ""
+            if self.database is None or not self.path.exists():
+                self.database = connect(self.path)
+            with _transaction(self.database) as database:
+                rows = [database.execute(*item[:2]).rowcount for item in items if not item[2]]
+                is_full = not _fits(database, self.limit)
+                rows = [0 if is_full else database.execute(*item[:2]).rowcount
+                        for item in items if item[2]]
+            self.problem = ""
         except (sqlite3.Error, OSError) as error:
-            self._failed(error, len(answers))
-        for id, label, done in labels:
-            try:
-                self._keep(self._open(), id, label)
+            self._failed(error, len(items) - len(labels), labels)
+            return
+        for done, is_written in zip(labels, rows):
+            if is_written:
                 done.set_result(None)
-            except (Unknown, Full) as refused:
-                done.set_exception(refused)
-            except (sqlite3.Error, OSError) as error:
-                self._failed(error, 0)
-                done.set_exception(Full(str(error)))
+            else:
+                done.set_exception(LogFull("all of it has labels") if is_full else UnknownId())
 
-    def _open(self) -> sqlite3.Connection:
-        """The database; opened again where its file was removed or could not be written."""
-        if self.database and not self.path.exists():
+    def _failed(self, error: Exception, lost: int, labels: list[Future]) -> None:
+        """Print once what failed, and count what is lost; the next write opens the file anew."""
+        if self.database:
             self.database.close()
-            self.database = None
-        if self.database is None:
-            self.database = connected(self.path)
-        return self.database
-
-    def _keep(self, database: sqlite3.Connection, id: str, label: str) -> None:
-        if database.execute("SELECT 1 FROM answers WHERE id = ?", (id,)).fetchone() is None:
-            raise Unknown(id)
-        if _size(database) > self.limit:
-            raise Full("the log holds as much as it may, and all of it has labels")
-        with _transaction(database):
-            database.execute("INSERT INTO labels VALUES (?, ?, ?)", (id, time.time(), label))
-
-    def _bound(self, database: sqlite3.Connection) -> None:
-        """Let the oldest answers without a label go where the file holds more than it may."""
-        while _size(database) > self.limit:
-            kept = database.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
-            with _transaction(database):
-                gone = database.execute(f"DELETE FROM answers WHERE id IN ({OLDEST})", (max(1, kept // 10),)).rowcount
-            if not gone:
-                return
-
-    def _failed(self, error: Exception, lost: int) -> None:
-        """Say once what the disk does not do; the next write tries from the beginning."""
-        with contextlib.suppress(sqlite3.Error):
-            if self.database:
-                self.database.close()
         self.database = None
-        if lost:
-            self.dropped(lost)
-        if str(error) != self.said:
-            self.said = str(error)
-            print(f"The log {self.path.name} cannot be written ({error}): answers are given, and not kept.",
-                  file=sys.stderr, flush=True)
+        self.count_lost(lost)
+        for done in labels:
+            done.set_exception(LogFull(str(error)))
+        if str(error) != self.problem:
+            print(f"Cannot write the log {self.path.name} ({error}): requests are answered but "
+                  "not recorded.", file=sys.stderr, flush=True)
+        self.problem = str(error)
+
+
+def log_path() -> Path:
+    """Return where this project's log is."""
+    return root() / LOG
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return the log at `path`, made where it is missing. Raise sqlite3.Error or OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
+    for attempt in range(100):
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            # Of two servers that open a new file at once, SQLite refuses one without waiting.
+            if attempt == 99:
+                database.close()
+                raise
+            time.sleep(TIMEOUT / 100)
+    database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+    database.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes behind
+    database.executescript(TABLES)
+    path.chmod(0o600)  # people's drawings
+    return database
 
 
 def forget() -> int:
-    """Empty the log, also under a server that is at work; how many answers and labels it held."""
-    path = place()
-    if not path.exists():
+    """Empty the log, also while servers write to it; return how many rows it held.
+
+    What servers have not written yet, and what they are computing, is not written afterwards.
+    """
+    if not log_path().exists():
         return 0
     try:
-        with contextlib.closing(connected(path)) as database:
-            tables = ("answers", "labels")
-            held = sum(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables)
+        with contextlib.closing(connect(log_path())) as database:
             with _transaction(database):
-                for table in tables:
-                    database.execute(f"DELETE FROM {table}")
+                deleted = [database.execute(f"DELETE FROM {table}").rowcount
+                           for table in ("answers", "labels")]
+                database.execute("INSERT INTO forgotten VALUES (?)", (time.time(),))
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("VACUUM")
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
-        raise UserError(f"served/{path.name} cannot be emptied ({error}): end the servers of this folder and try again, "
-                      "or remove the folder served.") from None
-    return held
+        raise UserError(f"{LOG} cannot be emptied ({error}): end the servers of this folder and "
+                        "run nbproof forget again.") from None
+    return sum(deleted)
 
 
 @contextlib.contextmanager
 def _transaction(database: sqlite3.Connection):
-    """All or nothing; the write lock is taken at once, so that two servers wait for each other and do not fail."""
+    """All or nothing; the write lock is taken at once, so that two servers wait for each other."""
     database.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield database
         database.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
@@ -230,8 +193,13 @@ def _transaction(database: sqlite3.Connection):
         raise
 
 
-def _size(database: sqlite3.Connection) -> int:
-    """The bytes that the database uses; free pages are used again before the file grows."""
-    pages, free, size = (database.execute(f"PRAGMA {each}").fetchone()[0]
-                         for each in ("page_count", "freelist_count", "page_size"))
-    return (pages - free) * size
+def _fits(database: sqlite3.Connection, limit: int) -> bool:
+    """Delete the oldest predictions without a label until the log fits; return whether it does."""
+    def pragma(name: str) -> int:
+        return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+    while (pragma("page_count") - pragma("freelist_count")) * pragma("page_size") > limit:
+        [[rows]] = database.execute("SELECT COUNT(*) FROM answers")
+        if not database.execute(OLDEST, (max(1, rows // 10),)).rowcount:
+            return False
+    return True

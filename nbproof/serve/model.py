@@ -1,77 +1,110 @@
-"""A model as an ONNX file: loaded, warmed, checked against the answers that it holds, and asked."""
+"""A model as an ONNX file: loaded, checked against the predictions that it stores, and run."""
 
 import base64
 import hashlib
 import json
 import math
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
+from ruamel.yaml.error import YAMLError
 
 from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import digest, from_yaml, root
+from nbproof.notebook.tracking import changes, commit
+from nbproof.tracking import versions
+from nbproof.tracking.versions import ModelVersion
 
-NEAR = 1e-4  # how far a probability may be from the one that is stored with the model
-QUICK = 0.003  # seconds: a model that needs less for a case is asked without a detour
+TOLERANCE = 1e-4  # between a prediction and the one that is stored with the model
 TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64,
          "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
 
 
+class NoOnnxFile(UserError):
+    """The version has no ONNX file, so it cannot be served."""
+
+
 @dataclass(frozen=True)
-class Answers:
-    """What a model says of some cases, a row each; `features` and `strangeness` are None where it has none."""
+class Predictions:
+    """A model's outputs for some cases, a row each; None for what the model does not compute."""
 
     outputs: np.ndarray
     features: np.ndarray | None = None
     strangeness: np.ndarray | None = None
 
-    def __getitem__(self, rows: slice) -> "Answers":
-        parts = (self.outputs, self.features, self.strangeness)
-        return Answers(*(None if part is None else part[rows] for part in parts))
+
+def read_file(version: ModelVersion, path: str) -> bytes | None:
+    """Return a file of a version; one without a run is this folder's own model."""
+    if version.run_id:
+        return versions.read(version, path)
+    name = version.model
+    file = root() / {f"portable/{name}.onnx": f"models/{name}.onnx"}.get(path, f"models/{name}/MLmodel")
+    return file.read_bytes() if file.is_file() else None
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Where a model comes from: its version in the registry and the tags that it has there, its own metadata, and the
-    names of its columns where its signature has some."""
-
-    version: str
-    name: str
-    tags: dict[str, str] = field(default_factory=dict)
-    metadata: dict = field(default_factory=dict)
-    source: str = ""
-    columns: tuple[str, ...] = ()
+def from_folder(name: str) -> ModelVersion:
+    """Return the model models/NAME.onnx of this folder as a version."""
+    lock = root() / "dvc.lock"
+    return ModelVersion("files", name, {
+        "git_commit": commit(), "git_dirty": str(bool(changes())).lower(),
+        "dvc_lock": digest(lock) if lock.exists() else ""})
 
 
-class Portable:
-    """An ONNX model in memory. UserError, with the reason, where it cannot be loaded or fails its check."""
+def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) -> "OnnxModel":
+    """Return the model of a version.
 
-    def __init__(self, content: bytes, facts: Facts, threads: int = 1):
-        self.facts = facts
-        self.digest = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()  # as files.digest says it of a file
-        known = facts.tags.get("portable_digest", self.digest)
-        if known != self.digest:
+    Raise UserError where it is damaged, fails its check or (NoOnnxFile) has no ONNX file, and
+    RegistryError where `read` cannot get a file now.
+    """
+    name = f"{version.model} ({version.version})"
+    content = read(version, f"portable/{version.model}.onnx")
+    if content is None:
+        raise NoOnnxFile(f"{name} has no ONNX file, and only ONNX models can be served: nbproof "
+                         "run writes it, nbproof pull brings it, nbproof promote registers it.")
+    mlmodel = read(version, "model/MLmodel")
+    if mlmodel is None:
+        raise UserError(f"{name} has no file MLmodel, which names its columns: nbproof run writes "
+                        "it, nbproof promote registers it.")
+    return OnnxModel(content, version, mlmodel, threads)
+
+
+class OnnxModel:
+    """An ONNX model in memory. Raises UserError, with the reason, where it cannot be used."""
+
+    def __init__(self, content: bytes, version: ModelVersion, mlmodel: bytes, threads: int = 1):
+        self.version = version
+        # As files.digest computes it for a file.
+        self.digest = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()
+        if version.tags.get("portable_digest", self.digest) != self.digest:
             raise UserError(f"{self} is damaged: its ONNX file is not the one that was registered.")
+        self.metadata, self.columns = self._described(mlmodel)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4  # what it would print, the error says, too
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting server costs nothing
+        options.log_severity_level = 4  # the exception has the message, too
+        # Threads that wait for work would otherwise take a processor.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            held = self.session.get_modelmeta().custom_metadata_map
-            self.labels = [str(label) for label in json.loads(held.get("labels", "[]"))]
-            self.limit = float(held.get("limit", math.inf))
-        except Exception as error:  # of a library in C++, which has a class for each of its troubles
-            raise UserError(f"{self} cannot be loaded: {' '.join(str(error).split())[:200]}.") from None
-        self.inputs = self.session.get_inputs()
-        self.names = [each.name for each in self.session.get_outputs()]
-        self.first = "probabilities" if "probabilities" in self.names else self.names[0]
-        self.wanted = [name for name in (self.first, "features", "strangeness") if name in self.names]
-        self.quick = self._check(held) < QUICK
+            self.session = onnxruntime.InferenceSession(content, options,
+                                                        providers=["CPUExecutionProvider"])
+            stored = self.session.get_modelmeta().custom_metadata_map
+            self.labels = [str(label) for label in json.loads(stored.get("labels", "[]"))]
+            self.limit = float(stored.get("limit", math.inf))
+            self.inputs = self.session.get_inputs()
+            names = [output.name for output in self.session.get_outputs()]
+            self.first = "probabilities" if "probabilities" in names else names[0]
+            wanted = (self.first, "features", "strangeness")
+            self.outputs = [name for name in wanted if name in names]
+            self._check(stored)
+        except UserError:
+            raise
+        except Exception as error:  # onnxruntime has a class for each of its errors
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self} cannot be loaded: {reason}.") from None
 
     def __str__(self) -> str:
-        return f"{self.facts.name} ({self.facts.version})"
+        return f"{self.version.model} ({self.version.version})"
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -83,65 +116,55 @@ class Portable:
         """The type of the one input, None for text."""
         return TYPES.get(self.inputs[0].type)
 
-    def ask(self, inputs: dict[str, np.ndarray]) -> Answers:
-        """The answers to `inputs`, an array for each input of the model."""
-        found = dict(zip(self.wanted, self.session.run(self.wanted, inputs)))
-        outputs, features = np.asarray(found[self.first]), found.get("features")
+    def run(self, inputs: dict[str, np.ndarray]) -> Predictions:
+        """Return the predictions for an array per input; ValueError where one is not finite."""
+        found = dict(zip(self.outputs, self.session.run(self.outputs, inputs)))
+        outputs = np.asarray(found[self.first])
+        if outputs.dtype.kind == "f" and not np.isfinite(outputs).all():
+            raise ValueError(f"{self} predicts a value that is not finite")
         if self.first == "probabilities":
-            outputs = np.clip(outputs, 0, 1)  # rounding may leave 1.0000001
-        return Answers(outputs, features, found.get("strangeness"))
+            np.minimum(outputs, 1, out=outputs)  # rounding may leave 1.0000001
+        return Predictions(outputs, found.get("features"), found.get("strangeness"))
 
-    def knows(self, strangeness: float | None) -> bool:
-        """Whether a case of that strangeness gets an answer; False is "I do not know"."""
-        return strangeness is None or bool(strangeness <= self.limit)  # NaN is known by nobody
+    def abstains(self, strangeness: float | None) -> bool:
+        """Return whether a case is too strange for the model to predict; NaN is."""
+        return strangeness is not None and not strangeness <= self.limit
 
     def best(self, row: np.ndarray) -> tuple[str, float]:
-        """The label of the highest of the outputs `row`, and its value; a model without labels has numbers."""
+        """Return the label of the highest output and its value; without labels, its number."""
         row = np.atleast_1d(row)
-        if self.labels and len(self.labels) == len(row):
-            place = int(row.argmax())
-            return self.labels[place], float(row[place])
-        return (str(row.argmax()), float(row.max())) if len(row) > 1 else (f"{row[0]:g}", float(row[0]))
+        if len(row) == 1 and len(self.labels) != 1:
+            return f"{row[0]:g}", float(row[0])
+        best = int(row.argmax())
+        return self.labels[best] if len(self.labels) == len(row) else str(best), float(row[best])
 
-    def _check(self, held: dict[str, str]) -> float:
-        """Warm up, on the inputs that are stored with the model if there are any, and compare with their answers.
-
-        Returns the seconds that one case takes.
-        """
+    def _described(self, mlmodel: bytes) -> tuple[dict, tuple[str, ...]]:
+        """Return MLmodel's metadata, which `prepare` gets, and the names of a table's columns."""
         try:
-            if "check_inputs" not in held:
-                return self._seconds({each.name: self._zeros(each) for each in self.inputs})
-            inputs, expected = (_array(held[key]) for key in ("check_inputs", "check_probabilities"))
-            inputs = inputs.reshape(-1, *(size or 1 for size in self.shape[1:]))
-            found = self.ask({self.inputs[0].name: inputs}).outputs
-            seconds = self._seconds({self.inputs[0].name: inputs[:1]})  # the size of most questions
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"{self} fails its check: {' '.join(str(error).split())[:200]}.") from None
-        expected = expected.reshape(len(inputs), -1)
-        if found.shape != expected.shape:
-            raise UserError(f"{self} fails its check: it gives {found.shape}, its stored answers are {expected.shape}.")
-        far = float(np.abs(found - expected).max())
-        if not far <= NEAR:  # NaN, too
-            raise UserError(f"{self} fails its check: its answers are {far:.2g} from the stored ones, and {NEAR:g} is "
-                          "allowed.")
-        return seconds
+            content = from_yaml(mlmodel.decode())
+            inputs = json.loads((content.get("signature") or {}).get("inputs") or "[]")
+            named = [column for column in inputs if column.get("type") != "tensor"]
+            return content.get("metadata") or {}, tuple(str(column["name"]) for column in named
+                                                        if "name" in column)
+        except (YAMLError, ValueError, AttributeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise UserError(f"MLmodel of {self} cannot be read: {reason}.") from None
 
-    def _seconds(self, inputs: dict[str, np.ndarray]) -> float:
-        """The shortest of some answers to the same question."""
-        found = []
-        for _ in range(5):
-            began = time.perf_counter()
-            self.ask(inputs)
-            found.append(time.perf_counter() - began)
-        return min(found)
-
-    @staticmethod
-    def _zeros(given) -> np.ndarray:
-        shape = [size if isinstance(size, int) else 1 for size in given.shape]
-        return np.zeros(shape, TYPES.get(given.type, object)) if given.type in TYPES else np.full(shape, "", object)
+    def _check(self, stored: dict[str, str]) -> None:
+        """Run once, on the stored inputs where there are any, and compare the predictions."""
+        if "check_inputs" not in stored:
+            self.run({each.name: _zeros(each) for each in self.inputs})
+            return
+        inputs, expected = (np.frombuffer(base64.b64decode(stored[key], validate=True), "<f4")
+                            for key in ("check_inputs", "check_probabilities"))
+        inputs = inputs.reshape(-1, *(size or 1 for size in self.shape[1:]))
+        found = self.run({self.inputs[0].name: inputs}).outputs
+        difference = float(np.abs(found - expected.reshape(found.shape)).max())
+        if not difference <= TOLERANCE:
+            raise UserError(f"{self} fails its check: a prediction differs by {difference:.2g} "
+                            f"from the stored one, and {TOLERANCE:g} is allowed.")
 
 
-def _array(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+def _zeros(wanted) -> np.ndarray:
+    shape = [size if isinstance(size, int) else 1 for size in wanted.shape]
+    return np.zeros(shape, TYPES[wanted.type]) if wanted.type in TYPES else np.full(shape, "", "O")

@@ -1,282 +1,178 @@
-"""The same handler where one machine ends: the models are asked on the nodes of a Ray cluster, by Ray Serve.
+"""The same application on a Ray cluster; replicas, health, scaling and retries are Ray Serve's.
 
-One process has the page, the limits and the log, follows the registry, and checks each model first: `nbproof serve` on
-a machine of the cluster, or the deployment that `app` makes for a RayService. Replicas on all nodes get the model from
-it by Ray's object store, so they need no registry and no credentials. To ask a model changes nothing, so a question
-whose replica is lost or silent is asked again; a label goes to the log alone, once.
+`nbproof serve` follows the registry and hands each swap to all replicas as their user_config. One
+actor, on the machine of the project, has the log and reads the registry for them: replicas need no
+disk and no secret. A RayService deploys `app`, whose replicas follow the registry themselves.
 """
 
 import asyncio
-import contextlib
-import functools
-import io
-import logging
 import os
+import shutil
+import socket
+import sys
+import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import ray
-from ray import serve
-from ray.exceptions import RayError, RayTaskError
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.exceptions import RayError
 
 import nbproof
 from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import CONTRACT, root
 from nbproof.pipeline import config
-from nbproof.serve import log
-from nbproof.serve.app import Application
-from nbproof.serve.errors import Trouble
-from nbproof.serve.handler import BATCH, Handler, together
+from nbproof.serve import app as application
+from nbproof.serve.follow import Follower, Pair
+from nbproof.serve.log import Log, log_path
 from nbproof.serve.metrics import Metrics
-from nbproof.serve.model import Answers, Facts, Portable
-from nbproof.serve.options import Options
-from nbproof.serve.store import Store
-from nbproof.sweep import cluster
+from nbproof.serve.model import read_file
+from nbproof.serve.options import Limits, Options
+from nbproof.tracking import versions
+from nbproof.tracking.versions import ModelVersion, RegistryError
 
-HELD = 4  # models in the memory of a replica: champion and shadow, and those before them
-EACH = 2  # questions to a replica at a time: it answers one, and has the next
-SEVERAL = 3  # replicas that may be asked the same at a time
-LOSSES = 10  # replicas that a question may lose
-PATIENCE = 5  # seconds for all replicas to take a model; who is later takes it with its first question
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-ROOM = 120  # seconds for the cluster to find room
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """A model for a replica. `content` is a list, so that Ray hands over the reference in it and not the bytes."""
+class Home:
+    """The one actor with the log and the registry; `variables` name the registry's server."""
 
-    facts: Facts
-    digest: str
-    content: list
-    threads: int
+    def __init__(self, folder: str, options: Options, variables: dict[str, str]):
+        os.chdir(folder)
+        os.environ |= variables
+        self.log = Log(log_path(), options.log_size)
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.facts.version, self.facts.name, self.digest
+    async def current(self, alias: str) -> ModelVersion | None:
+        return await asyncio.to_thread(versions.current, alias)
+
+    async def read(self, version: ModelVersion, path: str) -> bytes | None:
+        return await asyncio.to_thread(read_file, version, path)
+
+    async def put(self, command: str, rows: list[dict]) -> None:
+        self.log.put(command, rows)
+
+    async def label(self, id: str, label: str) -> None:
+        await asyncio.wrap_future(self.log.label(id, label))
+
+
+class Remote:
+    """What Home has, for a replica: `current` and `read` in a thread, `put` and `label`."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def current(self, alias: str) -> ModelVersion | None:
+        return self._result(self.home.current.remote(alias))
+
+    def read(self, version: ModelVersion, path: str) -> bytes | None:
+        return self._result(self.home.read.remote(version, path))
+
+    def put(self, command: str, rows: list[dict]) -> None:
+        self.home.put.remote(command, rows)
+
+    async def label(self, id: str, label: str) -> None:
+        await self.home.label.remote(id, label)
+
+    def _result(self, response):
+        try:
+            return response.result(timeout_s=30)
+        except (RayError, TimeoutError) as error:
+            raise RegistryError(f"its actor does not respond: {error}"[:200]) from None
 
 
 class Replica:
-    """On a node: holds the models that it was last asked about, and answers."""
+    """A process of the cluster that runs the models."""
 
-    def __init__(self):
-        self.models: OrderedDict[tuple, Portable] = OrderedDict()
-        self.loads, self.worker, self.loader = asyncio.Lock(), ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    current: "Replica"  # of this process
 
-    async def hold(self, parcels: list[Parcel]) -> dict:
-        """Load what is not held yet: which models this replica holds now, and where it is."""
-        context, refused = ray.get_runtime_context(), {}
+    def __init__(self, home, options: Options, limits: Limits):
+        Replica.current, self.metrics = self, Metrics()
+        self.home, self.options, self.limits = Remote(home), options, limits
+        self.follower = Follower(self.metrics, options.threads, self.home)
+
+    async def reconfigure(self, wanted: dict) -> None:
+        """Swap to the versions that are wanted by alias; Ray Serve calls this, at the start, too."""
+        if wanted:
+            pair = [version and ModelVersion(**version) for version in wanted.values()]
+            problem = await asyncio.to_thread(self.follower.follow, *pair)
+        else:
+            problem = await asyncio.to_thread(self.follower.start)
+        if self.follower.pair is None:
+            raise RuntimeError(problem)
+
+
+def build() -> FastAPI:
+    """Return a replica's application; Ray Serve calls this after the replica's constructor."""
+    replica = Replica.current
+    return application.create(replica.follower, replica.home, replica.home.label, replica.metrics,
+                              replica.options, replica.limits)
+
+
+def deployments(options: Options, here: dict, pair: Pair | None = None) -> ray_serve.Application:
+    """Return what Ray Serve deploys: Home, on the node with the resource `here`, and replicas."""
+    fewest, most = options.between()
+    wanted = {} if pair is None else {
+        alias: model and asdict(model.version) for alias, model in vars(pair).items()}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    home = ray_serve.deployment(Home).options(
+        ray_actor_options={"num_cpus": 0, "resources": here}, logging_config=QUIET)
+    replica = ray_serve.deployment(ray_serve.ingress(build)(Replica)).options(
+        name="Replica", user_config=wanted, logging_config=QUIET, max_ongoing_requests=16,
+        ray_actor_options={"num_cpus": options.threads}, health_check_period_s=2,
+        health_check_timeout_s=5, autoscaling_config={
+            "min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 2,
+            "upscale_delay_s": 3, "downscale_delay_s": 30})
+    return replica.bind(home.bind(str(root()), options, variables), options, options.limits())
+
+
+def app(arguments: dict) -> ray_serve.Application:
+    """Return what a RayService deploys (docs/production/rayservice.yaml), by its `args`."""
+    return deployments(Options(**{"host": "0.0.0.0", **arguments}), {"log": 1})
+
+
+def serve(options: Options) -> int:
+    """Deploy on the cluster at RAY_ADDRESS, and follow the registry until Ctrl-C or SIGTERM."""
+    options.between(), options.limits()
+    follower = Follower(Metrics(), options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (CONTRACT, "params.yaml"):
+            shutil.copy(root() / name, folder)
+        shutil.copytree(root() / "notebooks", Path(folder) / "notebooks")
+        _connect(folder)
+        name, deployed = config.load().name, None
+        follower.start()
+        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
         try:
-            for parcel in parcels:
-                await self._model(parcel)
-        except UserError as error:
-            refused = {"refused": str(error)}
-        return {"replica": context.get_actor_id(), "node": context.get_node_id(),
-                "holds": [" ".join(key[:2]) for key in self.models]} | refused
-
-    async def ask(self, parcel: Parcel, inputs: dict[str, np.ndarray]) -> Answers:
-        """The answers of the model of `parcel`, which is loaded and checked first if it is not held."""
-        model = await self._model(parcel)
-        if model.quick:
-            return model.ask(inputs)
-        return await asyncio.get_running_loop().run_in_executor(self.worker, model.ask, inputs)
-
-    async def _model(self, parcel: Parcel) -> Portable:
-        if parcel.key not in self.models:
-            async with self.loads:
-                if parcel.key not in self.models:
-                    content = await parcel.content[0]
-                    self.models[parcel.key] = await asyncio.get_running_loop().run_in_executor(
-                        self.loader, Portable, content, parcel.facts, parcel.threads)
-        self.models.move_to_end(parcel.key)
-        while len(self.models) > HELD:
-            self.models.popitem(last=False)
-        return self.models[parcel.key]
-
-
-class Far(Portable):
-    """A model that is checked here and asked on the replicas, which have all loaded it before it answers."""
-
-    def __init__(self, replicas, content: bytes, facts: Facts, threads: int = 1):
-        super().__init__(content, facts, threads)
-        self.parcel = Parcel(facts, self.digest, [ray.put(content)], threads)
-        for each in told(replicas, [self.parcel]):
-            if "refused" in each:
-                raise UserError(f"{each['refused'].rstrip('.')}, on the node {each['node']}.")
-
-
-def told(replicas, parcels: list[Parcel]) -> list[dict]:
-    """Have all replicas hold the models of `parcels`: what they say of it; nothing where one of them is silent."""
-    try:
-        said = replicas.broadcast("hold", parcels).results(timeout_s=PATIENCE, return_exceptions=True)
-    except TimeoutError:
-        return []
-    return [each for each in said if isinstance(each, dict)]  # the others are lost
-
-
-class Spread(Handler):
-    """The handler whose models answer on the cluster."""
-
-    def __init__(self, replicas, options: Options, log: log.Log, metrics: Metrics):
-        store = Store(options.threads, functools.partial(Far, replicas))
-        super().__init__(store, log, metrics, options.images)
-        self.replicas, self.seconds, self.held = replicas, options.seconds, []
-        self.now, self.most = 0, EACH * options.between()[1]
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def about(self) -> dict:
-        """Which models the replicas hold."""
-        return {"replicas": self.held}
-
-    def look(self) -> None:
-        """The same, and replicas that are new load what answers now."""
-        super().look()
-        if self.serving:
-            pair = (self.serving.champion, self.serving.shadow)
-            self.held = told(self.replicas, [each.parcel for each in pair if each])
-
-    def _next(self) -> None:
-        """Ask at once what keeps all replicas busy; what comes meanwhile waits and is asked together."""
-        self.loop = asyncio.get_running_loop()
-        while self._waiting and self.now < self.most:
-            self.now += 1
-            batch = self._batch(BATCH)
-            task = self.loop.create_task(self._within(batch[0].serving.champion, together(batch)))
-            task.add_done_callback(functools.partial(self._came, batch))
-
-    def _came(self, batch: list, task: asyncio.Task) -> None:
-        self.now -= 1
-        self._delivered(batch, task)
-
-    def _says(self, shadow: Portable, part: dict[str, np.ndarray]) -> Answers:
-        return asyncio.run_coroutine_threadsafe(self._within(shadow, part), self.loop).result()
-
-    async def _within(self, model: Far, part: dict[str, np.ndarray]) -> Answers:
-        """TimeoutError where nobody waits for the answers any more."""
-        async with asyncio.timeout(self.seconds):
-            return await self._asked(model, part)
-
-    async def _asked(self, model: Far, part: dict[str, np.ndarray]) -> Answers:
-        """The answers of the replica that gives them first: where one is lost or silent, another is asked, too."""
-        asked, lost = set(), 0
-        try:
+            ray_serve.start(proxy_location="HeadOnly", logging_config=QUIET,
+                            http_options={"host": options.host, "port": options.port})
             while True:
-                asked.add(asyncio.ensure_future(_answer(self.replicas.ask.remote(model.parcel, part))))
-                done, _ = await asyncio.wait(asked, timeout=self.seconds / 5 if len(asked) < SEVERAL else None,
-                                             return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    if not _lost(each.exception()):
-                        return each.result()
-                asked -= done
-                lost += len(done)
-                if lost > LOSSES:
-                    raise Trouble(503, "INTERNAL_ERROR", "The cluster loses its replicas: try again later.")
-                self.metrics.again.inc()
-                await asyncio.sleep(0.05 * lost)
+                if follower.pair is not deployed:
+                    pair = follower.pair
+                    ray_serve.run(deployments(options, here, pair), name=name)
+                    if deployed is None:
+                        print(f"{name} is served at http://{options.host}:{options.port} of the "
+                              "cluster's head (Ctrl-C ends it).", file=sys.stderr, flush=True)
+                    deployed = pair
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            return 0
         finally:
-            for each in asked:
-                each.cancel()
+            follower.close()
+            ray_serve.delete(name)
 
 
-async def _answer(response) -> Answers:
-    """What a replica says; it is told where nobody waits for that any more."""
+def _connect(folder: str) -> None:
+    """Connect to the cluster, whose nodes get nbproof and the project's sources in `folder`."""
+    address = os.environ["RAY_ADDRESS"]
+    host, _, port = address.rpartition(":")
+    code = {"working_dir": folder, "py_modules": [str(Path(nbproof.__file__).parent)],
+            "excludes": ["__pycache__"]}
     try:
-        return await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
-
-
-def _lost(error: BaseException | None) -> bool:
-    """Whether `error` is of the replica or its node, and not of the model."""
-    if isinstance(error, RayTaskError):
-        return isinstance(error.cause, UserError)  # of a node on which the model fails its check
-    return isinstance(error, RayError | serve.exceptions.RayServeException)
-
-
-def _replicas(options: Options) -> serve.Application:
-    least, most = options.between()
-    return serve.deployment(Replica).options(
-        name="replica", logging_config=QUIET, max_ongoing_requests=16, ray_actor_options={"num_cpus": options.threads},
-        autoscaling_config={"min_replicas": least, "initial_replicas": least, "max_replicas": most,
-                            "target_ongoing_requests": EACH, "upscale_delay_s": 3, "downscale_delay_s": 30,
-                            "metrics_interval_s": 1, "look_back_period_s": 5},
-        health_check_period_s=2, health_check_timeout_s=5, graceful_shutdown_timeout_s=5,
-        graceful_shutdown_wait_loop_s=0.5).bind()
-
-
-@contextlib.contextmanager
-def deployment(options: Options, port: int) -> Iterator:
-    """The replicas, on the cluster at RAY_ADDRESS for the block; what else is there stays as it is."""
-    options.between()
-    if os.environ["RAY_ADDRESS"].startswith("ray://"):
-        raise UserError("RAY_ADDRESS must be HOST:PORT here, on a machine of the cluster: questions do not go by ray://.")
-    name = f"{config.load().name}-{cluster.MACHINE}-{port}"
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    with cluster.connected({"py_modules": [str(Path(nbproof.__file__).parent)], "excludes": ["__pycache__"]}):
-        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-        try:
-            with _quiet():
-                alone = not serve.status().applications
-                serve.start(proxy_location="Disabled")
-        except RayError as error:
-            raise UserError(f"The cluster cannot run Ray Serve ({_end_of(error)}): its nodes need what "
-                          "requirements/serve-ray.txt lists.") from None
-        try:
-            target = serve.RunTarget(_replicas(options), name, route_prefix=None)
-            replicas, = serve.run_many([target], wait_for_applications_running=False)
-            _wait(name, options)
-            yield replicas
-        finally:
-            serve.delete(name)
-            if alone and not serve.status().applications:
-                with _quiet():
-                    serve.shutdown()
-
-
-def _quiet():
-    """Without what Ray prints of a controller that does not answer: it is not there yet, or no longer."""
-    return contextlib.redirect_stdout(io.StringIO())
-
-
-def _wait(name: str, options: Options) -> None:
-    """Wait until the least number of replicas runs."""
-    ends = time.monotonic() + ROOM
-    while (now := serve.status().applications[name]).status != "RUNNING":
-        if now.status == "DEPLOY_FAILED":
-            raise UserError(f"The cluster cannot run the replicas: {_end_of(now.deployments['replica'].message)}.")
-        if time.monotonic() > ends:
-            raise UserError(f"The cluster has no room for {options.between()[0]} replicas with {options.threads} "
-                          f"processors each ({ROOM} s were waited for): name fewer (--replicas 1:4), or add nodes.")
-        time.sleep(0.2)
-
-
-def _end_of(told: object) -> str:
-    """The last line of what Ray tells, which after a traceback is the reason."""
-    return str(told).strip().splitlines()[-1].strip().rstrip(".")[:300]
-
-
-@serve.ingress()
-class Ingress:
-    """The page, the limits and the log inside of the cluster, on the one node where the log is."""
-
-    async def __init__(self, replicas, options: Options):
-        limits, metrics = options.limits(), Metrics()
-        self.handler = Spread(replicas, options, options.kept(metrics), metrics)
-        await asyncio.to_thread(self.handler.start)
-        self.limits = limits
-
-    def __serve_build_asgi_app__(self):
-        return Application(self.handler, self.limits).app
-
-
-def app(options: dict) -> serve.Application:
-    """The `import_path` of docs/production/rayservice.yaml; its `args` are the options of `nbproof serve`."""
-    chosen = Options(**{"host": "0.0.0.0", **options})
-    ingress = serve.deployment(Ingress).options(name="ingress", logging_config=QUIET,
-                                                max_ongoing_requests=2 * chosen.concurrent)
-    return ingress.bind(_replicas(chosen), chosen)
+        socket.create_connection((host, int(port)), timeout=10).close()  # Ray tries for minutes
+        ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env=code)
+    except Exception as error:  # Ray raises bare Exception, too
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"Ray at {address} (RAY_ADDRESS) cannot be reached: {reason}. It must be "
+                        "HOST:PORT, on a machine of the cluster.") from None

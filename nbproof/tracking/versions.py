@@ -40,7 +40,7 @@ class ModelVersion:
 
     version: str
     model: str
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict, compare=False)
     run_id: str = ""
 
 

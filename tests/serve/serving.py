@@ -26,8 +26,8 @@ PROJECT = """\
 name: drawn
 metric: {key: validation_accuracy, goal: max}
 compare: compare
-serve: {page: notebooks/mnist/draw.html}
-hooks: {prepare: mnist.ask:prepare}
+serve: {page: notebooks/production/draw.html}
+hooks: {prepare: production.preprocessing:prepare}
 """
 MLMODEL = ("flavors: {python_function: {loader_module: nothing}}\nsignature: {inputs: '[]'}\n"
            "metadata: {mean: 0.13, deviation: 0.31, ink: bright, ink_side: 20}\n")
@@ -40,9 +40,8 @@ class Served:
         self.root, self.client, self.runs, self.servers = root, None, {}, []
         self.python = python
         self.store = f"sqlite:///{root / 'mlflow.db'}"
-        shutil.copytree(ROOT / "notebooks" / "mnist", root / "notebooks" / "mnist")
-        page = root / "notebooks" / "mnist" / "draw.html"
-        (root / "project.yaml").write_text(PROJECT if page.exists() else re.sub("serve:.*\n", "", PROJECT))
+        shutil.copytree(ROOT / "notebooks", root / "notebooks")
+        (root / "project.yaml").write_text(PROJECT)
         (root / "params.yaml").write_text("{}\n")
         kept = ("PATH", "HOME", "LANG", "TMPDIR")
         self.variables = {name: os.environ[name] for name in kept if name in os.environ}
