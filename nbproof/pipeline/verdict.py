@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.pipeline.config import Metric
-from nbproof.pipeline.dag import Stage, is_model
 from nbproof.pipeline.numbers import count, is_number, number
 
 SECONDS = 60  # for the hook, all models together
@@ -101,8 +100,10 @@ class Verdict:
         told = [each.sentence(code, bold) for each in self.judgements[:most]]
         more = len(self.judgements) - most
         told += [f"{count(more, 'more model')} changed"] if more > 0 else []
-        told += [bold("Nothing changed")] if self.before.models and not self.judgements else []
-        told += [f"p is corrected for {self.corrected} models (Holm)"] * (self.corrected > 1)
+        is_same = self.before.champion == self.now.champion and not self.judgements
+        told += [bold("No model changed")] if self.before.models and is_same else []
+        if self.corrected > 1:
+            told.append(f"The p-values are corrected for {self.corrected} models (Holm)")
         return " ".join(f"{each}." for each in [self._champion(code, bold), *told] if each)
 
     def _champion(self, code: Callable, bold: Callable) -> str:
@@ -210,9 +211,9 @@ def _called(judgements: Iterable[Judgement]) -> list[dict]:
         return []
     pairs = [(each.now.answers, each.before.answers) for each in judgements]
     try:
-        done = subprocess.run([sys.executable, "-m", "nbproof.pipeline.verdict"], cwd=root(),
-                              input=json.dumps(pairs), stdout=subprocess.PIPE, text=True,
-                              encoding="utf-8", timeout=SECONDS)
+        command = [sys.executable, "-P", "-m", "nbproof.pipeline.verdict"]
+        done = subprocess.run(command, cwd=root(), input=json.dumps(pairs), encoding="utf-8",
+                              stdout=subprocess.PIPE, timeout=SECONDS)
         return json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         reason = f"it took longer than {SECONDS} s"
@@ -242,8 +243,10 @@ def rows(text: str | None) -> tuple[tuple[str, str], ...]:
         return ()
 
 
-def snapshot(stages: dict[str, Stage]) -> Side:
-    """Return the models and the champion as their files are now: before a run, say."""
+def snapshot(stages: dict) -> Side:
+    """Return the models and the champion as their files are now; `stages` are dag.read's."""
+    from nbproof.pipeline.dag import is_model  # all of DVC, which the hook's process does without
+
     project, models = config.load(), {}
     for stage in stages.values():
         value = project.metrics(stage.short).get(project.metric.key) if is_model(stage) else None
@@ -254,7 +257,7 @@ def snapshot(stages: dict[str, Stage]) -> Side:
     return Side(models, project.compared().get("champion"))
 
 
-def of_run(earlier: Side, stages: dict[str, Stage]) -> str:
+def of_run(earlier: Side, stages: dict) -> str:
     """Return the last words of a run that replaced the results `earlier`; "" where it did not."""
     if not earlier.models:
         return ""

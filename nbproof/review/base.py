@@ -112,36 +112,24 @@ class Sides:
 
     def then(self, stage: str, path: str) -> tuple[str | None, str]:
         """Return the text of an output in the base; or None and why it cannot be had."""
-        entry = self.old_lock.get(stage)
-        content = git(self.root, "cat-file", "blob", f"{self.base}:./{path}") if self.base else None
-        # git may keep lines that end in CRLF with LF (core.autocrlf, .gitattributes)
-        for form in (content, content and content.replace(b"\n", b"\r\n")):
-            if form and outs(entry).get(path) in (None, hashlib.md5(form).hexdigest()):
-                return _text(form), ""
-        return self._stored(entry, path)
+        committed = at(self.root, self.base, path)
+        return self._stored(self.old_lock.get(stage), path) if committed is None else (committed, "")
 
     def _stored(self, entry: dict | None, path: str) -> tuple[str | None, str]:
         """Return the text that DVC keeps of an output, fetched if need be; or None and why not."""
         md5 = outs(entry).get(path)
         if not md5 or md5.endswith(".dir"):
             return None, "its dvc.lock does not record it"
-        file = Path(self.repo.cache.local.oid_to_path(md5))
-        if not file.exists() and (reason := self._fetch(md5)):
-            return None, f"it is not in DVC's cache here{reason}"
+        file, remote = Path(self.repo.cache.local.oid_to_path(md5)), self.repo.config["core"]
+        reason = "" if self.offline or remote.get("remote") else ", and no DVC remote is configured"
+        if not (file.exists() or self.offline or reason):
+            try:
+                self.repo.cloud.pull([HashInfo("md5", md5)])
+            except Exception as error:  # each kind of remote raises what its own library raises
+                reason = f", and the DVC remote failed ({type(error).__name__})"
+        if not file.exists():
+            return None, f"it is not in DVC's cache here{reason or ' or on the DVC remote'}"
         content = file.read_bytes()
         if hashlib.md5(content).hexdigest() != md5:
             return None, "its copy in DVC's cache is damaged"
         return content.decode("utf-8", "replace"), ""
-
-    def _fetch(self, md5: str) -> str:
-        """Fetch a file into DVC's cache; return why that failed, empty where it is there now."""
-        if self.offline:
-            return " or on the DVC remote"
-        if not self.repo.config["core"].get("remote"):
-            return ", and no DVC remote is configured"
-        try:
-            self.repo.cloud.pull([HashInfo("md5", md5)])
-        except Exception as error:  # each kind of remote raises what its own library raises
-            return f", and the DVC remote failed ({type(error).__name__})"
-        there = Path(self.repo.cache.local.oid_to_path(md5)).exists()
-        return "" if there else " or on the DVC remote"

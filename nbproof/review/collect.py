@@ -97,11 +97,11 @@ def collect(revision: str | None = None, outcome: str = "", pulled: str | None =
             stages = dag.read(repo)
             sides = Sides.of(repo, root(), fork, pulled is not None)
             results = _results(sides, stages, outcome, is_main)
-            return Facts(*known, results, _params(sides), _uncommitted(stages))
+            return Facts(*known, results, _params(sides), _uncommitted())
     except (UserError, YAMLError) as error:
         if isinstance(error.__context__, LockError):  # the review can be had a moment later
             raise
-        return Facts(*known, trouble=str(error), uncommitted=_uncommitted({}))
+        return Facts(*known, trouble=str(error), uncommitted=_uncommitted())
 
 
 def judge(facts: Facts) -> verdict.Verdict:
@@ -123,14 +123,11 @@ def judge(facts: Facts) -> verdict.Verdict:
     return verdict.judge(*map(verdict.Side, sides, champions))
 
 
-def _uncommitted(stages: dict[str, Stage]) -> tuple[str, ...]:
-    """Return the files that results come from, or are, and that differ from the commit."""
-    paths = {"dvc.lock", "dvc.yaml", "params.yaml", "project.yaml", config.load().pins or "dvc.lock"}
-    paths |= {path for stage in stages.values() for path in (*stage.deps, *stage.outputs)}
-    inside = sorted(path for path in paths if not path.startswith(("/", "..")))
+def _uncommitted() -> tuple[str, ...]:
+    """Return the files of the project that differ from the commit."""
     prefix = len(base.git(root(), "rev-parse", "--show-prefix") or b"\n") - 1  # below git's root
-    changed = base.git(root(), "--literal-pathspecs", "status", "--porcelain", "-z",
-                       "--untracked-files=all", "--no-renames", "--", *inside) or b""
+    changed = base.git(root(), "status", "--porcelain", "-z", "--untracked-files=all",
+                       "--no-renames", "--", ".") or b""
     return tuple(entry[3 + prefix:] for entry in changed.decode("utf-8", "replace").split("\0")
                  if entry)
 
@@ -223,8 +220,9 @@ def _metrics(sides: Sides, stage: str) -> tuple[dict, dict]:
     """Return a stage's metrics on both sides, nested ones by their sections' names."""
     names = {path for lock in (sides.lock, sides.old_lock) for path in base.outs(lock.get(stage))}
     metrics: tuple[dict, dict] = {}, {}
+    listed = {out.def_path for out in sides.repo.index.metrics}  # also outside of metrics/
     for path in sorted(names):
-        if re.fullmatch(r"metrics/.+\.(json|ya?ml)", path):
+        if path in listed or re.fullmatch(r"metrics/.+\.(json|ya?ml)", path):
             for side, text in zip(metrics, sides.both(stage, path)):
                 side.update(_parsed(path, text or "{}"))
     return metrics

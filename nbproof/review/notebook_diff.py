@@ -52,37 +52,18 @@ def printed(cell: nbformat.NotebookNode) -> str:
 
 @dataclass(frozen=True)
 class CellDiff:
-    """A cell as it is shown on both sides, None where it is missing; `title` has its number."""
+    """A cell that differs; `title` has its number and the heading above.
+
+    `old` and `new` are source and outputs, without figures, as HTML with the changes marked: one
+    alone where both sides have the same tags, "" where nothing changed. `figures` are the images
+    that differ, (old, new), None where a side has none. `hunk` has the lines of a unified diff of
+    what the outputs show."""
 
     title: str
-    old: Tag | None
-    new: Tag | None
-
-    def hunk(self) -> list[str]:
-        """Return the lines of a unified diff of what the outputs show; [] if that is the same."""
-        sides = [_lines(side) for side in (self.old, self.new)]
-        diff = [*difflib.unified_diff(*sides, n=2, lineterm="")][2:]
-        figures = [f"! {(new or old)['alt']}" for old, new in self.figures()]
-        diff = [f"@@ {self.title} @@" if text.startswith("@@") else text for text in diff]
-        return [*(diff or [f"@@ {self.title} @@"] * bool(figures)), *figures]
-
-    def figures(self) -> Iterator[tuple]:
-        """Yield the figures that differ, as images (old, new), None where a side has none."""
-        sides = (side.find_all("img") if side else [] for side in (self.old, self.new))
-        return (pair for pair in zip_longest(*sides) if not _same(*pair))
-
-    def text(self) -> tuple[str, str]:
-        """Return source and outputs, without figures, as HTML with the changed words marked: once
-        where both sides have the same tags, else the two sides; ("", "") where nothing changed."""
-        sides = ["".join(map(str, TAG.split(re.sub("<img[^>]*>", "", str(side or "")))))
-                 for side in (self.old, self.new)]
-        before, now = map(TAG.split, sides)
-        if before == now:
-            return "", ""
-        if before[1::2] == now[1::2]:
-            return "".join(text if at % 2 else "".join(_marked(old, text, r"\s+|[\w.,%+-]+|."))
-                           for at, (old, text) in enumerate(zip(before, now))), ""
-        return _marked_sides(*sides)
+    old: str
+    new: str
+    figures: tuple[tuple, ...]
+    hunk: tuple[str, ...]
 
 
 def compare(old: nbformat.NotebookNode, new: nbformat.NotebookNode, before: BeautifulSoup,
@@ -99,8 +80,29 @@ def compare(old: nbformat.NotebookNode, new: nbformat.NotebookNode, before: Beau
                  for page, cell in ((before, was), (now, here))]
         if str(shown[0]) != str(shown[1]):
             place = f"Cell {number}" if here is not None else "Removed cell"
-            differing.append(CellDiff(place + heading, *shown))
-    return differing
+            differing.append(_cell(place + heading, *shown))
+    return [cell for cell in differing if cell.old or cell.new or cell.figures]
+
+
+def _cell(title: str, old: Tag | None, new: Tag | None) -> CellDiff:
+    """Return how two cells differ, None where one is missing."""
+    images = [side.find_all("img") if side else [] for side in (old, new)]
+    figures = [pair for pair in zip_longest(*images) if not _same(*pair)]
+    lines = [_lines(side) for side in (old, new)]
+    hunk = [f"@@ {title} @@" if text.startswith("@@") else text
+            for text in [*difflib.unified_diff(*lines, n=2, lineterm="")][2:]]
+    hunk = hunk or [f"@@ {title} @@"] * bool(figures)
+    hunk += [f"! {(now or was)['alt']}" for was, now in figures]
+    texts = [re.sub("<img[^>]*>", "", str(side or "")) for side in (old, new)]
+    before, now = map(TAG.split, texts)
+    if before == now:
+        texts = ["", ""]
+    elif before[1::2] == now[1::2]:
+        texts = ["", "".join(text if at % 2 else "".join(_marked(was, text))
+                             for at, (was, text) in enumerate(zip(before, now)))]
+    else:
+        texts = _marked_sides(*texts)
+    return CellDiff(title, *texts, tuple(figures), tuple(hunk))
 
 
 def _pairs(old: nbformat.NotebookNode, new: nbformat.NotebookNode) -> Iterator[tuple]:
@@ -123,16 +125,16 @@ def _lines(cell: Tag | None) -> list[str]:
     """Return what the outputs show: a line for each block, rows of tables with bars."""
     outputs = "".join(map(str, cell.select(".output_area"))) if cell else ""
     text = BeautifulSoup(plain(outputs), "html.parser")
-    for column in text.select("td + td, th + th"):
-        column.insert(0, " │ ")
+    for row in text.find_all("tr"):
+        row.string = " │ ".join(each.get_text(" ", strip=True) for each in row.find_all(["th", "td"]))
     for block in text.find_all(BLOCKS):
         block.append("\n")
     return [row for each in text.get_text().split("\n") if (row := each.strip())]
 
 
-def _marked(old: str, new: str, pattern: str) -> Iterator[str]:
-    """Yield the pieces of a text, with what was removed and what came marked."""
-    parts = [re.findall(pattern, text, re.DOTALL) for text in (old, new)]
+def _marked(old: str, new: str) -> Iterator[str]:
+    """Yield the pieces of a text, with the words marked that were removed and that came."""
+    parts = [re.findall(r"\s+|[\w.,%+-]+|.", text) for text in (old, new)]
     if max(map(len, parts)) > WORDS:
         parts = [text.splitlines(keepends=True)[:WORDS] for text in (old, new)]
     for kind, *at in difflib.SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
@@ -143,7 +145,7 @@ def _marked(old: str, new: str, pattern: str) -> Iterator[str]:
             yield (f"<del>{gone}</del>" if gone else "") + (f"<ins>{came}</ins>" if came else "")
 
 
-def _marked_sides(old: str, new: str) -> tuple[str, str]:
+def _marked_sides(old: str, new: str) -> list[str]:
     """Return both sides with the text of changed rows, paragraphs and lines marked."""
     parts, sides = [BLOCK.split(text)[:WORDS] for text in (old, new)], ["", ""]
     for kind, *at in difflib.SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
@@ -151,7 +153,7 @@ def _marked_sides(old: str, new: str) -> tuple[str, str]:
             for piece in TAG.split("".join(parts[side][at[2 * side]:at[2 * side + 1]])):
                 is_same = kind == "equal" or piece.startswith("<") or not piece.strip()
                 sides[side] += piece if is_same else f"<{name}>{piece}</{name}>"
-    return sides[0], sides[1]
+    return sides
 
 
 def _same(old: Tag | None, new: Tag | None) -> bool:

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from nbproof.notebook.files import root
-from nbproof.pipeline.numbers import number
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import plots
 from nbproof.review.collect import Facts
@@ -67,11 +66,10 @@ def render(facts: Facts, verdict: Verdict, drawn: Drawn, published: str = "") ->
 
     environment = Environment(loader=FileSystemLoader([TEMPLATES, pages.TEMPLATES]),
                               autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    sentence = verdict.sentence(lambda name: f"<code>{html.escape(name)}</code>",
-                                lambda text: f"<strong>{text}</strong>")
     light, dark = (Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
                    for style in ("default", "github-dark"))
     return environment.get_template("review.html.j2").render(
-        facts=facts, verdict=verdict, sentence=Markup(sentence), drawn=drawn, marks=MARKS,
-        published=published, number=number, drawing=plots.drawing, light=light,
+        facts=facts, verdict=verdict, drawn=drawn, published=published, marks=MARKS,
+        code=lambda name: f"<code>{html.escape(name)}</code>",
+        bold=lambda text: f"<strong>{text}</strong>", drawing=plots.drawing, light=light,
         dark=dark) + "\n"

@@ -90,7 +90,7 @@ def _changes(facts: Facts) -> dict:
 
 def _outputs(facts: Facts, drawn: Drawn) -> dict:
     """Return the changed lines of each notebook that ran again, and which have none."""
-    hunks = {each.page: [line for cell in drawn.diffs[each.page] for line in cell.hunk()]
+    hunks = {each.page: [line for cell in drawn.diffs[each.page] for line in cell.hunk]
              for each in facts.results if each.page in drawn.diffs}
     changed = [(each, "\n".join(hunks[each.page]), sum(line[0] in "+-!" for line in
                 hunks[each.page])) for each in facts.results if hunks.get(each.page)]

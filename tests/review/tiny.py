@@ -16,18 +16,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
-from nbproof.review.render import LIMIT, build
+from nbproof.review import render
 
 
 def figure(colour: str, comment: str = "") -> str:
-    """A small picture of one colour, as a notebook holds it."""
+    """Return a small picture of one colour, as a notebook holds it."""
     file, kept = io.BytesIO(), PngInfo()
     kept.add_text("Comment", comment)
     Image.new("RGB", (4, 3), colour).save(file, "png", pnginfo=kept, compress_level=0)
     return base64.b64encode(file.getvalue()).decode()
 
 
-FIGURES = {"grey": figure("grey"), "blue": figure("blue"), "grey, elsewhere": figure("grey", "made elsewhere")}
+FIGURES = {"grey": figure("grey"), "blue": figure("blue"), "again": figure("grey", "elsewhere")}
 CONTRACT = "name: tiny\nmetric: {key: score, goal: max}\ncompare: compare\ndata: data.source\n"
 STAGES = """\
 stages:
@@ -49,28 +49,29 @@ stages:
       cmd: nbproof stage
       deps: ["notebooks/${key}.ipynb", data/features]
       params: ["models.${key}"]
-      outs: ["models/${key}", "reports/${key}.ipynb"]
+      outs: ["models/${key}", "models/${key}.csv", "reports/${key}.ipynb"]
       metrics: ["metrics/${key}.json": {cache: false}]
       plots: ["metrics/${key}.csv": {cache: false, x: round, y: score}]
 """
-TAGS = {"p", "h3", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "details", "summary", "ul", "li",
-        "strong", "a"}
+TAGS = {"p", "h3", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "details",
+        "summary", "ul", "li", "strong", "a"}
 HOSTILE = (
-    "@octocat @org/team #1 GH-1 octo/cat#2 http://evil.test www.evil.test a@evil.test ![x](https://evil.test/x.png) "
-    "[y](//evil.test) <img src=x onerror=alert(1)> <!-- </details></summary> ` `` ``` ```` ~~~ | \\| a\\ ** __ $x$ "
-    ":tada: &lt; \u202edetrever\u202c \u200bhidden \x1b[31mred\x1b[0m\r\x07"
-)
+    "@octocat @org/team #1 GH-1 octo/cat#2 http://evil.test www.evil.test a@evil.test "
+    "![x](https://evil.test/x.png) [y](//evil.test) <img src=x onerror=alert(1)> <!-- "
+    "</details></summary> ` `` ``` ```` ~~~ | \\| a\\ ** __ $x$ :tada: &lt; \u202edetrever\u202c "
+    "\u200bhidden \x1b[31mred\x1b[0m\r\x07")
 
 
 class Tiny:
-    """A project as it is after a run, without the run: its files are written, DVC itself records them."""
+    """Its files are written, and DVC itself records them. `top` is the folder of git."""
 
-    def __init__(self, folder: Path):
-        self.root = folder
+    def __init__(self, folder: Path, top: Path | None = None, branch: str = "main"):
+        self.root, self.branch = folder, branch
         self.models = {"oak": {"rate": 0.01, "depth": 16}, "elm": {"rate": 0.002}}
         self.scores = {"oak": [0.97, 0.98, 0.99], "elm": [0.9, 0.91, 0.92]}
         self.said, self.figure, self.source = {}, {}, "table"
-        self.git("init", "-q", "-b", "main")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.git("init", "-q", "-b", branch, str(top or folder))
         self.write(".dvc/config", "[core]\n    analytics = false\n")
         self.write(".dvc/.gitignore", "/tmp\n/cache\n/config.local\n")
         self.write(".gitignore", "/data/\n/models/\n/reports/\n")
@@ -78,54 +79,65 @@ class Tiny:
         self.write("dvc.yaml", STAGES)
 
     def git(self, *arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True,
+                              text=True)
         return done.stdout.strip()
 
     def write(self, path: str, content: str) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).unlink(missing_ok=True)  # it may be a link into DVC's cache
-        (self.root / path).write_text(content, encoding="utf-8", newline="\n")
+        (self.root / path).write_text(content, encoding="utf-8", newline="")
 
     def write_json(self, path: str, value: object) -> None:
         self.write(path, json.dumps(value, indent=2) + "\n")
 
     def executed(self, name: str, failure: dict | None = None, last: list | None = None) -> None:
-        """reports/NAME.ipynb and .html: a heading, some text, another heading, a figure; or `last` in its place."""
+        """Write reports/NAME.ipynb: a heading, text, another heading, a figure; or `last`."""
         new = nbformat.v4
         said = f"First line.\n\n{self.said.get(name, 'It learns.')}"
-        shown = new.new_output("display_data", {"text/markdown": said, "text/plain": "<Markdown object>"})
-        picture = new.new_output("display_data", {"image/png": FIGURES[self.figure.get(name, "grey")]})
+        shown = new.new_output("display_data", {"text/markdown": said, "text/plain": "<Markdown>"})
+        picture = new.new_output("display_data",
+                                 {"image/png": FIGURES[self.figure.get(name, "grey")]})
         cells = [
             new.new_markdown_cell(f"# The {name}\n\n## Training", id="a"),
             new.new_code_cell("train()", outputs=[shown], execution_count=1, id="b"),
             new.new_markdown_cell("### How good is it?", id="c"),
-            new.new_code_cell("figure = plot(history)\nassert history", outputs=last or [picture], id="d"),
+            new.new_code_cell("figure = plot(history)\nassert history", outputs=last or [picture],
+                              id="d"),
         ]
-        made = new.new_notebook(cells=cells, metadata={"failure": failure} if failure else {})
+        metadata = {"failure": failure} if failure else {}
+        made = new.new_notebook(cells=cells, metadata=metadata)
         self.write(f"reports/{name}.ipynb", nbformat.writes(made))
-        self.write(f"reports/{name}.html", f"<p>{name}")
+
+    def answers(self, score: float) -> str:
+        """Return predictions for 1,000 cases of three classes, this share of them right."""
+        wrong = round(1000 * (1 - score))
+        rows = [f"{at % 3},{(at + (at < wrong)) % 3}\n" for at in range(1000)]
+        return "actual,predicted\n" + "".join(rows)
 
     def make_model(self, name: str) -> None:
         curve = self.scores[name]
+        rows = "".join(f"{at},{y}\n" for at, y in enumerate(curve, 1))
         self.write(f"models/{name}/weights.txt", f"{name} {self.models[name]} {curve}")
-        self.write(f"metrics/{name}.csv", "round,score\n" + "".join(f"{at},{y}\n" for at, y in enumerate(curve, 1)))
+        self.write(f"models/{name}.csv", self.answers(curve[-1]))
+        self.write(f"metrics/{name}.csv", f"round,score\n{rows}")
         self.write_json(f"metrics/{name}.json", {"score": curve[-1], "rounds": len(curve)})
         self.executed(name)
 
     def make_comparison(self) -> None:
         champion = max(self.scores, key=lambda name: self.scores[name][-1])
-        self.write_json("metrics/compare.json", {"champion": champion, "score": self.scores[champion][-1]})
-        wrong = round(100 * (1 - self.scores[champion][-1]))
-        answers = [(index % 3, (index + (index < wrong)) % 3) for index in range(100)]
-        self.write("metrics/answers.csv", "actual,predicted\n" + "".join(f"{true},{said}\n" for true, said in answers))
+        score = self.scores[champion][-1]
+        self.write_json("metrics/compare.json", {"champion": champion, "score": score})
+        self.write("metrics/answers.csv", self.answers(score))
         self.executed("compare")
 
     def sources(self) -> None:
-        self.write_json("params.yaml", {"data": {"source": self.source}, "models": self.models})  # JSON is YAML
+        # JSON is YAML
+        self.write_json("params.yaml", {"data": {"source": self.source}, "models": self.models})
         self.write("features.py", f"print({self.source!r})")
         for name in ("compare", *self.models):
             made = [each.get(name) for each in (self.scores, self.said, self.figure)]
-            self.write(f"notebooks/{name}.ipynb", f"{name} {made}")  # other results come of another source
+            self.write(f"notebooks/{name}.ipynb", f"{name} {made}")  # other results, other source
 
     def run(self, *only: str) -> None:
         """Write the results of the stages `only` (default: all), and have DVC record them."""
@@ -133,7 +145,6 @@ class Tiny:
         for name in only or ("features", *self.models, "compare"):
             if name == "features":
                 self.write("data/features/one.txt", self.source)
-                self.write("data/features/two.txt", "two")
             elif name == "compare":
                 self.make_comparison()
             else:
@@ -142,7 +153,8 @@ class Tiny:
 
     def record(self, *only: str) -> None:
         with Repo(str(self.root)) as repo:
-            names = [stage.addressing for stage in repo.index.stages if stage.name.rpartition("@")[2] in only]
+            names = [stage.addressing for stage in repo.index.stages
+                     if stage.name.rpartition("@")[2] in only]
             for target in names or [None]:
                 repo.commit(target, force=True)
 
@@ -159,35 +171,42 @@ class Tiny:
         return self
 
     def fail(self, failure: dict, last: list) -> None:
-        """The stage train@oak as a failed run leaves it: DVC took its outputs away, its executed copy was written."""
+        """Leave the stage train@oak as a failed run does: no outputs but its executed copy."""
         self.begin().models["oak"]["rate"] = 9.0
         self.sources()
-        for path in ("models/oak/weights.txt", "metrics/oak.json", "metrics/oak.csv"):
+        for path in ("models/oak/weights.txt", "models/oak.csv", "metrics/oak.json",
+                     "metrics/oak.csv"):
             (self.root / path).unlink()
         self.executed("oak", failure, last)
 
-    def report(self, base: str | None = "main", **given) -> str:
-        """The report, with the ids of commits replaced; it is checked to be harmless."""
+    def review(self, base: str | None = "main", links: dict | None = None,
+               **known) -> tuple[str, BeautifulSoup]:
+        """Return the comment, which is checked to be harmless, and the page."""
         root.cache_clear()
-        contract.load.cache_clear()
-        made = build(base, **given)
-        assert_harmless(made)
-        return made
+        config.load.cache_clear()
+        comment, page = render.build(base, links, **known)
+        assert_harmless(comment)
+        return comment, BeautifulSoup(page, "html.parser")
+
+    def comment(self, base: str | None = "main", **known) -> str:
+        return self.review(base, **known)[0]
 
 
-def rows(report: str, name: str) -> list[str]:
-    """The table rows whose first cell is `name`."""
-    return [line for line in report.splitlines() if line.startswith(f"| `{name}` |")]
+def rows(comment: str, name: str) -> list[str]:
+    """Return the table rows whose first cell is `name`."""
+    return [line for line in comment.splitlines() if line.startswith(f"| `{name}` |")]
 
 
-def assert_harmless(report: str) -> None:
-    """As GitHub reads it: no HTML but folds, no image, no link but our pages, nothing outside of code that acts."""
-    assert len(report) <= LIMIT
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]", report)
-    rendered = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(report)
-    page = BeautifulSoup(rendered, "html.parser")
+def assert_harmless(comment: str) -> None:
+    """As GitHub reads it: no HTML but folds, no image, no link but ours, nothing that acts."""
+    assert len(comment) <= render.LIMIT
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069"
+                         "\ufeff]", comment)
+    markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    page = BeautifulSoup(markdown.render(comment), "html.parser")
     assert {tag.name for tag in page.find_all(True)} <= TAGS
-    assert all(re.fullmatch(r"https://ci\.example/[a-z]+\.html(#[\w%.-]+)?", link["href"]) for link in page.find_all("a"))
+    address = re.compile(r"https://ci\.example/[a-z]+\.html(#[\w%.-]+)?")
+    assert all(address.fullmatch(link["href"]) for link in page.find_all("a"))
     assert all(tag.attrs.keys() <= {"style", "class", "href"} for tag in page.find_all(True))
     for row in page.find_all("tr"):
         header = row.find_parent("table").find("tr").find_all("th")

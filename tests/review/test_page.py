@@ -1,0 +1,102 @@
+"""The page of a review: before and after, curves over each other, then every page."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from nbproof.review.notebook_diff import compare
+from nbproof.runner import cells
+
+from .tiny import FIGURES, HOSTILE
+
+
+@pytest.fixture
+def changed(tiny):
+    tiny.said = {"oak": f"It learns.\n{HOSTILE}"}
+    tiny.begin().models["oak"]["rate"] = tiny.models["elm"]["rate"] = 0.5
+    tiny.said, tiny.figure = {"oak": "It learns a lot."}, {"oak": "blue", "elm": "again"}
+    tiny.scores["oak"] = [0.97, 0.985, 0.995]
+    tiny.run("oak", "elm", "compare")
+    return tiny.review(links={"main": "https://ci.example"})
+
+
+def test_every_changed_notebook_before_and_after(changed):
+    comment, page = changed
+    oak, elm = (page.find(id=name).parent for name in ("oak", "elm"))
+    assert [title.get_text() for title in oak.find_all("h3")] == [
+        "Cell 2, Training", "Cell 4, How good is it?"]
+    assert "a lot." in [mark.get_text() for mark in oak.find_all("ins")][0]
+    addresses = [image["src"].partition(",")[2] for image in oak.select(".sides img")]
+    assert addresses == [FIGURES["grey"], FIGURES["blue"]]
+    assert {image["alt"] for image in oak.select("img")} == {"Figure: How good is it?"}
+    assert FIGURES["again"] != FIGURES["grey"] and "nothing that a reader sees" in elm.get_text()
+    assert not page.find_all(["script", "iframe", "link"])
+    links = [link["href"] for link in oak.find_all("a")][:2]
+    assert links == ["#page-oak", "https://ci.example/oak.html"] and page.find(id="page-oak")
+    assert "! Figure: How good is it?" in comment
+
+
+def test_the_verdict_stands_above_and_curves_over_each_other(changed):
+    comment, page = changed
+    first = comment.splitlines()[0].replace("`", "").replace("**", "")
+    verdict = page.select_one(".verdict p").get_text()
+    assert first.startswith(verdict) and "oak is better: 0.9900 → 0.9950" in verdict
+    lines = page.find(id="oak").parent.select(".curve polyline")
+    assert [line["class"] for line in lines] == [["base"], ["branch"]]
+    assert [len(line["points"].split()) for line in lines] == [3, 3]
+    assert lines[0]["points"].split()[0] == lines[1]["points"].split()[0]  # both begin at 0.97
+
+
+def test_every_page_has_its_place_and_no_id_twice(changed):
+    _, page = changed
+    ids = [tag["id"] for tag in page.find_all(id=True)]
+    assert {"oak", "page-oak", "elm", "compare"} <= {*ids}
+    headings = [name for name in ids if not name.startswith("cell-id=")]
+    assert len(headings) == len({*headings})
+    for link in page.select('a[href^="#"]'):
+        assert page.find(id=link["href"][1:]), link
+
+
+def differences(old: list, new: list):
+    """Return the cells that differ between two notebooks of (source, Markdown that it shows)."""
+    notebooks = []
+    for side in (old, new):
+        made = nbformat.v4.new_notebook()
+        for number, (source, text) in enumerate(side):
+            shown = nbformat.v4.new_output("display_data", {"text/markdown": text})
+            made.cells.append(nbformat.v4.new_code_cell(source, outputs=[shown], id=f"c{number}"))
+        notebooks.append(made)
+    pages = [cells.body(made, Path()) for made in notebooks]
+    return compare(*notebooks, *pages)
+
+
+TABLE = "| model | score |\n|:--|--:|\n| **mlp** | {} |\n"
+
+
+def test_numbers_in_a_table_are_marked_where_they_stand():
+    cell, = differences([("a", TABLE.format("0.9890"))], [("a", TABLE.format("0.9848"))])
+    merged = cell.new
+    assert cell.old == "" and merged.count("<table") == 1 and "**" not in merged
+    assert "<del>0.9890</del><ins>0.9848</ins>" in merged
+    assert cell.hunk[-2:] == ("-mlp │ 0.9890", "+mlp │ 0.9848")
+
+
+def test_rows_that_came_are_marked_side_by_side():
+    more = TABLE.format("0.9") + "| cnn | 0.99 |\n"
+    cell, = differences([("a", TABLE.format("0.9"))], [("a", more)])
+    assert "<ins>0.99</ins>" in cell.new and "<ins>0.9</ins>" not in cell.new
+    assert cell.old and "<del>" not in cell.old
+
+
+def test_cells_that_came_and_went():
+    before, after = [("one", "1"), ("two", "2")], [("one", "1"), ("two", "2"), ("three", "3")]
+    assert [cell.title for cell in differences(before, after)] == ["Cell 3"]
+    assert [cell.title for cell in differences(after, before)] == ["Removed cell"]
+    assert differences(before, before) == []
+
+
+def test_long_outputs_take_no_minutes():
+    words = " ".join(map(str, range(20_000)))
+    cell, = differences([("a", words)], [("a", words.replace("77 ", "x "))])
+    assert cell.new and cell.hunk
