@@ -4,12 +4,15 @@ import io
 import json
 import os
 import re
+import ssl
 import stat
+import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 import zipfile
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +32,20 @@ class GitHub(ThreadingHTTPServer):
         self.settings, self.artifacts = {}, {}
         self.faults, self.longest, self.lose_answer, self.requests = [], 65_536, False, []
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def with_tls(self, folder: Path) -> tuple["GitHub", Path]:
+        """Start a server by TLS of the same content, as CML needs; return it, its certificate."""
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", str(key), "-out", str(certificate)],
+                       check=True, capture_output=True)
+        server = GitHub()
+        server.comments, server.faults = self.comments, self.faults
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        return server, certificate
 
     @property
     def address(self) -> str:
@@ -72,6 +89,9 @@ class GitHub(ThreadingHTTPServer):
         known |= self.settings
         return (200, known[path]) if path in known else (404, {"message": "Not Found"})
 
+    def special(self, method: str, path: str, headers: Message, content: bytes) -> tuple | None:
+        """Answer what is no part of GitHub with a status and bytes."""
+
     def zipped(self, run: str, name: str) -> bytes:
         folder, content = self.artifacts[run][name], io.BytesIO()
         with zipfile.ZipFile(content, "w") as packed:
@@ -99,7 +119,9 @@ class Handler(BaseHTTPRequestHandler):
         path = address.path.removeprefix("/api/v3").removeprefix("/repos/owner/name").strip("/")
         self.server.requests.append((self.command, path))
         kind, link, query = "application/json", "", parse_qs(address.query)
-        if path.startswith("zip/"):
+        if special := self.server.special(self.command, path, self.headers, content):
+            (status, data), kind = special, "application/octet-stream"
+        elif path.startswith("zip/"):
             status, kind = 200, "application/zip"
             data = self.server.zipped(*path.split("/")[1:])
         else:
@@ -117,9 +139,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
-    do_GET = do_POST = do_PATCH = do_PUT = handle_any
+    do_GET = do_POST = do_PATCH = do_PUT = do_HEAD = handle_any
 
     def log_message(self, *_) -> None:
         pass

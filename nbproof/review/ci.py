@@ -153,11 +153,11 @@ def publish(results: Annotated[Path, Option(help="The folder of results, not tru
 
 
 @app.command()
-def retrain(exact: Annotated[bool, Option(envvar="EXACT", help="Each byte counts.")] = False) -> int:
+def retrain() -> int:
     """Compare the numbers of a run from nothing with the committed ones.
 
-    Fail where the metric that counts moved beyond its tolerance, any number came, went or became
-    NaN, or with `exact` where a byte differs."""
+    Fail where the metric that counts moved beyond its tolerance, or any number came, went or
+    became NaN."""
     artifact, dag = load("nbproof.review.artifact"), load("nbproof.pipeline.dag")
     contract = load("nbproof.pipeline.config").load()
     with dag.opened(root()) as repo:
@@ -180,4 +180,4 @@ def retrain(exact: Annotated[bool, Option(envvar="EXACT", help="Each byte counts
     head = "\n| file | number | committed | now |\n|---|---|---:|---:|\n" if rows else ""
     summarise(text + head + "".join(rows))
     print(text)
-    return int(bool(beyond) or exact and not same)
+    return int(bool(beyond))

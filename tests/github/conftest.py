@@ -15,12 +15,16 @@ def started(tmp_path_factory):
     if not act or not shutil.which("node"):
         pytest.skip("act (requirements/dev.txt) or node is not installed")
     world = World(tmp_path_factory.mktemp("world"), act)
+    run = world.run("report", "push", {"before": world.git("rev-parse", "main")})
+    assert run.job == "success", run.text
+    assert world.artifacts(run) == ["report", "results", "review-RUN-1.html"]
+    assert len(list((world.folder / "caches").iterdir())) == 1
     yield world
-    world.close()
+    world.api.shutdown()
 
 
 @pytest.fixture
 def world(started):
-    started.comments, started.pulls, started.mutation = [], [], None
-    started.checks = [{"name": "test (ubuntu-latest)", "conclusion": "success"}]
+    started.api.comments.clear()
+    started.fault, started.planted = None, 0
     return started

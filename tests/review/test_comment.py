@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import ssl
-import subprocess
 import sys
 
 import pytest
@@ -183,18 +181,9 @@ def cml(github, tmp_path, monkeypatch):
     """The real CML, before the same server by TLS, which it asks for."""
     if not (program := WHICH("cml")) or not WHICH("openssl"):
         pytest.skip("there is no `cml` on the PATH, or no openssl for the server's certificate")
-    files = {option: str(tmp_path / option[1:]) for option in ("-keyout", "-out")}
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-                    *(word for pair in files.items() for word in pair)],
-                   check=True, capture_output=True)
-    server = GitHub()
-    server.__dict__.update(comments=github.comments, faults=github.faults)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files["-out"], files["-keyout"])
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    for name, value in {"NODE_EXTRA_CA_CERTS": files["-out"], "GITHUB_SHA": HEAD,
-                        "SSL_CERT_FILE": files["-out"],
+    server, certificate = github.with_tls(tmp_path)
+    for name, value in {"NODE_EXTRA_CA_CERTS": str(certificate), "GITHUB_SHA": HEAD,
+                        "SSL_CERT_FILE": str(certificate),
                         "GITHUB_SERVER_URL": f"https://127.0.0.1:{server.server_port}"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(comment.shutil, "which", lambda name, **_: program)

@@ -23,8 +23,21 @@ def steps(path: Path) -> list[list[dict]]:
 
 @pytest.fixture(scope="module")
 def called(tmp_path_factory) -> Path:
-    """The workflows of a new project."""
-    return callers(tmp_path_factory.mktemp("project") / ".github", "owner/nbproof", "0a" * 20)
+    """The workflows of a new project, which are called at the commit of the template."""
+    folder = tmp_path_factory.mktemp("project")
+    commit = callers(folder, "https://github.com/owner/nbproof.git")
+    for path in (folder / ".github" / "workflows").glob("*.yml"):
+        path.write_text(path.read_text().replace(f"@{commit}", f"@{'0a' * 20}"))
+    return folder / ".github"
+
+
+@pytest.mark.parametrize(("source", "answers"), [
+    ("file:///somewhere/nbproof", {}), ("https://git.company.com/owner/nbproof", {}),
+    ("https://github.com/owner/nbproof", {"vendor": True})])
+def test_what_github_cannot_call_is_copied(tmp_path, source, answers):
+    callers(tmp_path, source, **answers)
+    for path in (tmp_path / ".github" / "workflows").glob("*.yml"):
+        assert path.read_text() == (ROOT / ".github" / "workflows" / path.name).read_text()
 
 
 @pytest.mark.parametrize("whose", ["nbproof", "project"])
