@@ -36,9 +36,9 @@ def listed(text: str, like: str, name: str) -> str:
     """Return dvc.yaml's `text` with outputs of the model `name` wherever those of `like` stand as
     lines of a list: a comparison may depend on each model's outputs."""
     item = re.compile(rf"(\s*- models/){like}(\.\w+)?(\s*)")
-    lines = text.splitlines(keepends=True)
-    return "".join(line + (item.sub(rf"\g<1>{name}\g<2>\g<3>", line) if item.fullmatch(line) else "")
-                   for line in lines)
+    new = rf"\g<1>{name}\g<2>\g<3>"
+    return "".join(line + (item.sub(new, line) if item.fullmatch(line) else "")
+                   for line in text.splitlines(keepends=True))
 
 
 def _models(stages: list[dag.Stage]) -> dict[str, tuple[Path, str]]:
