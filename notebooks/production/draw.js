@@ -112,8 +112,7 @@ board.addEventListener("pointerdown", (event) => {
 });
 board.addEventListener("pointermove", (event) => {
   if (event.pointerId !== pointer) return;
-  const events = event.getCoalescedEvents?.() ?? [];
-  strokes.at(-1).push(...(events.length ? events : [event]).map(position));
+  strokes.at(-1).push(position(event));
   changed();
 });
 for (const name of ["pointerup", "pointercancel"]) {
@@ -358,11 +357,6 @@ async function start() {
   paint();
 }
 
-// Focus is outlined only for those who use the keyboard.
-for (const name of ["keydown", "pointerdown"]) {
-  const mark = () => document.body.classList.toggle("keys", name === "keydown");
-  addEventListener(name, mark, { capture: true });
-}
 addEventListener("resize", paint);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 start();

@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy.stats import binomtest, fisher_exact, ks_2samp
 
 from mnist import figures
-from mnist.data import Dataset, Split
+from mnist.data import Split
 from nbproof.notebook import served, source, write
 from nbproof.notebook.errors import UserError
 from production.onnx_export import OnnxModel
@@ -145,16 +145,6 @@ def _fraction(values: pd.Series) -> str:
             f"{high:.1%})")
 
 
-def balance(log: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """Return how frequent each class is among the answers and among the validation labels."""
-    classes = dataset.source.classes
-    labels = pd.Series(dataset.validation.labels.numpy()).map(dict(enumerate(classes)))
-    columns = {"answers": log.answer, "validation images": labels}
-    table = pd.DataFrame({name: column.value_counts(normalize=True)
-                          for name, column in columns.items()})
-    return table.reindex(classes).fillna(0).map("{:.1%}".format)
-
-
 def latency(log: pd.DataFrame, slow: float) -> tuple[str, bool]:
     """Return the median and the 99th percentile in milliseconds, and whether that is over `slow`."""
     median, high = np.percentile(log.milliseconds, [50, 99])
@@ -163,7 +153,7 @@ def latency(log: pd.DataFrame, slow: float) -> tuple[str, bool]:
             f"the limit of {slow:g} ms.", bool(high > slow))
 
 
-def time_figure(log: pd.DataFrame) -> Figure:
+def time_figure(log: pd.DataFrame, reading: str) -> Figure:
     """Show the fractions of abstentions and of the shadow's disagreements along the log."""
     lines = pd.DataFrame({"the model abstained": log.answer.isna().astype(float),
                           "the shadow disagreed": 1 - agreed(log).astype(float)}, index=log.index)
@@ -171,7 +161,7 @@ def time_figure(log: pd.DataFrame) -> Figure:
     axis = means.plot(marker="o", ylim=(0, None), ylabel="fraction of the answers",
                       xlabel="the log in equal parts, the oldest first", ax=plt.subplots()[1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    return figures.shown(axis.figure)
+    return figures.shown(axis.figure, reading)
 
 
 def highest(log: pd.DataFrame, scores: np.ndarray,

@@ -20,7 +20,7 @@ from nbproof.notebook.errors import UserError
 from production import ood_samples
 
 ANSWERED = 0.96  # fraction of the validation images that are not out of distribution
-DIGITS, HIDDEN, STEPS, BATCH, LR = 8000, 64, 600, 256, 0.003
+DIGITS, HIDDEN, STEPS, BATCH, LR = 6000, 64, 600, 256, 0.003
 PART = 250  # images in memory as floats at a time
 
 

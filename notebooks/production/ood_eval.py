@@ -1,7 +1,7 @@
 """How well a model abstains: the fractions of digits and of OOD samples that it answers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -31,10 +31,10 @@ class Outputs:
     def __getitem__(self, rows: slice | torch.Tensor) -> "Outputs":
         return Outputs(self.probabilities[rows], self.scores[rows])
 
-    def captions(self, threshold: float) -> list[str]:
+    def captions(self, threshold: float, classes: Sequence[str]) -> list[str]:
         """Return each prediction, such as `7, 99%`; `? (7, 99%)` where the model abstains."""
-        values, digits = self.probabilities.max(1)
-        texts = [f"{digit}, {value:.0%}" for digit, value in zip(digits.tolist(), values.tolist())]
+        pairs = zip(*(values.tolist() for values in self.probabilities.max(1)))
+        texts = [f"{classes[label]}, {value:.0%}" for value, label in pairs]
         return [text if score <= threshold else f"? ({text})"
                 for text, score in zip(texts, self.scores.tolist())]
 
@@ -110,11 +110,19 @@ def figure(curves: dict[str, list[float]]) -> Figure:
         side.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel="digits answered", ylabel="other images answered", ylim=(0, None))
     axis.legend()
-    return figures.shown(drawn)
+    return figures.shown(drawn, reading(curves))
 
 
-def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float) -> Figure:
-    """Show the distributions of OOD scores [N] by name; the dotted line is the threshold."""
+def reading(curves: dict[str, list[float]]) -> str:
+    """Return what is answered of the other images where LEAST of the digits are, by score."""
+    column = FRACTIONS.index(LEAST)
+    texts = [f"the {name} lets {values[column]:.1%} pass" for name, values in curves.items()]
+    return f"Where {LEAST:.0%} of the digits are answered, of other images {', '.join(texts)}."
+
+
+def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float,
+              text: str) -> Figure:
+    """Show the distributions of OOD scores [N] by name, a line at the threshold, and a reading."""
     drawn, axis = plt.subplots()
     low, high = np.percentile(np.concatenate(list(scores.values())), [0.5, 99.5])
     for name, values in scores.items():
@@ -125,34 +133,14 @@ def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float) ->
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel="OOD score", ylabel="fraction of the images")
     axis.legend()
-    return figures.shown(drawn)
+    return figures.shown(drawn, text)
 
 
-def separation(digits: Outputs, others: Outputs, threshold: float) -> str:
-    """Return the fractions of `digits` and of `others` that are answered, as a sentence."""
-    return (f"The model answers {answered(digits.scores, threshold):.1%} of the digits and "
-            f"{answered(others.scores, threshold):.1%} of the letters.")
-
-
-def reading(curves: dict[str, list[float]]) -> str:
-    """Return what each score answers of the other images at LEAST of the digits, best first."""
-    column = FRACTIONS.index(LEAST)
-    ranked = sorted((values[column], name) for name, values in curves.items())
-    return (f"At {LEAST:.0%} of the digits, a model answers of the other images: "
-            f"{', '.join(f'{value:.1%} ({name})' for value, name in ranked)}.")
-
-
-def holds(fractions: dict[str, float]) -> bool:
-    """Return whether the fractions that `held_out` returned confirm the hypothesis."""
-    return fractions["digits"] >= LEAST and all(fractions[kind] <= MOST for kind in KINDS)
-
-
-def conclusion(fractions: dict[str, float]) -> str:
-    """Return what `held_out` found out, as two sentences."""
+def fractions_text(fractions: dict[str, float]) -> str:
+    """Return what `held_out` found out, as a sentence."""
     worst = max(KINDS, key=fractions.get)
-    verdict = "holds" if holds(fractions) else "does not hold"
-    return (f"**The hypothesis {verdict}.** The model answers {fractions['digits']:.1%} of the "
-            f"remaining digits, and of no kind in bold more than {fractions[worst]:.1%} ({worst}).")
+    return (f"The model answers {fractions['digits']:.1%} of the digits that did not set the "
+            f"threshold, and at most {fractions[worst]:.1%} ({worst}) of any kind in bold.")
 
 
 def store(source: str, name: str, digits: Outputs, others: dict[str, Outputs], threshold: float,

@@ -52,7 +52,7 @@ def centred(ink: np.ndarray, side: int = DIGIT_SIDE) -> np.ndarray:
     cropped = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     digit = Image.fromarray((cropped * 255).astype(np.uint8))
     size = [max(1, round(length * side / max(digit.size))) for length in digit.size]
-    small = np.asarray(digit.resize(size, Image.Resampling.LANCZOS), dtype=np.float64) / 255
+    small = np.asarray(digit.resize(size, Image.Resampling.BILINEAR), dtype=np.float64) / 255
     top, left = (_start(small.sum(1 - axis)) for axis in (0, 1))
     image[top : top + small.shape[0], left : left + small.shape[1]] = small
     return image

@@ -78,11 +78,9 @@ def test_the_numbers_and_words_of_the_notebook():
     others = {kind: outputs([0.5, 2.0]) for kind in ood_eval.KINDS}
     curve = ood_eval.curve(ood_eval.SCORES["detector"], digits, others)
     assert curve == [0.5] * len(ood_eval.FRACTIONS)  # one of two is below each threshold
-    assert others["noise"].captions(1.0) == ["3, 55%", "? (3, 55%)"]
+    assert others["noise"].captions(1.0, "0123456789") == ["3, 55%", "? (3, 55%)"]
     table = ood_eval.table(digits, others, {"cut": digits}, 1.0)
     assert "| **noise** | 2 | 50.0% |" in table and "| **cut** | 2 | 50.0% | 100.0% |" in table
-    assert "5.0% (b), 50.0% (a)" in ood_eval.reading({"a": [0.5] * 30, "b": [0.05] * 30})
-    good = {"digits": 0.96, **dict.fromkeys(ood_eval.KINDS, 0.04)}
-    assert "holds" in ood_eval.conclusion(good)
-    for worse in ({"digits": 0.94}, {"cut": 0.06}):
-        assert "does not hold" in ood_eval.conclusion(good | worse)
+    assert "a lets 50.0% pass, the b lets 5.0%" in ood_eval.reading({"a": [0.5] * 30, "b": [0.05] * 30})
+    worst = {"digits": 0.96, **dict.fromkeys(ood_eval.KINDS, 0.01), "cut": 0.04}
+    assert "at most 4.0% (cut)" in ood_eval.fractions_text(worst)
