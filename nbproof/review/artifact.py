@@ -10,8 +10,8 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dvc.fs import localfs
 from dvc.repo import Repo
@@ -21,10 +21,10 @@ from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
 from ruamel.yaml import YAML, YAMLError
 
-from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import dag
+from nbproof.review import base
 from nbproof.tracking.remotes import data_problem
 
 # Bytes at most: dvc.lock, a file for git, all together.
@@ -34,10 +34,9 @@ OUTPUT = re.compile(r"(?=.{1,400}\Z)(?:data|models|metrics|reports)"
 MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 
 
-@dataclass(frozen=True)
-class Results:
-    """Checked results: the MD5 sum of each output in dvc.lock by its path, the files for git with
-    dvc.lock by path, and DVC's objects, each with the store that has it."""
+class Results(NamedTuple):
+    """Checked results: the MD5 sums in dvc.lock and the files for git, both by path, and DVC's
+    objects, each with the store that has it."""
 
     outputs: dict[str, str]
     kept: dict[str, Path]
@@ -45,7 +44,7 @@ class Results:
 
 
 def recorded(text: str, where: str) -> dict[str, str]:
-    """Return the MD5 sum (.dir: a folder's) of each output in the dvc.lock `text`, by its path.
+    """Return the MD5 sum (.dir: a folder's) of each output in the dvc.lock `text` by its path.
 
     Raise UserError, which names it as `where`, if it has another form."""
     try:
@@ -67,14 +66,12 @@ def recorded(text: str, where: str) -> dict[str, str]:
 
 def here() -> dict[str, str]:
     """Return what dvc.lock records now."""
-    lock = root() / "dvc.lock"
-    return recorded(lock.read_text(encoding="utf-8") if lock.exists() else "", "dvc.lock")
+    return recorded(base.here(root(), "dvc.lock") or "", "dvc.lock")
 
 
 def at(commit: str) -> dict[str, str]:
     """Return what dvc.lock of a commit records; nothing where there is no such commit."""
-    return recorded(tracking.git("show", f"{commit}:./dvc.lock") if commit else "",
-                    f"dvc.lock of {commit[:12]}")
+    return recorded(base.at(root(), commit, "dvc.lock") or "", f"dvc.lock of {commit[:12]}")
 
 
 def lay_out(folder: Path) -> None:
@@ -120,11 +117,8 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def checked(folder: Path) -> Results:
-    """Return the results in `folder`.
-
-    Raise UserError unless all that dvc.lock records is there, nothing else is, and every byte is
-    right.
-    """
+    """Return the results in `folder`; raise UserError unless all that dvc.lock records is there,
+    nothing else is, and every byte is right."""
     files = _files(folder)
     if "dvc.lock" not in files:
         raise UserError("The run's results hold no dvc.lock.")
@@ -197,10 +191,10 @@ def _remote() -> Iterator[Repo]:
             raise UserError(f"The DVC remote failed ({type(error).__name__}: {reason}).") from None
 
 
-def pull(base: Mapping[str, str]) -> str:
+def pull(before: Mapping[str, str]) -> str:
     """Fetch this commit's outputs and the base's executed notebooks; return how many files."""
     with _remote() as repo:
-        repo.cloud.pull([HashInfo("md5", md5) for path, md5 in base.items()
+        repo.cloud.pull([HashInfo("md5", md5) for path, md5 in before.items()
                          if path.endswith(".ipynb")])
         count = repo.pull(allow_missing=True, force=True)["stats"]["fetched"]
     return f"From the DVC remote: {count} files fetched."

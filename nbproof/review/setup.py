@@ -1,6 +1,7 @@
 """Prints the lines of gh that set a repository up for the workflows, or what is missing."""
 
 import json
+import re
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
@@ -44,19 +45,19 @@ def setup(check: bool) -> int:
         raise UserError("There is no .github/workflows/report.yml here, so nothing would run: copy "
                         ".github from a project that nbproof new made, and commit it.")
     called = "workflows/report.yml@" in workflow.read_text(encoding="utf-8")
-    head = tracking.git("symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+    head = tracking.git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").strip()
     words = {"REPO": name, "CHECK": "review / pipeline" if called else "pipeline",
-             "BRANCH": head.strip().partition("/")[2] or "main"}
+             "BRANCH": head.partition("/")[2] or "main"}
     print(f"{name} on {host}:" if check else f"export GH_HOST={host} GH_REPO={host}/{name}")
-    missing = 0
+    missing = False
     for setting in SETTINGS:
-        for old, new in words.items():
-            setting = [text.replace(old, new) for text in setting]
-        title, path, right, lines = setting
-        state = "set" if check and right in _answer(path) else "off" if ": " in title else "missing"
-        missing += check and state == "missing"
+        title, path, right, lines = (re.sub("REPO|CHECK|BRANCH", lambda word: words[word[0]], text)
+                                     for text in setting)
+        is_set, optional = check and right in _answer(path), ": " in title
+        missing |= check and not is_set and not optional
+        state = "set" if is_set else "off" if optional else "missing"
         print(f"{state:8} {title}" if check else f"\n# {title}\n{lines}")
-    return int(missing > 0)
+    return int(missing)
 
 
 def _answer(path: str) -> str:

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from projects import edit_params
+from portable_models import portable
+from projects import edit_params, edit_yaml
 from world import DEPENDABOT, PERSON, World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -129,6 +130,24 @@ def test_without_tests_of_its_own_nbval_compares_the_notebooks(world):
     sha = world.push("topic", lambda folder: (folder / ".github/workflows/tests.yml").unlink())
     run = reviewed(world, world.pull_request(sha), sha)
     assert run.job == "success" and " passed" in run.text, run.text
+
+
+def test_a_model_that_changed_can_be_asked_in_the_browser(world):
+    def change(folder: Path) -> None:
+        edit_yaml(folder / "dvc.yaml", lambda content: content["stages"]["far"].update(
+            cmd="mkdir -p metrics models && cp far.json metrics/far.json && cp far.onnx models/",
+            deps=["far.json", "far.onnx"], outs=["models/far.onnx"]))
+        portable(folder / "far.onnx", 7)
+        for name in ("ask.html", "ask.js", "ask.local.js"):
+            (folder / name).write_text("<title>Ask</title><body></body>" if name[4:] == "html" else "")
+        with (folder / "project.yaml").open("a") as contract:
+            contract.write("serve: {page: ask.html}\n")
+
+    sha = world.push("topic", change)
+    run = reviewed(world, world.pull_request(sha), sha)
+    assert world.artifacts(run) == [*RESULTS, "try-far-RUN-1.html"], run.text
+    link = "(<https://github.com/owner/name/actions/runs/N/artifacts/N>)"
+    assert f"[Ask the model in your browser]{link}" in world.comment
 
 
 def test_what_does_not_upload_costs_its_link_alone(world):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def write_project(folder: Path, outputs: dict) -> None:
                    ".gitignore": "/models\n/reports/*.ipynb\n/scratch\n"} | files_of(outputs))
 
 
+def write_results(folder: Path, outputs: dict) -> None:
+    """Write what the step `results` lays out."""
+    write(folder, {"dvc.lock": lock(outputs)} | {
+        f"{'git' if path.startswith(KEPT) else 'dvc'}/{path}": data
+        for path, data in files_of(outputs).items()})
+
+
 def dvc_remote(url: object) -> str:
     return f"[core]\n    remote = r\n['remote \"r\"']\n    url = {url}\n"
 
@@ -123,12 +131,8 @@ class World:
         self.api.pulls = [{"number": 7, "head": head}]
 
     def set_results(self, outputs: dict) -> None:
-        """What the step `results` lays out."""
-        for path in sorted(self.results.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        write(self.results, {"dvc.lock": lock(outputs)} | {
-            f"{'git' if path.startswith(KEPT) else 'dvc'}/{path}": data
-            for path, data in files_of(outputs).items()})
+        shutil.rmtree(self.results)
+        write_results(self.results, outputs)
 
     def publish(self, sha: str = "", event: str = "pull_request", commits: bool = True) -> str:
         """Publish; return what was said."""

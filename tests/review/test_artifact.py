@@ -9,18 +9,35 @@ from ruamel.yaml import YAML
 from nbproof.notebook.errors import UserError
 from nbproof.review import artifact, ci
 
-from .results_world import AFTER, KEPT, dvc_remote, files_of, git, lock, write, write_project
+from .results_world import (
+    AFTER,
+    KEPT,
+    dvc_remote,
+    files_of,
+    git,
+    lock,
+    write,
+    write_project,
+    write_results,
+)
 
 NOT_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 
 
+@pytest.fixture
+def uploaded(tmp_path):
+    """The results of a run."""
+    write_results(tmp_path / "results", AFTER)
+    return tmp_path / "results"
+
+
 @pytest.mark.parametrize("path", ["git/metrics/cnn.json", "dvc/models/mlp",
                                   "dvc/models/cnn/data/weights", "git/reports/small/b.txt"])
-def test_a_byte_that_is_not_the_recorded_one(world, path):
-    file = world.results / path
+def test_a_byte_that_is_not_the_recorded_one(uploaded, path):
+    file = uploaded / path
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="does not have the bytes"):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
 @pytest.mark.parametrize(("extra", "words"), [
@@ -28,19 +45,19 @@ def test_a_byte_that_is_not_the_recorded_one(world, path):
     ("dvc/models/cnn/extra", "does not have the bytes"), ("dvc/models/cnn/.hidden", "no regular"),
     ("elsewhere/metrics/cnn.json", "no regular"), ("README.md", "no regular"),
     ("git/README.md", "no regular")])
-def test_a_file_too_many(world, extra, words):
-    write(world.results, {extra: b"{}"})
+def test_a_file_too_many(uploaded, extra, words):
+    write(uploaded, {extra: b"{}"})
     with pytest.raises(UserError, match=words):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
-def test_a_file_too_few(world):
-    (world.results / "dvc" / "models" / "mlp").unlink()
+def test_a_file_too_few(uploaded):
+    (uploaded / "dvc" / "models" / "mlp").unlink()
     with pytest.raises(UserError, match=r"models/mlp is recorded in dvc.lock and not among"):
-        artifact.checked(world.results)
-    (world.results / "dvc.lock").unlink()
+        artifact.checked(uploaded)
+    (uploaded / "dvc.lock").unlink()
     with pytest.raises(UserError, match=r"hold no dvc.lock"):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
 @pytest.mark.parametrize("path", [
@@ -48,11 +65,11 @@ def test_a_file_too_few(world):
     ".github/workflows/x.yml", "README.md", "notebooks/cnn.ipynb", "metrics/.hidden",
     "models/a/.git/config", "metrics/", "metrics/a b", "metrics\\x", "metrics/x\n", 7, None,
     "metrics/" + "a/" * 250 + "a"])
-def test_a_path_that_is_no_outputs(world, path):
-    with (world.results / "dvc.lock").open("w", encoding="utf-8") as file:
+def test_a_path_that_is_no_outputs(uploaded, path):
+    with (uploaded / "dvc.lock").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"x": {"outs": [{"path": path, "md5": "0" * 32}]}}}, file)
     with pytest.raises(UserError, match="cannot be used as dvc.lock"):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
 @pytest.mark.parametrize("text", [
@@ -70,19 +87,19 @@ def test_a_dvc_lock_of_another_form(text):
 @NOT_WINDOWS
 @pytest.mark.parametrize("path", ["git/metrics/cnn.json", "dvc.lock", "git", "dvc/models/cnn",
                                   "dvc/models/cnn/MLmodel"])
-def test_a_link_among_the_results(world, tmp_path, path):
-    link = world.results / path
+def test_a_link_among_the_results(uploaded, tmp_path, path):
+    link = uploaded / path
     link.rename(tmp_path / "aside")
     link.symlink_to(tmp_path / "aside")
     with pytest.raises(UserError, match="no regular file"):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
 @pytest.mark.parametrize("name", ["LOCK", "KEPT", "ALL"])
-def test_too_much(world, monkeypatch, name):
+def test_too_much(uploaded, monkeypatch, name):
     monkeypatch.setattr(artifact, name, 20)
     with pytest.raises(UserError, match="too large"):
-        artifact.checked(world.results)
+        artifact.checked(uploaded)
 
 
 def test_what_is_laid_out_is_what_is_checked(world):
