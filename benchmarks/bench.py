@@ -204,7 +204,8 @@ def main() -> None:
         clone = Path(folder) / "project"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         shutil.copytree(ROOT / ".dvc" / "cache", clone / ".dvc" / "cache")
-        shutil.copytree(ROOT / "data" / "download", clone / "data" / "download")
+        if (downloads := ROOT / "scratch" / "download").exists():
+            shutil.copytree(downloads, clone / "scratch" / "download")
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], cwd=clone, capture_output=True)
         if checkout.returncode:  # the committed results were made elsewhere
             print("DVC's cache lacks committed results: they are made first.", file=sys.stderr)

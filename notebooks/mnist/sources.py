@@ -43,12 +43,12 @@ SOURCES = {name: Source(name, **facts) for name, facts in DESCRIBED.items()}
 def fetch(name: str) -> dict[str, torch.Tensor]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of one of SOURCES, by TENSORS' names.
 
-    Files below data/download are checked each time; a missing or damaged one is downloaded. Raises
+    Files below scratch/download are checked each time; a missing or damaged one is downloaded. Raises
     Fallback if no mirror has it.
     """
     if name == "digits":
         return digits()
-    folder = root() / "data" / "download" / name
+    folder = root() / "scratch" / "download" / name
     download(SOURCES[name], folder)
     tensors = dict(zip(TENSORS, (read_idx(folder / file) for file in FILES)))
     return {key: tensor.long() if "labels" in key else tensor for key, tensor in tensors.items()}

@@ -105,7 +105,7 @@ def test_a_damaged_file_is_refused_and_replaced(made, fetch, served, events, as_
     assert str(mirror) in text and "MNIST_MIRRORS" in text and "to digits" in text
     assert events[-1]["fallback"] == {
         "parameter": "data.source", "value": "digits", "message": text}
-    ours = project / "data" / "download" / "mnist" / FILES[1]
+    ours = project / "scratch" / "download" / "mnist" / FILES[1]
     assert not ours.exists()
     ours.write_bytes(b"part")
     (made / FILES[1]).write_bytes(whole)
