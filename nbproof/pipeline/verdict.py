@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.pipeline.config import Metric
@@ -247,14 +248,17 @@ def snapshot(stages: dict) -> Side:
     """Return the models and the champion as their files are now; `stages` are dag.read's."""
     from nbproof.pipeline.dag import is_model  # all of DVC, which the hook's process does without
 
-    project, models = config.load(), {}
+    project, models, champion = config.load(), {}, None
     for stage in stages.values():
-        value = project.metrics(stage.short).get(project.metric.key) if is_model(stage) else None
-        if is_number(value):
-            path = root() / "models" / f"{stage.short}.csv"
-            text = path.read_text(encoding="utf-8") if path.is_file() else None
-            models[stage.short] = Result(value, rows(text))
-    return Side(models, project.compared().get("champion"))
+        with contextlib.suppress(UserError):  # damaged metrics: the run itself refuses them
+            metrics = project.metrics(stage.short)
+            champion = metrics.get("champion") if stage.short == project.compare else champion
+            value = metrics.get(project.metric.key) if is_model(stage) else None
+            if is_number(value):
+                path = root() / "models" / f"{stage.short}.csv"
+                text = path.read_text(encoding="utf-8") if path.is_file() else None
+                models[stage.short] = Result(value, rows(text))
+    return Side(models, champion)
 
 
 def of_run(earlier: Side, stages: dict) -> str:

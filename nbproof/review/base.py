@@ -1,4 +1,4 @@
-"""The base of a review: the commit that a branch left, and the files that it and the workspace have.
+"""The base of a review, the commit that a branch left, and the files of both sides.
 
 A file of the base comes from git, from DVC's cache, or from the DVC remote.
 """
@@ -84,22 +84,21 @@ def outs(entry: dict | None) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Sides:
-    """The workspace and the commit `base` ("": none), with the stages that each dvc.lock records.
-
-    `offline`: what DVC's cache lacks is not fetched from the remote.
-    """
+    """The workspace and the commit `base` ("": none), with the stages that the dvc.lock of each
+    records, and that of the commit here. `offline`: nothing is fetched from the DVC remote."""
 
     repo: Repo
     root: Path
     base: str
     lock: dict
     old_lock: dict
+    committed: dict
     offline: bool
 
     @classmethod
     def of(cls, repo: Repo, root: Path, base: str, offline: bool) -> "Sides":
-        lock, old = here(root, "dvc.lock"), at(root, base, "dvc.lock")
-        return cls(repo, root, base, recorded(lock or ""), recorded(old or ""), offline)
+        texts = here(root, "dvc.lock"), at(root, base, "dvc.lock"), at(root, "HEAD", "dvc.lock")
+        return cls(repo, root, base, *(recorded(text or "") for text in texts), offline)
 
     def both(self, stage: str, path: str) -> tuple[str | None, str | None]:
         """Return the text of an output in the base and here, None where it cannot be had."""
@@ -112,8 +111,8 @@ class Sides:
 
     def then(self, stage: str, path: str) -> tuple[str | None, str]:
         """Return the text of an output in the base; or None and why it cannot be had."""
-        committed = at(self.root, self.base, path)
-        return self._stored(self.old_lock.get(stage), path) if committed is None else (committed, "")
+        text = at(self.root, self.base, path)
+        return self._stored(self.old_lock.get(stage), path) if text is None else (text, "")
 
     def _stored(self, entry: dict | None, path: str) -> tuple[str | None, str]:
         """Return the text that DVC keeps of an output, fetched if need be; or None and why not."""

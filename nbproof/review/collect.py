@@ -43,7 +43,6 @@ class StageResult:
     status: str = "removed"
     needs: tuple[str, ...] = ()
     why: str = ""
-    is_new: bool = False
     is_alike: bool = False
     is_committed: bool = True  # its outputs are those that the commit records
     failure: dict = field(default_factory=dict)
@@ -147,56 +146,71 @@ def _results(sides: Sides, stages: dict[str, Stage], outcome: str,
     often = Counter(short.values())
     names = {name: call if often[call] == 1 else name for name, call in short.items()}
     # A command has no executed copy that could name its failure: the run's last words do.
-    listed = re.findall(r"^Failed: (.+?)\.(?: |$)", outcome, re.MULTILINE)
-    failed = {name for line in listed for name in line.split(", ")}
+    failed = {name for line in re.findall(r"(?m)^Failed: (.+?)\.(?: |$)", outcome)
+              for name in line.split(", ")}
     changed, results = dag.changed(sides.repo, stages), {}
     for name in TopologicalSorter({name: stages[name].needs for name in stages}).static_order():
-        blocked = [names[need] for need in sorted(stages[name].needs)
-                   if not results[need].is_current]
+        stage, needs = stages[name], [results[need] for need in sorted(stages[name].needs)]
+        blocked = tuple(need.name for need in needs if not need.is_current)
         if blocked or name in changed:
             is_named = bool({name, short[name]} & failed)
-            results[name] = _without(sides, stages[name], names[name], blocked, is_named)
+            results[name] = _without(sides, stage, names[name], blocked, is_named)
         else:
-            results[name] = _current(sides, stages[name], names[name], is_main)
+            same = [path for need in needs if need.status == "unchanged"
+                    for path in stages[need.stage].outputs]
+            results[name] = _current(sides, stage, names[name], same, is_main)
     gone = [StageResult(name, names[name], metrics=(_metrics(sides, name)[0], {}))
             for name in names if name not in stages]
     return (*(results[name] for name in stages), *gone)
 
 
-def _without(sides: Sides, stage: Stage, name: str, blocked: list[str],
+def _without(sides: Sides, stage: Stage, name: str, blocked: tuple[str, ...],
              is_named: bool) -> StageResult:
     """Return the result of a stage that failed or did not run, with the reason."""
     page = stage.short if stage.notebook else ""
-    executed = notebook(base.here(sides.root, f"reports/{stage.short}.ipynb")) if page else None
+    executed = notebook(base.here(sides.root, f"reports/{page}.ipynb"))
     failure = _failure(sides, stage, executed) if executed and not blocked else {}
-    executed = executed if failure else None
     missing = not any((sides.root / path).exists() for path in stage.outputs)
     why = "results are not in this folder" if missing else "out of date"
     return StageResult(stage.name, name, page, "failed" if failure or is_named else "not run",
-                       tuple(blocked), why, failure=failure, notebooks=(None, executed),
-                       metrics=(_metrics(sides, stage.name)[0], {}))
+                       blocked, why, failure=failure, metrics=(_metrics(sides, stage.name)[0], {}),
+                       notebooks=(None, executed if failure else None))
 
 
-def _current(sides: Sides, stage: Stage, name: str, is_main: bool) -> StageResult:
-    """Return the result of a stage whose results are here and up to date."""
+def _current(sides: Sides, stage: Stage, name: str, same: list[str],
+             is_main: bool) -> StageResult:
+    """Return the result of a stage whose results are here; `same` are inputs as in the base."""
     page, path = stage.short if stage.notebook else "", f"reports/{stage.short}.ipynb"
     old, new = sides.old_lock.get(stage.name), sides.lock[stage.name]
-    is_alike = old is not None and old != new and alike(stage.name, sides.lock, sides.old_lock)
+    is_alike = old != new and _is_alike(old, new, same)
     has_run = not sides.base or old != new and not is_alike
     metrics, pair, unseen = _metrics(sides, stage.name), (None, None), ""
     answers = tuple(map(verdict.rows, sides.both(stage.name, f"models/{stage.short}.csv")))
     if page:
         text, unseen = sides.then(stage.name, path)
-        keys = {key for side in metrics for key in side if is_of_test(key) and not is_main}
-        pair = tuple(hide(notebook(copy), keys) for copy in (text, sides.now(stage.name, path)))
-    committed = config.recorded(base.at(sides.root, "HEAD", "dvc.lock") or "").get(stage.name)
+        pair = tuple(map(notebook, (text, sides.now(stage.name, path))))
+        for executed in () if is_main else pair:
+            hide(executed, [key for key in metrics[1] if is_of_test(key)])
     return StageResult(
-        stage.name, name, page, "ran" if has_run else "unchanged",
-        is_new=bool(sides.base) and old is None, is_alike=is_alike,
-        is_committed=committed is None or base.outs(committed) == base.outs(new),
+        stage.name, name, page, "ran" if has_run else "unchanged", is_alike=is_alike,
+        is_committed=base.outs(sides.committed.get(stage.name, new)) == base.outs(new),
         metrics=metrics[:1] * 2 if is_alike else metrics, notebooks=pair,
         answers=answers[:1] * 2 if is_alike else answers,
         unseen=unseen if old and has_run else "", plots=_plots(sides, stage) if has_run else ())
+
+
+def _is_alike(old: dict | None, new: dict, same: list[str]) -> bool:
+    """Return whether two records of a stage have the same command, parameters and inputs.
+
+    What a stage made that is itself alike is the same input, whatever its bytes: they are those of
+    two machines.
+    """
+    if not old or any(old.get(key) != new.get(key) for key in ("cmd", "params")):
+        return False
+    deps = [{dep["path"]: dep.get("md5") for dep in entry.get("deps", [])} for entry in (old, new)]
+    return deps[0].keys() == deps[1].keys() and all(
+        deps[0][path] == md5 or any(f"{out}/".startswith(f"{path}/") or path.startswith(f"{out}/")
+                                    for out in same) for path, md5 in deps[1].items())
 
 
 def _failure(sides: Sides, stage: Stage, executed: NotebookNode) -> dict:
@@ -232,7 +246,7 @@ def _parsed(path: str, text: str) -> dict:
     """Return the metrics in a file's text as DVC names them; {} where it cannot be read."""
     try:
         content = json.loads(text) if path.endswith(".json") else from_yaml(text)
-        return flatten(content) if isinstance(content, dict) else {"": content}
+        return flatten(content) if isinstance(content, dict) else {}
     except (ValueError, YAMLError):
         return {}
 
@@ -242,25 +256,3 @@ def _plots(sides: Sides, stage: Stage) -> tuple[Plot, ...]:
     return tuple(plot_of(out.def_path, out.plot, *sides.both(stage.name, out.def_path))
                  for out in dag.dvc_stage(sides.repo, stage.name).outs
                  if out.plot and sides.now(stage.name, out.def_path))
-
-
-def alike(name: str, here: dict, there: dict) -> bool:
-    """Return whether a stage has the same command, parameters and inputs in two locks.
-
-    What a stage made that is itself alike is the same input, whatever its bytes: they are those of
-    two machines.
-    """
-    one, other = here.get(name), there.get(name)
-    if not one or not other or any(one.get(key) != other.get(key) for key in ("cmd", "params")):
-        return False
-    deps = [{dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
-            for entry in (one, other)]
-    return deps[0].keys() == deps[1].keys() and all(
-        deps[0][path] == deps[1][path] or _same_makers(path, here, there) for path in deps[0])
-
-
-def _same_makers(path: str, here: dict, there: dict) -> bool:
-    makers, others = ({name for name, entry in lock.items() for out in base.outs(entry)
-                       if f"{path}/".startswith(f"{out}/") or out.startswith(f"{path}/")}
-                      for lock in (here, there))
-    return bool(makers) and makers == others and all(alike(name, here, there) for name in makers)

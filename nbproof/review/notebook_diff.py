@@ -18,6 +18,7 @@ from nbproof.runner.source import counted
 
 WORDS = 3000  # of a text in which single words are marked: more would take seconds
 BLOCKS = ("p", "tr", "li", "pre", "h1", "h2", "h3", "h4", "div", "br", "blockquote")
+CELLS = ["th", "td"]
 HIDDEN = "Numbers of the test data are shown on the default branch alone."
 TAG, BLOCK = re.compile(r"(<[^>]*>)"), re.compile(r"(?<=</tr>)|(?<=</p>)|(?<=</li>)|(?<=\n)")
 
@@ -33,16 +34,12 @@ def notebook(content: str | None) -> nbformat.NotebookNode | None:
         return None  # its readers raise all of these
 
 
-def hide(executed: nbformat.NotebookNode | None, keys: set[str]) -> nbformat.NotebookNode | None:
-    """Replace the outputs of each cell that names one of the metrics `keys`, or has the tag `test`.
-
-    Without keys there is nothing to hide. Return the notebook.
-    """
-    for cell in executed.cells if executed and keys else []:
+def hide(executed: nbformat.NotebookNode | None, keys: list[str]) -> None:
+    """Replace the outputs of each cell that has the tag `test`, or names one of the metrics."""
+    for cell in executed.cells if executed else []:
         if cell.get("outputs") and ("test" in cell.metadata.get("tags", [])
                                     or any(key in cell.source for key in keys)):
             cell.outputs = [nbformat.v4.new_output("stream", text=HIDDEN)]
-    return executed
 
 
 def printed(cell: nbformat.NotebookNode) -> str:
@@ -126,7 +123,7 @@ def _lines(cell: Tag | None) -> list[str]:
     outputs = "".join(map(str, cell.select(".output_area"))) if cell else ""
     text = BeautifulSoup(plain(outputs), "html.parser")
     for row in text.find_all("tr"):
-        row.string = " │ ".join(each.get_text(" ", strip=True) for each in row.find_all(["th", "td"]))
+        row.string = " │ ".join(column.get_text(" ", strip=True) for column in row.find_all(CELLS))
     for block in text.find_all(BLOCKS):
         block.append("\n")
     return [row for each in text.get_text().split("\n") if (row := each.strip())]

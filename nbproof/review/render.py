@@ -1,7 +1,7 @@
 """The comment: a review as Markdown that is safe to post on GitHub and keeps to its limits."""
 
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -10,7 +10,7 @@ from nbproof.pipeline.numbers import change, count, is_of_test
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import page, plots
 from nbproof.review.collect import Facts, collect, judge
-from nbproof.review.markdown import code, fence, link, plain, summary, table, value
+from nbproof.review.markdown import code, fence, link, summary, table, value
 from nbproof.review.page import Drawn
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
@@ -46,17 +46,19 @@ def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str 
     environment.filters |= {
         "code": code, "fence": fence, "summary": summary, "table": table, "value": value,
         "count": count, "is_of_test": is_of_test, "link": lambda url, text: link(text, url)}
-    values = {**_stages(facts), **_changes(facts), **_outputs(facts, drawn),
-              **_curves(facts, verdict), "links": links, "run": run, "notes": _notes(facts, verdict)}
+    template = environment.get_template("comment.md.j2")
+    has_make = (facts.project.root / "Makefile").is_file()
+    values = {
+        **_stages(facts), **_changes(facts), **_outputs(facts, drawn), **_curves(facts, verdict),
+        "facts": facts, "verdict": verdict, "links": links, "run": run, "change": change,
+        "key": facts.project.metric.key, "marks": MARKS, "notes": _notes(facts, verdict),
+        "sentence": verdict.sentence(code, lambda text: f"**{text}**"), "chart": plots.chart,
+        "command": "make" if has_make else "nbproof", "server": server_of(tracking.address())}
     for most in LEVELS:
-        text = environment.get_template("comment.md.j2").render(
-            facts=facts, verdict=verdict, key=facts.project.metric.key, marks=MARKS, most=most,
-            sentence=verdict.sentence(code, lambda text: f"**{text}**"), change=change,
-            chart=plots.chart, command="make" if (facts.project.root / "Makefile").is_file()
-            else "nbproof", server=server_of(tracking.address()), left_out=most["names"], **values)
+        text = template.render(most=most, **values)
         if len(text) <= LIMIT:
-            return text
-    raise AssertionError
+            break
+    return text if len(text) <= LIMIT else text[:LIMIT].rpartition("\n")[0]
 
 
 def _stages(facts: Facts) -> dict:
@@ -79,7 +81,8 @@ def _changes(facts: Facts) -> dict:
                for each in facts.results if each.is_current or each.status == "removed"
                for key in {**each.metrics[0], **each.metrics[1]}
                if facts.is_main or not is_of_test(key)
-               for pair in [[side.get(key) for side in each.metrics]] if len({*map(repr, pair)}) > 1]
+               for pair in [[side.get(key) for side in each.metrics]]
+               if repr(pair[0]) != repr(pair[1])]  # NaN is not equal to itself
     params = [[code(key), *map(code, pair)] for key, pair in facts.params.items()]
     first = ", ".join(f"{summary(key, 60)} {summary(old, 40)} → {summary(new, 40)}"
                       for key, (old, new) in facts.params.items()) if len(params) <= 3 else ""
@@ -112,7 +115,7 @@ def _notes(facts: Facts, verdict: Verdict) -> list[str]:
     """Return what a reader should know about the numbers: the hook's words, other machines."""
     notes = [code(note, 400) for note in (facts.trouble, facts.pulled) if note]
     notes += [f"{code(judged.name)}: {code(judged.why, 400)}" for judged in verdict.judgements
-              if judged.why]
+              if judged.why][:5]
     alike = [code(each.name) for each in facts.results if each.is_alike and not each.is_committed]
     if alike:
         notes.append(f"{', '.join(alike[:10])} ran again with the same inputs, with different "
@@ -122,10 +125,5 @@ def _notes(facts: Facts, verdict: Verdict) -> list[str]:
 
 def server_of(uri: str | None) -> str:
     """Return an http address without user, password, query and fragment: each may be secret."""
-    try:
-        parts = urlsplit(plain(uri or ""))
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return ""
-    is_web = parts.scheme in ("http", "https") and parts.hostname
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}" if is_web else ""
+    address = re.split(r"[?#]", tracking.without_credentials(uri or ""))[0]
+    return address if address.startswith(("http://", "https://")) else ""
