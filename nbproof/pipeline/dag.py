@@ -44,6 +44,7 @@ class Stage:
     outputs: tuple[str, ...]
     needs: frozenset[str]
     values: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = field(default=(), compare=False)  # outputs that DVC knows as such
 
 
 @contextlib.contextmanager
@@ -129,7 +130,9 @@ def _stage(stage: PipelineStage, makers: list[tuple[str, str]]) -> Stage:
     needs = frozenset(maker for path, maker in makers for dep in files
                       if f"{path}/".startswith(f"{dep}/") or f"{dep}/".startswith(f"{path}/"))
     outputs = tuple(out.def_path for out in stage.outs)
-    return Stage(stage.name, short, notebook, sections, files, outputs, needs, values or {})
+    metrics = tuple(out.def_path for out in stage.outs if out.metric)
+    return Stage(stage.name, short, notebook, sections, files, outputs, needs, values or {},
+                 metrics)
 
 
 def _values(stage: PipelineStage) -> dict[str, str] | None:

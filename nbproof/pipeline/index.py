@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.utils.flatten import flatten
+
 from nbproof.notebook import tracking
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import config
@@ -53,6 +55,8 @@ class Results:
 def results(stages: dict[str, Stage]) -> Results:
     """Return what the models have reached; in CI, where people choose, nothing of the test data."""
     project, metric = config.load(), config.load().metric
+    if not metric.key:
+        return _all_metrics(stages)
     models = {stage.short: _metrics(stage.short) for stage in stages.values() if is_model(stage)}
     models = {name: metrics for name, metrics in models.items() if metric.key in metrics}
     names = list(dict.fromkeys(key for metrics in models.values()
@@ -65,6 +69,21 @@ def results(stages: dict[str, Stage]) -> Results:
     own = [f"{_words(key)} {number(value)}" for key, value in _metrics(project.compare).items()
            if key not in names and not (is_of_test(key) and "CI" in os.environ)]
     return Results(names, rows, best, f"The champion is {', '.join([champion, *own])}.")
+
+
+def _all_metrics(stages: dict[str, Stage]) -> Results:
+    """Return the numbers of each stage's files of metrics, of a project without a metric."""
+    measured = {}
+    for stage in stages.values():
+        for path in stage.metrics:
+            if path.endswith(".json") and (root() / path).exists():
+                content = flatten(json.loads((root() / path).read_text(encoding="utf-8")))
+                numbers = {key: value for key, value in content.items() if is_number(value)}
+                measured.setdefault(stage.short, {}).update(numbers)
+    names = list(dict.fromkeys(key for numbers in measured.values() for key in numbers))
+    rows = [[name, *("" if key not in numbers else number(numbers[key]) for key in names)]
+            for name, numbers in measured.items()]
+    return Results(names, rows)
 
 
 def table(stages: dict[str, Stage]) -> str:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 from filelock import FileLock, Timeout
 
 from nbproof.notebook.errors import UserError
@@ -59,11 +60,12 @@ def differences(stage: Stage, session: reaper.Session) -> list[str]:
     secrets.take_out(executed)
     limits.number_widgets(executed)
     limits.shorten(executed)
-    pairs = zip(source.counted(recorded["cells"]), source.counted(executed.cells))
+    written = json.loads(nbformat.writes(executed))
+    pairs = zip(source.counted(recorded["cells"]), source.counted(written["cells"]))
     return [f"{stage.short}: cell {number} shows {first_difference(before, now)}"
             for number, (before, now) in enumerate(pairs, start=1)
             if texts(before) != texts(now)
-            and "nbval-ignore-output" not in now.metadata.get("tags", [])]
+            and "nbval-ignore-output" not in now["metadata"].get("tags", [])]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`nbproof init`: a repository with notebooks becomes a project; no notebook is changed."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,7 +48,7 @@ def init(dry_run: bool) -> int:
     print(f"{'Would be written' if dry_run else 'Written'}: {', '.join(files)}.")
     if absent := requirements.missing(folder):
         print(f"Not installed here: {', '.join(absent)}. pip install {' '.join(absent)}")
-    first = notebooks[0].relative_to(folder).as_posix()
+    first = shlex.quote(notebooks[0].relative_to(folder).as_posix())
     print(f"No notebook was changed. Next: nbproof add {first}; nbproof git sets up diffs and "
           "merges by cells.")
     return 0

@@ -48,6 +48,10 @@ TOO_LARGE = ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**34, 2*
     (["1 +", LATER], "", "SyntaxError: "),
     (["raise ValueError('a\\nb' + 2000 * 'c')"], "", "ValueError: a b"),
     (["input('name?')", LATER], "", "StdinNotImplementedError: "),
+    (["try:\n    1 / 0\nexcept Exception:\n    get_ipython().showtraceback()", LATER], "",
+     "StageFailure: ZeroDivisionError: division by zero (shown, and not raised)"),
+    (["get_ipython().run_cell('1 / 0');", LATER], "", "StageFailure: ZeroDivisionError: "),
+    (["%%capture\n1 / 0", LATER], "", "ZeroDivisionError: division by zero"),
     (["import sys\nsys.stdout.close()\nprint(1)", LATER], "", "ValueError: I/O operation on"),
     pytest.param(["import os\nos.kill(os.getpid(), 19)  # SIGSTOP", LATER], "",
                  "CellTimeoutError: ", marks=posix),
@@ -123,6 +127,15 @@ def test_a_cell_that_changes_the_arithmetic_fails(single, inside):
     cells(inside(single), "import os\nos.environ['OMP_NUM_THREADS'] = '3'")
     _, failure = execute(single)
     assert "OMP_NUM_THREADS is 3 instead of 1" in failure.reason and failure.cell == 3
+
+
+@posix
+def test_a_command_of_a_cell_that_fails_is_told(single, inside):
+    cells(inside(single), "!false", "!true", "_exit_code == 0")
+    events: list[dict] = []
+    assert execute(single, events=events)[1] is None
+    assert [event["message"] for event in events if "message" in event] == [
+        "warning: `!false`: a command ended with exit code 1"]
 
 
 def test_half_a_character_costs_itself_and_no_traceback(single, inside):

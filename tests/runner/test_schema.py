@@ -64,6 +64,51 @@ def test_a_default_and_the_value_of_a_command(checked, tmp_path):
         schema.values_of(path, {"model": "svm"})
 
 
+PLAIN = """\
+%matplotlib inline
+import math
+C = 1.0  # [0, 10] strength
+name = 'a'; n = 3
+flags: list[int] = [1, 2]
+mixed = [1, 2.5]  # (see the paper) both
+path = None
+table = {'a': 1}
+pi = math.pi"""
+
+
+def test_papermills_cell_has_parameters_of_its_values_types(tmp_path, inside):
+    inside(tmp_path)
+    (tmp_path / "project.yaml").touch()
+    path = tmp_path / "notebooks" / "01 My-model.ipynb"
+    notebook(path, f"@{PLAIN}")
+    own = {"C": 1.0, "name": "a", "n": 3, "flags": [1, 2], "mixed": [1.0, 2.5]}
+    assert schema.values_of(path) == own and schema.sections_read(path) == []
+    found = schema.declared(path)
+    assert [found[name].type for name in own] == ["float", "str", "int", "list[int]", "list[float]"]
+    assert (found["C"].allowed, found["C"].meaning) == ("[0, 10]", "strength")
+    assert (found["mixed"].allowed, found["mixed"].meaning) == ("", "(see the paper) both")
+    (tmp_path / "params.yaml").write_text("01_my_model: {C: 2, n: 4}\n")
+    assert schema.values_of(path) == own | {"C": 2.0, "n": 4}
+    assert schema.sections_read(path) == ["01_my_model"]
+    for text, reason in {"C: 11": r"01_my_model.C must be float, in \[0, 10\] .* found 11",
+                         "c: 1": "01_my_model.c is unknown"}.items():
+        (tmp_path / "params.yaml").write_text(f"01_my_model: {{{text}}}\n")
+        with pytest.raises(UserError, match=reason):
+            schema.values_of(path)
+            schema.check_known([path])
+
+
+@pytest.mark.parametrize("cell, reason", [
+    ("a = 1\nb = [a]", "uses a before its value"), ("a = (", "is not Python"),
+    ("a: int = P.a", 'an earlier cell must say `P = section')])
+def test_a_parameters_cell_that_would_mislead_is_refused(tmp_path, inside, cell, reason):
+    inside(tmp_path)
+    (tmp_path / "project.yaml").touch()
+    notebook(tmp_path / "x.ipynb", f"@{cell}")
+    with pytest.raises(UserError, match=reason):
+        schema.declared(tmp_path / "x.ipynb")
+
+
 def test_a_parameter_knows_its_range_and_meaning(checked, tmp_path):
     checked()
     found = schema.declared(tmp_path / "notebooks" / "x.ipynb")

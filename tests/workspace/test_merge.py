@@ -67,7 +67,8 @@ def test_two_branches_merge_and_one_run_has_the_results_of_both(finished):
 
 @pytest.mark.parametrize("old, own, other, wanted", [
     (1, 1, 2, 2), (1, 2, 1, 2), (1, 2, 2, 2), (1, 2, 3, None), (None, 1, None, 1),
-    (None, None, 1, 1), (1, None, 1, None), (1, 1, None, None), (1, None, 2, None), (None, 1, 2, None)])
+    (None, None, 1, 1), (1, None, 1, None), (1, 1, None, None), (1, None, 2, None),
+    (None, 1, 2, None)])
 def test_a_stage_that_one_side_changed_is_that_sides(old, own, other, wanted):
     sides = ({} if side is None else {"a": {"cmd": side}} for side in (old, own, other))
     assert merge.merged(*sides) == ({} if wanted is None else {"a": {"cmd": wanted}})

@@ -12,7 +12,7 @@ from nbproof.notebook import models, source, write
 
 
 def answers(model, rows: tuple[pd.DataFrame, pd.Series]) -> pd.DataFrame:
-    """What the model says for each row, beside what is true: the columns `actual` and `predicted`."""
+    """Return the columns `actual` and `predicted`, a row a person."""
     inputs, actual = rows
     return pd.DataFrame({"actual": actual.to_numpy(), "predicted": model.predict(inputs).round(3)})
 
@@ -27,10 +27,12 @@ def keep(name: str, model, said: pd.DataFrame, inputs: pd.DataFrame) -> dict:
     signature = mlflow.models.infer_signature(inputs, said.predicted.to_numpy())
     pins = [f"scikit-learn=={sklearn.__version__}", f"cloudpickle=={cloudpickle.__version__}"]
     models.save_model(name, lambda folder: mlflow.sklearn.save_model(
-        model, folder, signature=signature, pip_requirements=pins, serialization_format="cloudpickle",
+        model, folder, signature=signature, pip_requirements=pins,
+        serialization_format="cloudpickle",
     ))
     write(f"models/{name}.csv", said.to_csv(index=False, lineterminator="\n"))
-    metrics = {"rmse": rmse(said), "mean_error": round(float((said.predicted - said.actual).mean()), 4)}
+    mean_error = round(float((said.predicted - said.actual).mean()), 4)
+    metrics = {"rmse": rmse(said), "mean_error": mean_error}
     write(f"metrics/{name}.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
 

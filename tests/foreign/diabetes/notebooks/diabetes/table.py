@@ -8,16 +8,19 @@ TARGET = "progression"
 
 
 def read() -> pd.DataFrame:
-    """442 people, a row each: 10 measurements, and the progression a year later (B. Efron et al., Annals of Statistics
-    32, 2004; from scikit-learn)."""
+    """Return 442 people, a row each: 10 measurements, and the progression a year later.
+
+    They are of B. Efron et al., Annals of Statistics 32, 2004, and come with scikit-learn.
+    """
     from sklearn.datasets import load_diabetes  # a second, which the models need not spend
 
     people = load_diabetes(as_frame=True, scaled=False)
     return people.data.assign(**{TARGET: people.target})
 
 
-def split(table: pd.DataFrame, validation: float, test: float, seed: int) -> dict[str, pd.DataFrame]:
-    """The rows for learning, choosing and testing."""
+def split(table: pd.DataFrame, validation: float, test: float,
+          seed: int) -> dict[str, pd.DataFrame]:
+    """Return the rows for learning, choosing and testing."""
     shuffled = table.sample(frac=1, random_state=seed)
     first, last = round(len(table) * (1 - validation - test)), round(len(table) * (1 - test))
     return {"train": shuffled[:first], "validation": shuffled[first:last], "test": shuffled[last:]}

@@ -1,0 +1,127 @@
+"""A notebook becomes a stage by what it does, and is brought up to date by what it does later."""
+
+import json
+
+import pytest
+from projects import edit_params, nbproof, notebook, project
+
+from nbproof.notebook.errors import UserError
+from nbproof.runner.execute import Failure
+from nbproof.workspace import add, entry
+
+DVC_YAML = """\
+# the pipeline
+stages:
+  other: # mine
+    cmd: echo 1 > other.txt
+    outs:
+      - other.txt
+"""
+CELLS = ("@rate = 0.5  # [0, 1] of all\nnames = ['a']\nfolder = None",
+         "from helper import H\nimport json, os\nopen('../raw.csv').read()\n"
+         "open('../other.txt').read()",
+         "json.dump({'rate': rate}, open('scores.json', 'w'))\nos.makedirs('made', exist_ok=True)\n"
+         "for n in range(3):\n    open(f'made/{n}.txt', 'w').write(str(n))")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = project(tmp_path / "p", dvc_yaml=DVC_YAML, project_yaml="name: tiny\n",
+                   params_yaml="# values\n{}\n")
+    (made / "raw.csv").write_text("a,b\n1,2\n")
+    (made / "other.txt").write_text("1\n")
+    notebook(made / "notebooks" / "my Model.ipynb", *CELLS)
+    (made / "notebooks" / "helper.py").write_text("H = 1\n")
+    return made
+
+
+def added(folder, *words: str, code: int = 0) -> str:
+    done = nbproof(folder, "add", "notebooks/my Model.ipynb", *words)
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+STAGE = """\
+  my_model:
+    cmd: nbproof stage
+    deps:
+      - notebooks/my Model.ipynb
+      - notebooks/helper.py
+      - other.txt
+      - raw.csv
+    params:
+      - my_model
+    outs:
+      - reports/my Model.ipynb
+      - notebooks/made
+    metrics:
+      - notebooks/scores.json:
+          cache: false
+"""
+
+
+def test_a_notebook_becomes_a_stage_and_stays_up_to_date(folder):
+    assert "+  my_model:" in added(folder, "--yes")
+    assert (folder / "dvc.yaml").read_text() == DVC_YAML + STAGE
+    values = "# values\nmy_model:\n  rate: 0.5\n  names:\n    - a\n"
+    assert (folder / "params.yaml").read_text() == values
+    assert "every cell ran" in nbproof(folder, "run").stdout
+    edit_params(folder, lambda content: content["my_model"].update(rate=2))
+    done = nbproof(folder, "run")
+    assert "my_model.rate must be float, in [0, 1] (of all), found 2" in done.stdout
+    edit_params(folder, lambda content: content["my_model"].update(rate=0.75))
+    (folder / "dvc.yaml").write_text((folder / "dvc.yaml").read_text().replace(
+        "      - raw.csv", "      - raw.csv # of the office"))
+    notebook(folder / "notebooks" / "my Model.ipynb", "@rate = 0.5",
+             "open('../raw.csv').read()\nopen('new.txt', 'w').close()")
+    added(folder, "--yes")
+    text = (folder / "dvc.yaml").read_text()
+    assert "raw.csv # of the office" in text and "- notebooks/new.txt" in text
+    assert "helper" not in text and "scores" not in text and "other: # mine" in text
+    assert "rate: 0.75" in (folder / "params.yaml").read_text()
+    assert "names" not in (folder / "params.yaml").read_text()
+    assert "every cell ran" in nbproof(folder, "run").stdout
+
+
+def test_what_a_person_declines_is_not_written(folder):
+    before = (folder / "dvc.yaml").read_bytes(), (folder / "params.yaml").read_bytes()
+    added(folder, code=1)  # nobody answers
+    assert before == ((folder / "dvc.yaml").read_bytes(), (folder / "params.yaml").read_bytes())
+
+
+@pytest.mark.parametrize("cell, sentence", [
+    ("import no_such_module_", "Install no_such_module_ (pip install), then add it again."),
+    ("import far", "lib/far.py is not in the notebook's folder, from which a notebook imports."),
+    ("open('raw.csv')", "A notebook works in its own folder, notebooks."),
+    ("n = open('count').read()\nopen('count', 'w').write(n * 2)",
+     "reads notebooks/count and writes it again"),
+    ("@a = 1\nb = a * 2", "`b = a * 2` in the parameters cell uses a before its value"),
+])
+def test_what_stops_a_notebook_is_said_with_what_to_do(folder, cell, sentence):
+    (folder / "lib").mkdir()
+    (folder / "lib" / "far.py").touch()
+    (folder / "notebooks" / "count").write_text("1")
+    notebook(folder / "notebooks" / "my Model.ipynb", cell)
+    assert sentence in added(folder, "--yes", code=2)
+    assert (folder / "dvc.yaml").read_text() == DVC_YAML
+
+
+def test_names_and_packages(folder, inside):
+    inside(folder)
+    failure = Failure(1, "", "ModuleNotFoundError", "No module named 'sklearn.tree'")
+    assert "Install scikit-learn (pip" in add.hint(failure, folder / "notebooks/my Model.ipynb")
+    with pytest.raises(UserError, match="no notebook here. Did you mean my Model.ipynb?"):
+        add.project_path(folder / "notebooks" / "my Modle.ipynb")
+    with pytest.raises(UserError, match="is not in this project"):
+        add.project_path(folder.parent / "x.ipynb")
+
+
+@pytest.mark.parametrize("name, text, kind", [
+    ("a.json", {"a": {"b": 1.5}, "c": "words"}, "metrics"), ("a.json", {"a": "words"}, "outs"),
+    ("a.json", {"a": [1, 2]}, "outs"), ("a.json", [1], "outs"), ("a.txt", {"a": 1}, "outs"),
+    ("a.csv", "epoch,loss\n1,3\n2,2.5\n", "plots"), ("a.csv", "x,y\n2,1\n1,2\n", "outs"),
+    ("a.csv", "x,y\n1,a\n2,b\n", "outs"), ("a.csv", "", "outs"), ("a.csv", "x\n1\n2\n", "outs"),
+])
+def test_metrics_and_curves_are_known_by_what_they_hold(folder, inside, name, text, kind):
+    (inside(folder) / name).write_text(text if isinstance(text, str) else json.dumps(text))
+    assert entry.kind_of(name)[0] == kind
