@@ -48,14 +48,20 @@ def _other_bytes(short: str) -> str:
     if (machine := determinism.machine()) == determinism.NAME:
         return ("they vary from run to run, or the commit was made on a machine that computes "
                 "otherwise")
+    far = f"outside {load().tolerance}: {', '.join(outside(short))}"
+    if not outside(short):
+        far = f"all numbers are the committed ones within {load().tolerance}"
+    return f"this machine computes otherwise ({machine}); {far}"
+
+
+def outside(short: str) -> list[str]:
+    """Return the metrics of a stage that are not the committed ones within the tolerance."""
     tolerance, now = load().tolerance, load().metrics(short)
     committed = json.loads(tracking.git("show", f"HEAD:./metrics/{short}.json") or "{}")
-    outside = [key for key, value in now.items()
-               if {type(value), type(committed.get(key))} <= {int, float}
-               and not tolerance.holds(value, committed[key])]
-    far = (f"outside {tolerance}: {', '.join(outside)}" if outside else
-           f"all numbers are the committed ones within {tolerance}")
-    return f"this machine computes otherwise ({machine}); {far}"
+    return [key for key in committed | now
+            if not (tolerance.holds(now[key], committed[key])
+                    if {type(now.get(key)), type(committed.get(key))} <= {int, float}
+                    else now.get(key) == committed.get(key))]
 
 
 def _md5s(records: Iterable[dict]) -> dict[str, str]:

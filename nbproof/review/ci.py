@@ -3,7 +3,6 @@
 What a workflow knows comes by variables: no text of others stands in a shell's line.
 """
 
-import math
 import os
 import shutil
 import tarfile
@@ -103,7 +102,8 @@ def pages(base: Base = "", run: Run = 0, event: Event = "",
 @app.command()
 def report(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl = "",
            review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
-           try_url: Annotated[str, Option(envvar="TRY_URL")] = "") -> None:
+           try_url: Annotated[str, Option(envvar="TRY_URL")] = "",
+           nbval: Annotated[str, Option(envvar="NBVAL", help="How nbval ended.")] = "") -> None:
     """Write the report to scratch/report/report.md and add it to the job's summary."""
     log = root() / "scratch" / "run.log"
     outcome = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
@@ -112,6 +112,10 @@ def report(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl
     pulled = why.read_text(encoding="utf-8") if why.exists() else None
     text, _ = load("nbproof.review.render").build(
         base, links, str(run or ""), outcome=outcome, pulled=pulled, is_main=event == "push")
+    if nbval in ("success", "failure"):
+        first, newline, rest = text.partition("\n")
+        how = "the same outputs" if nbval == "success" else "**other outputs**, see the run's log"
+        text = f"{first} nbval: {how}.{newline}{rest}"
     (empty("report") / "report.md").write_text(text, encoding="utf-8")
     summarise(text)
 
@@ -154,30 +158,15 @@ def publish(results: Annotated[Path, Option(help="The folder of results, not tru
 
 @app.command()
 def retrain() -> int:
-    """Compare the numbers of a run from nothing with the committed ones.
-
-    Fail where the metric that counts moved beyond its tolerance, or any number came, went or
-    became NaN."""
-    artifact, dag = load("nbproof.review.artifact"), load("nbproof.pipeline.dag")
-    contract = load("nbproof.pipeline.config").load()
+    """Compare the metrics of a run from nothing with the committed ones; fail where one is outside
+    of the project's tolerance, came, went or became NaN."""
+    dag, compare = load("nbproof.pipeline.dag"), load("nbproof.pipeline.compare")
     with dag.opened(root()) as repo:
-        changed = repo.metrics.diff(a_rev="HEAD").get("diff", {})
-    rows, beyond = [], []
-    for path, name, old, new in [(path, name, values["old"], values["new"])
-                                 for path, names in sorted(changed.items())
-                                 for name, values in names.items()]:
-        if str(old) == str(new):  # NaN is not equal to itself
-            continue
-        rows.append(f"| `{path}` | {name} | {old} | {new} |\n")
-        numbers = {type(old), type(new)} <= {int, float} and math.isnan(old) == math.isnan(new)
-        key = name.rpartition(".")[2] == contract.metric.key
-        if not numbers or key and not contract.tolerance.holds(new, old):
-            beyond.append(f"{path} {name}")
-    same = artifact.at("HEAD") == artifact.here()
-    text = (f"Trained again from nothing: {len(rows)} numbers moved, beyond the tolerance of "
-            f"project.yaml: {', '.join(beyond) or 'none'}. "
-            f"{'Every' if same else 'Not every'} output is the same, byte for byte.\n")
-    head = "\n| file | number | committed | now |\n|---|---|---:|---:|\n" if rows else ""
-    summarise(text + head + "".join(rows))
+        stages = dag.read(repo)
+    outside = [f"{key} of {stage.short}" for stage in stages.values()
+               for key in compare.outside(stage.short)]
+    text = "\n".join([*compare.compared(stages), "Outside of the tolerance of project.yaml: "
+                      f"{', '.join(outside) or 'no metric'}."])
+    summarise(text)
     print(text)
-    return int(bool(beyond))
+    return int(bool(outside))

@@ -49,7 +49,7 @@ def gh(*words: str, stdin: str = "", waits: tuple[int, ...] = (1, 4, 16)) -> str
     raise UserError(f"gh {' '.join(words[:4])} failed: {reason}")
 
 
-def api(path: str, *words: str, body: dict | None = None) -> list | dict:
+def api(path: str, *words: str, body: dict | None = None, missing_ok: bool = False) -> list | dict:
     """Return the JSON of GitHub's REST API for a `path` below the repository, a list whole.
 
     A `body` is sent once, by POST or as `words` say: what it made would be made twice."""
@@ -57,7 +57,12 @@ def api(path: str, *words: str, body: dict | None = None) -> list | dict:
     if body is not None:
         return json.loads(gh("api", address, *words, "--input", "-", stdin=json.dumps(body),
                              waits=()))
-    text, pages = gh("api", address, *words), []
+    try:
+        text, pages = gh("api", address, *words), []
+    except UserError as error:
+        if missing_ok and "HTTP 404" in str(error):
+            return {}
+        raise
     while text := text.lstrip():  # `--paginate` prints one list behind the other
         page, end = json.JSONDecoder().raw_decode(text)
         pages, text = [*pages, page], text[end:]

@@ -8,12 +8,11 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.review.gh import api, repository
 
-RULE = json.dumps({
-    "name": "nbproof", "target": "branch", "enforcement": "active",
-    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
-    "rules": [{"type": "required_status_checks", "parameters": {
-        "strict_required_status_checks_policy": False,
-        "required_status_checks": [{"context": "CHECK"}]}}]})
+RULE = ('{"name": "nbproof", "target": "branch", "enforcement": "active", '
+        '"conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}}, '
+        '"rules": [{"type": "required_status_checks", "parameters": '
+        '{"strict_required_status_checks_policy": false, '
+        '"required_status_checks": [{"context": "CHECK"}]}}]}')
 POLICIES = "environments/publish/deployment-branch-policies"
 SETTINGS = (  # what for, where it is read, what is in the answer when it is set, what sets it
     ("Actions run", "actions/permissions", '"enabled": true',
@@ -39,8 +38,7 @@ SETTINGS = (  # what for, where it is read, what is in the answer when it is set
 
 def setup(check: bool) -> int:
     """Print what sets this repository up; with `check` what is missing, and 1 if it is needed."""
-    host, name = repository()
-    workflow = root() / ".github" / "workflows" / "report.yml"
+    workflow, (host, name) = root() / ".github" / "workflows" / "report.yml", repository()
     if not workflow.exists():
         raise UserError("There is no .github/workflows/report.yml here, so nothing would run: copy "
                         ".github from a project that nbproof new made, and commit it.")
@@ -49,21 +47,13 @@ def setup(check: bool) -> int:
     words = {"REPO": name, "CHECK": "review / pipeline" if called else "pipeline",
              "BRANCH": head.partition("/")[2] or "main"}
     print(f"{name} on {host}:" if check else f"export GH_HOST={host} GH_REPO={host}/{name}")
-    missing = False
+    missing = set()
     for setting in SETTINGS:
         title, path, right, lines = (re.sub("REPO|CHECK|BRANCH", lambda word: words[word[0]], text)
                                      for text in setting)
-        is_set, optional = check and right in _answer(path), ": " in title
-        missing |= check and not is_set and not optional
-        state = "set" if is_set else "off" if optional else "missing"
+        state = "off" if ": " in title else "missing"
+        if check and right in json.dumps(api(path, missing_ok=True)):
+            state = "set"
+        missing |= {title} if check and state == "missing" else set()
         print(f"{state:8} {title}" if check else f"\n# {title}\n{lines}")
-    return int(missing)
-
-
-def _answer(path: str) -> str:
-    try:
-        return json.dumps(api(path))
-    except UserError as error:
-        if "HTTP 404" in str(error):
-            return ""
-        raise
+    return int(bool(missing))

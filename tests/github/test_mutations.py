@@ -13,6 +13,11 @@ def a_branch(world):
     assert "#near" in world.comment and "| `near` | ran | 0.0200 |" in world.comment
 
 
+def nbval(world):
+    cases.test_without_tests_of_its_own_nbval_compares_the_notebooks(
+        world, "id(object())", "failure", "**other outputs**, see")
+
+
 MUTATIONS = [  # workflow, what, by what, and the case that must fail
     ("report", "github.event.pull_request.head.sha ||", "github.event.pull_request.head_sha ||",
      a_branch),
@@ -28,11 +33,12 @@ MUTATIONS = [  # workflow, what, by what, and the case that must fail
     ("report", "secrets.DVC_READ_USER", "secrets.DVC_READ_NAME", cases.test_the_remote_is_read),
     ("report", "REMOTE_PASSWORD:", "REMOTE_PASS:", cases.test_the_remote_is_read),
     ("report", "tests.yml') == ''", "tests.yml') != ''",
-     cases.test_without_tests_of_its_own_nbval_compares_the_notebooks),
+     nbval),
     ("comment", "github.event.workflow_run.conclusion)", "github.event.workflow_run.conclusions)",
      a_branch),
     ("comment", "HEAD_SHA: ${{ github.event.workflow_run.head_sha }}",
      "HEAD_SHA: ${{ github.event.workflow_run.sha }}", a_branch),
+    ("report", "NBVAL:", "NBVALS:", nbval),
     ("comment", "GH_TOKEN:", "GH_TOKENS:", a_branch),
     ("comment", '["success", "failure", "timed_out"]', '["success", "timed_out"]',
      cases.test_a_set_up_that_fails_takes_the_place_of_the_old_comment),

@@ -56,7 +56,7 @@ def md5(content: bytes | dict) -> str:
 def lock(outputs: dict) -> str:
     outs = [{"path": path, "hash": "md5", "md5": md5(content), "size": 1}
             for path, content in outputs.items()]
-    stages = {"train": {"cmd": "true", "outs": outs}}
+    stages = {"cnn": {"cmd": "true", "outs": outs}}
     return json.dumps({"schema": "2.0", "stages": stages})  # JSON is YAML
 
 
@@ -74,7 +74,7 @@ def write_project(folder: Path, outputs: dict) -> None:
     stage = {"cmd": "true", "outs": outs, "metrics": metrics}
     write(folder, {"project.yaml": "name: tiny\nmetric: {key: rmse, goal: min}\n"
                                    "tolerance: {absolute: 0.01}\n",
-                   "dvc.yaml": json.dumps({"stages": {"train": stage}}), "dvc.lock": lock(outputs),
+                   "dvc.yaml": json.dumps({"stages": {"cnn": stage}}), "dvc.lock": lock(outputs),
                    "params.yaml": "{}", ".gitattributes": "* filter=evil",
                    ".gitignore": "/models\n/reports/*.ipynb\n/scratch\n"} | files_of(outputs))
 
