@@ -98,8 +98,8 @@ def confusion_matrix(predictions: Predictions, dataset: Dataset) -> Figure:
     axis.set_yticks(range(10), classes)
     axis.spines[:].set_visible(False)
     one, other, count = evaluation.confused_pairs(predictions)[0]
-    return shown(figure, f"{predictions.wrong:,} of {len(predictions):,} are wrong. The pair "
-                         f"confused most often is {classes[one]} and {classes[other]}: {count:,}.")
+    return shown(figure, f"{predictions.wrong:,} of {len(predictions):,} are wrong, {count:,} of "
+                         f"them between {classes[one]} and {classes[other]}, the worst pair.")
 
 
 def calibration(predictions: Predictions, doubtful: float = 0.05) -> Figure:

@@ -43,8 +43,7 @@ SOURCES = {name: Source(name, **facts) for name, facts in DESCRIBED.items()}
 def fetch(name: str) -> dict[str, torch.Tensor]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of one of SOURCES, by TENSORS' names.
 
-    Files below scratch/download are checked each time; a missing or damaged one is downloaded. Raises
-    Fallback if no mirror has it.
+    Files in scratch/download are checked each time. Raises Fallback where no mirror has them.
     """
     if name == "digits":
         return digits()

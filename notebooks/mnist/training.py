@@ -42,8 +42,7 @@ def prepare(seed: int, threads: int, device: str) -> torch.device:
 def linear(layer: nn.Linear, values: torch.Tensor) -> torch.Tensor:
     """Compute what `nn.Linear` does: values [N, in] to [N, out]; in training on a CPU, by oneDNN.
 
-    PyTorch leaves these products to MKL, and the one mode of MKL that rounds alike on processors of
-    all vendors takes about twice as long (docs/measurements.md).
+    PyTorch uses MKL, whose one mode that rounds alike on all processors takes twice as long.
     """
     onednn = torch.backends.mkldnn.is_available() and values.device.type == "cpu"
     if onednn and layer.training:

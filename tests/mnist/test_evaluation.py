@@ -7,6 +7,7 @@ import torch
 
 from mnist import evaluation
 from mnist.evaluation import Predictions
+from mnist.sources import SOURCES
 
 
 def test_accuracy_loss_and_verdict(predicted):
@@ -16,6 +17,7 @@ def test_accuracy_loss_and_verdict(predicted):
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert [evaluation.verdict(*parts) for parts in ((True, True), (True, False), (False,))] == [
         "Confirmed", "Partly confirmed", "Refuted"]
+    assert evaluation.verdict(False, source=SOURCES["digits"]) == "This is not MNIST"
 
 
 def test_wilson_interval(predicted):
