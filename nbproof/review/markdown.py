@@ -75,12 +75,6 @@ def link(text: str, url: object) -> str | None:
     return f"[{text}](<{url}>)" if safe else None
 
 
-def table(header: list[str], rows: list[list[str]], align: str) -> str:
-    """Return a table of cells that are safe Markdown; `align` has an l or r a column."""
-    lines = [header, [{"l": ":--", "r": "--:"}[side] for side in align], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def summary(text: object, length: int = 80) -> str:
     """Return code for a <summary>, where Markdown is not read."""
     return f"<code>{html.escape(line(text, length))}</code>"

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from nbproof.notebook.files import root
+from nbproof.pipeline.numbers import number
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import plots
 from nbproof.review.collect import Facts
@@ -71,5 +72,5 @@ def render(facts: Facts, verdict: Verdict, drawn: Drawn, published: str = "") ->
     return environment.get_template("review.html.j2").render(
         facts=facts, verdict=verdict, drawn=drawn, published=published, marks=MARKS,
         code=lambda name: f"<code>{html.escape(name)}</code>",
-        bold=lambda text: f"<strong>{text}</strong>", drawing=plots.drawing, light=light,
-        dark=dark) + "\n"
+        bold=lambda text: f"<strong>{text}</strong>", drawing=plots.drawing, short=plots.short,
+        number=number, light=light, dark=dark) + "\n"

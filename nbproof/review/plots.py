@@ -7,7 +7,6 @@ import pandas as pd
 
 from nbproof.pipeline import config
 from nbproof.pipeline.numbers import number
-from nbproof.review.markdown import code, label, table
 
 POINTS, CLASSES = 12, 20  # that are shown at most
 
@@ -64,52 +63,34 @@ def ends(plot: Plot) -> str:
     return ", in the base ".join(values)
 
 
-def chart(title: str, plot: Plot) -> str:
-    """Return a Mermaid chart of both sides; a shorter curve is extended with its last value."""
-    curves = plot.curves().ffill().bfill()
-    last, most = len(curves) - 1, min(POINTS, len(curves))
-    curves = curves.iloc[[round(at * last / max(1, most - 1)) for at in range(most)]]
-    places = ", ".join(label(_short(x)) for x in curves.index)
-    low, high = float(curves.min(axis=None)), float(curves.max(axis=None))
-    margin = (high - low) * 0.05 or 0.001
-    lines = "\n".join(f"    line [{', '.join(map(_short, curves[side]))}]" for side in curves)
-    palette = ", ".join(["#8c959f", "#0969da"][-len(curves.columns):])  # base grey, branch blue
-    theme = f'{{"themeVariables": {{"xyChart": {{"plotColorPalette": "{palette}"}}}}}}'
-    return (f"```mermaid\n%%{{init: {theme}}}%%\nxychart-beta\n    title {label(title)}\n"
-            f"    x-axis {label(plot.x)} [{places}]\n    y-axis {label(plot.y.replace('_', ' '))} "
-            f"{_short(low - margin)} --> {_short(high + margin)}\n{lines}\n```")
-
-
-def _short(value: object) -> str:
-    """Return a number as Mermaid reads it, without an exponent; other text as it is."""
-    return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-
-
 def drawing(plot: Plot) -> dict:
-    """Return what the page's template draws: the points of each side's curve on the same axes in
-    a box of 400 x 120, and the ends of both axes; {} where there is no curve."""
+    """Return what the templates draw, {} where there is no curve: the `points` of each side on the
+    same axes in a box of 400 x 120, and at most POINTS values (`few` at `places`) for a comment. A
+    shorter curve is extended with its last value there."""
     curves = plot.curves()
     if plot.template or len(curves) < 2:
         return {}
     low, high = float(curves.min(axis=None)), float(curves.max(axis=None))
-    points = {side: " ".join(f"{400 * at / (len(curves) - 1):.1f},"
-                             f"{120 - 120 * (y - low) / ((high - low) or 1):.1f}"
+    last, most = len(curves) - 1, min(POINTS, len(curves))
+    points = {side: " ".join(f"{400 * at / last:.1f},{120 * (high - y) / (high - low or 1):.1f}"
                              for at, y in enumerate(curves[side]) if pd.notna(y))
               for side in curves}
-    return {"x": plot.x, "y": plot.y, "points": points, "low": number(low), "high": number(high),
-            "first": _short(curves.index[0]), "last": _short(curves.index[-1])}
+    few = curves.ffill().bfill().iloc[[round(at * last / (most - 1)) for at in range(most)]]
+    return {"points": points, "low": low, "high": high, "places": few.index.tolist(),
+            "few": few.to_dict("list")}
 
 
-def confusion(plot: Plot) -> str:
-    """Return how often each true class (rows) was predicted as which; "" where it is not known."""
+def short(value: object) -> str:
+    """Return a number as Mermaid reads it, without an exponent; other text as it is."""
+    return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def confusion(plot: Plot) -> pd.DataFrame:
+    """Return how often each true class (rows) was predicted as which; empty if not known."""
     truth, predicted = ((plot.x, plot.y) if plot.x == "actual" or plot.y == "predicted"
                         else (plot.y, plot.x))
     if not {truth, predicted} <= {*plot.now.columns}:
-        return ""
+        return pd.DataFrame()
     counts = pd.crosstab(plot.now[truth], plot.now[predicted])
     classes = sorted({*counts.index, *counts.columns}, key=lambda name: (len(name), name))[:CLASSES]
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-    rows = [[f"**{code(true, 20)}**", *(str(amount or "·") for amount in counts.loc[true])]
-            for true in classes]
-    header = ["true ╲ predicted", *(code(name, 20) for name in classes)]
-    return table(header, rows, "r" * len(header))
+    return counts.reindex(index=classes, columns=classes, fill_value=0)

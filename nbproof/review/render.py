@@ -10,7 +10,7 @@ from nbproof.pipeline.numbers import change, count, is_of_test
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import page, plots
 from nbproof.review.collect import Facts, collect, judge
-from nbproof.review.markdown import code, fence, link, summary, table, value
+from nbproof.review.markdown import code, fence, label, link, summary, value
 from nbproof.review.page import Drawn
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
@@ -44,15 +44,16 @@ def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str 
     environment = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")),
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "code": code, "fence": fence, "summary": summary, "table": table, "value": value,
-        "count": count, "is_of_test": is_of_test, "link": lambda url, text: link(text, url)}
+        "code": code, "fence": fence, "summary": summary, "value": value, "count": count,
+        "label": label, "short": plots.short, "is_of_test": is_of_test,
+        "link": lambda url, text: link(text, url)}
     template = environment.get_template("comment.md.j2")
     has_make = (facts.project.root / "Makefile").is_file()
     values = {
         **_stages(facts), **_changes(facts), **_outputs(facts, drawn), **_curves(facts, verdict),
         "facts": facts, "verdict": verdict, "links": links, "run": run, "change": change,
         "key": facts.project.metric.key, "marks": MARKS, "notes": _notes(facts, verdict),
-        "sentence": verdict.sentence(code, lambda text: f"**{text}**"), "chart": plots.chart,
+        "sentence": verdict.sentence(code, lambda text: f"**{text}**"), "drawing": plots.drawing,
         "command": "make" if has_make else "nbproof", "server": server_of(tracking.address())}
     for most in LEVELS:
         text = template.render(most=most, **values)
@@ -87,8 +88,8 @@ def _changes(facts: Facts) -> dict:
     first = ", ".join(f"{summary(key, 60)} {summary(old, 40)} → {summary(new, 40)}"
                       for key, (old, new) in facts.params.items()) if len(params) <= 3 else ""
     return {"tables": [
-        ("Metrics", "", ["stage", "metric", "base", "branch", "change"], metrics, "llrrr"),
-        ("Parameters", first, ["parameter", "base", "branch"], params, "lll")]}
+        ("Metrics", "", ["stage", "metric", "base", "branch", "change"], metrics),
+        ("Parameters", first, ["parameter", "base", "branch"], params)]}
 
 
 def _outputs(facts: Facts, drawn: Drawn) -> dict:
@@ -108,7 +109,7 @@ def _curves(facts: Facts, verdict: Verdict) -> dict:
     matrices = [plots.confusion(plot) for each in facts.results for plot in each.plots
                 if plot.template == "confusion" and each is facts.comparison]
     return {"curves": sorted(curves, key=lambda curve: curve[0].name != verdict.now.champion),
-            "matrix": next(iter(matrices), "")}
+            "matrix": next(iter(matrices), ())}
 
 
 def _notes(facts: Facts, verdict: Verdict) -> list[str]:
