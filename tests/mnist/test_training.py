@@ -35,18 +35,14 @@ def test_training_learns_and_repeats_itself(small, options, events):
     assert len(events) == 18 and "validation_accuracy" in events[-1]["metrics"]
 
 
-def test_linear_layers_train_by_onednn_and_give_what_pytorch_gives():
+def test_linear_layers_train_by_onednn(monkeypatch):
     training.prepare(0, 1, "cpu")
-    layer, values = nn.Linear(784, 32), torch.randn(64, 784)
-    called = []
+    layer, values, called = nn.Linear(784, 32), torch.randn(64, 784), []
     original = torch.Tensor.to_mkldnn
-    torch.Tensor.to_mkldnn = lambda tensor: called.append(1) or original(tensor)
-    try:
-        trained, expected = layer(values), F.linear(values, layer.weight, layer.bias)
-        assert torch.allclose(trained, expected, atol=1e-5) and called == [1]
-        assert torch.equal(layer.eval()(values), expected) and called == [1]
-    finally:
-        torch.Tensor.to_mkldnn = original
+    monkeypatch.setattr(torch.Tensor, "to_mkldnn", lambda one: called.append(1) or original(one))
+    expected = F.linear(values, layer.weight, layer.bias)
+    assert torch.allclose(layer(values), expected, atol=1e-5) and called == [1]
+    assert torch.equal(layer.eval()(values), expected) and called == [1]
 
 
 @pytest.mark.parametrize("epochs, batch", [(1, 1000), (2, 1000), (10, 50), (1, 5), (3, 25)])
