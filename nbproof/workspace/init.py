@@ -6,10 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jinja2
+
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, write_whole
 from nbproof.workspace import requirements
 from nbproof.workspace.git import ATTRIBUTES
+from nbproof.workspace.new import origin
 
 TEMPLATE = Path(__file__).with_name("template")
 IGNORED = ("/.venv/", "/scratch/", "/reports/", "/mlflow.db*", "/mlartifacts/", "mlruns/",
@@ -22,6 +25,12 @@ pins: {lock}
 """
 PARAMS = "# The values of parameters, by stage: nbproof add writes those of a notebook.\n{}\n"
 STAGES = "# What each notebook reads and writes: nbproof add writes it.\nstages: {}\n"
+# What the workflows call; people call nbproof itself.
+MAKEFILE = """\
+setup:
+	python3 -m venv .venv
+	.venv/bin/pip install -q -r {lock} 'nbproof[remote] @ git+{source}@{commit}'
+"""
 
 
 def init(dry_run: bool) -> int:
@@ -67,13 +76,35 @@ def contents(folder: Path) -> dict[str, str]:
     }
     for path in (".dvcignore", ".dvc/config", ".dvc/.gitignore"):
         files[path] = (TEMPLATE / path).read_text(encoding="utf-8")
-    origin = subprocess.run(["git", "remote", "get-url", "origin"], cwd=folder,
-                            capture_output=True, text=True).stdout
-    if "github.com" in origin:
-        for path in sorted((TEMPLATE / ".github" / "workflows").glob("*.yml")):
-            files[path.relative_to(TEMPLATE).as_posix()] = path.read_text(encoding="utf-8")
+    files |= workflows(folder)
     return {path: text for path, text in files.items()
             if path.startswith(".git") or not (folder / path).exists()}
+
+
+def workflows(folder: Path) -> dict[str, str]:
+    """Return the workflows that run and review the project on GitHub, and what they call.
+
+    They call nbproof's own, so both must be on GitHub; {} where one is not.
+    """
+    own = subprocess.run(["git", "remote", "get-url", "origin"], cwd=folder, capture_output=True,
+                         text=True).stdout
+    if "github.com" not in own or (folder / "Makefile").exists():
+        return {}
+    try:
+        _, commit, source = origin()
+    except UserError as error:
+        print(f"No workflows for GitHub: {error}")
+        return {}
+    match = re.fullmatch(r"(?:https://|ssh://git@)github\.com/(.+?)(?:\.git)?/?", source)
+    if not match:
+        return {}
+    values = {"github": match[1], "_copier_conf": {"vcs_ref_hash": commit}}
+    files = {"Makefile": MAKEFILE.format(lock=requirements.LOCK, source=source, commit=commit)}
+    for name in ("report.yml", "comment.yml"):
+        path = TEMPLATE / ".github/workflows" / f"{{% if not vendor %}}{name}{{% endif %}}.jinja"
+        text = jinja2.Template(path.read_text("utf-8"), keep_trailing_newline=True)
+        files[f".github/workflows/{name}"] = text.render(values)
+    return files
 
 
 def with_lines(path: Path, lines: tuple[str, ...]) -> str:

@@ -43,19 +43,19 @@ def test_a_folder_becomes_a_project(folder, capsys):
     assert nbproof(folder, "init").stdout.endswith("nbproof add NOTEBOOK makes a stage.\n")
 
 
-def test_what_is_there_stays_and_github_gets_its_workflows(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(init, "TEMPLATE", tmp_path / "template")
-    for name in (".dvcignore", ".dvc/config", ".dvc/.gitignore", ".github/workflows/report.yml"):
-        (tmp_path / "template" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "template" / name).write_text("template\n")
+def test_what_is_there_stays_and_github_gets_its_workflows(folder, monkeypatch):
+    monkeypatch.setattr(init, "origin", lambda: ("", 40 * "a", "https://github.com/them/nbproof"))
     (folder / "params.yaml").write_text("mine: 1\n")
     (folder / ".gitignore").write_text("*.log")
     subprocess.run(["git", "init", "-q"], check=True)
     assert ".github/workflows/report.yml" not in init.contents(folder)
     subprocess.run(["git", "remote", "add", "origin", "git@github.com:me/churn.git"], check=True)
     files = init.contents(folder)
-    assert files[".github/workflows/report.yml"] == "template\n" and "params.yaml" not in files
-    assert files[".gitignore"].startswith("*.log\n/.venv/\n")
+    job = from_yaml(files[".github/workflows/report.yml"])["jobs"]["review"]
+    assert job["uses"] == f"them/nbproof/.github/workflows/report.yml@{40 * 'a'}"
+    assert job["secrets"]["DVC_READ_USER"] == "${{ secrets.DVC_READ_USER }}"
+    assert f"git+https://github.com/them/nbproof@{40 * 'a'}'" in files["Makefile"]
+    assert "params.yaml" not in files and files[".gitignore"].startswith("*.log\n/.venv/\n")
     assert files[".gitattributes"].splitlines()[1] == "dvc.lock merge=nbproof-lock"
 
 
