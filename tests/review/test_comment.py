@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 
 import pytest
 from github_api import GitHub, install_gh
@@ -13,13 +12,6 @@ from nbproof.review.comment import MARK
 
 WHICH = shutil.which  # some tests replace it
 HEAD, REPORT, TESTS = "ab" * 20, ".github/workflows/report.yml", ".github/workflows/tests.yml"
-
-
-@pytest.fixture(autouse=True)
-def in_the_small_environment(monkeypatch):
-    """The job installs requirements/review.txt alone, which has none of these."""
-    for name in ("torch", "mlflow", "papermill", "nbconvert", "jupyterlab", "matplotlib"):
-        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture

@@ -102,6 +102,15 @@ def test_the_docs_name_each_setting_that_workflows_read():
     assert named == set(re.findall(r"(?:secrets|vars)\.([A-Z0-9_]+)", text))
 
 
+def test_the_small_environment_is_enough():
+    """comment and publish install requirements/review.txt alone, which has none of these."""
+    absent = ("torch", "mlflow", "papermill", "nbconvert", "jupyterlab", "matplotlib", "copier",
+              "sklearn", "nbdime", "ipykernel", "fastapi")
+    code = (f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+            "import nbproof.cli, nbproof.review.comment, nbproof.review.publish")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", ["comment", "publish", "pages"])
 def test_what_writes_executes_no_code_of_the_pull_request(name):
     [job] = steps(ROOT / ".github" / "workflows" / f"{name}.yml")
