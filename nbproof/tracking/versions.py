@@ -109,7 +109,8 @@ def _get(path: str) -> bytes:
         with urlopen(request, timeout=TIMEOUT) as response:
             return response.read()
     except HTTPError as error:
-        if error.code in (400, 404) and any(code in error.read().decode() for code in MISSING):
+        words = error.read().decode(errors="replace")  # only the first call reads them
+        if error.code in (400, 404) and any(code in words for code in MISSING):
             return b"null"
         raise
 

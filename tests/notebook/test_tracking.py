@@ -106,49 +106,39 @@ def test_a_run_is_complete_and_names_commit_changes_and_model(project, tmp_path,
     assert tracking.runs_of(run, ["x"]) == {"run.x": digest(project / "models/x")}
 
 
-def test_by_hand_it_is_an_exploration(project, monkeypatch):
+def test_by_hand_an_exploration_and_in_a_sweep_the_trials_own_run(
+        project, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a stranger's, which is ignored")
     monkeypatch.delenv("NBPROOF_OUTPUT")
     train()
     assert len(runs_in("", "explore")) == 1 and (project / "scratch/models/x/MLmodel").exists()
-
-
-def test_a_strangers_run_id_is_ignored_and_a_trials_run_is_adopted(
-        project, tmp_path, server, monkeypatch):
-    monkeypatch.setenv("MLFLOW_RUN_ID", "somebody's")
-    train()
-    check_whole(tracking.local_address(), tmp_path)
     client = tracking.client(server)
     experiment = client.create_experiment("sweep", (tmp_path / "there").as_uri())
     trial = client.create_run(experiment, tags={"trial": "3"}).info.run_id
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("NBPROOF_RUN_ID", trial)
     train()
-    assert client.get_run(trial).info.status == "FINISHED" and not runs_in(server)
-    assert client.get_run(trial).data.metrics["accuracy"] == 0.2
+    recorded, = runs_in(server, "sweep")
+    assert recorded.info.status == "FINISHED" and recorded.data.metrics["accuracy"] == 0.2
     monkeypatch.setenv("NBPROOF_RUN_ID", "missing")
     with pytest.raises(mlflow.MlflowException, match="missing"):
         train()
 
 
-def test_a_server_gets_the_curve_at_once_and_all_at_the_end(
-        project, tmp_path, server, monkeypatch, said, capsys):
+def test_a_server_gets_what_is_due_and_all_at_the_end(
+        project, tmp_path, server, monkeypatch, said):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     run = tracking.start("curve", {})
-    (copy,) = runs_in(server)
-    assert copy.info.status == "RUNNING"
-    for step, every in ((1, 0), (2, 60), (3, 60)):  # the third is not yet due
-        monkeypatch.setattr(tracking, "EVERY", every)
-        run.next_copy = min(run.next_copy, run.began) if step < 3 else run.next_copy
+    for step, due in ((1, run.next_copy), (2, 0.0), (3, run.next_copy)):
+        run.next_copy = due
         run.log(step, {"accuracy": step / 10})
     (copy,) = runs_in(server)
-    assert copy.data.metrics["accuracy"] == 0.2
-    run.finish({})
+    assert copy.data.metrics["accuracy"] == 0.2 and copy.info.status == "RUNNING"
     for store in (server, tracking.local_address()):
         tracking.client(store).delete_run(runs_in(store)[0].info.run_id)
     train()
-    sent, kept = check_whole(server, tmp_path), check_whole(tracking.local_address(), tmp_path)
-    assert sent.data.tags["origin"] == kept.info.run_id and not said
-    assert sync() == 0 and "took 0 runs." in capsys.readouterr().out
+    sent, local = check_whole(server, tmp_path), check_whole(tracking.local_address(), tmp_path)
+    assert sent.data.tags["origin"] == local.info.run_id and not said
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "no folder"])

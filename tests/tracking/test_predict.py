@@ -102,29 +102,22 @@ def test_texts_and_blanks_mean_the_same_in_csv_and_json(champion, capsys):
     assert "[1.0, '', True]" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("cell", ["", "perhaps", "2"])
-def test_what_is_no_boolean_is_refused(champion, cell):
-    champion(SHOW, TABLE, numpy.array(["x"]))
-    for path in (*files("a.csv", f"age,visits,ward,smokes\n1,1,a,{cell}\n1,1,a,true\n"),
-                 *files("a.json", json.dumps(
-                     {"age": 1, "visits": 1, "ward": "a", "smokes": cell or None}))):
-        with pytest.raises(UserError, match=f"{path} is no table of the champion's inputs: "):
-            predict.predict([path])
-
-
 @pytest.mark.parametrize("text, sentence", [
     ("age,visits,ward\n1,1,a\n", r"Model is missing inputs \['smokes'\]"),
     ("age,visits,ward,smokes\nNA,1,a,true\n", "could not convert string to float: 'NA'"),
     ("age,visits,ward,smokes\n1,1.5,a,true\n", "a.csv is no table of the champion's inputs"),
     ("age,visits,ward,smokes\n1,,a,true\n", "Integer column has NA values"),
     ("age,visits,ward,smokes\n", "a.csv .*: it has no rows"),
+    *[(f"age,visits,ward,smokes\n1,1,a,{cell}\n1,1,a,true\n", "a.csv is no table of the champ")
+      for cell in ("", "perhaps", "2")],
+    ('{"age": 1, "visits": 1, "ward": "a", "smokes": null}', "a.json is no table of the champ"),
     ("{", "a.json is no table"),
     ("[]", "a.json is no table"),
 ])
 def test_a_table_that_does_not_fit_is_refused(champion, text, sentence):
     champion(SHOW, TABLE, numpy.array(["x"]))
     with pytest.raises(UserError, match=sentence):
-        predict.predict(files("a.csv" if "age" in text else "a.json", text))
+        predict.predict(files("a.csv" if text[:3] == "age" else "a.json", text))
 
 
 def test_arrays_and_what_a_model_raises(champion, capsys):

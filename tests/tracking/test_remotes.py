@@ -11,7 +11,7 @@ from nbproof.tracking import remotes
 
 @pytest.fixture
 def here(tmp_path, inside) -> Path:
-    return inside(project(tmp_path / "project"))
+    return inside(project(tmp_path / "project", dvc_yaml="stages: {}\n"))
 
 
 @pytest.mark.parametrize("options, sentence", [
