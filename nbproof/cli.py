@@ -131,7 +131,7 @@ def model(
 @app.command(rich_help_panel=EXPLORE)
 def sweep(
     model: Annotated[str, Argument(help="The model whose section of `sweep` is tried.")],
-    force: Force = False,
+    force: Annotated[bool, Option("--force", help="Begin the sweep anew.")] = False,
 ) -> int:
     """Try many values of a model's parameters, here or on the Ray cluster at RAY_ADDRESS."""
     return load("nbproof.sweep.drive").sweep(model, force)

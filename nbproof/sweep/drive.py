@@ -1,220 +1,181 @@
 """Starts a sweep, or goes on with one that was broken off, and writes down its result."""
 
-import csv
-import importlib.util
-import io
+import contextlib
+import hashlib
 import json
+import os
 import shutil
-import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import nbformat
+import optuna
 from filelock import FileLock, Timeout
-from uv import find_uv_bin
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
-from nbproof.notebook.tracking import without_credentials
 from nbproof.pipeline import config, dag
 from nbproof.pipeline.stage import cell_timeout
-from nbproof.sweep import space
-from nbproof.sweep.cluster import connected, data_of, remove_dead
-from nbproof.sweep.table import best_of, counted, listed
-from nbproof.workspace import bootstrap
+from nbproof.runner import html, reaper
+from nbproof.runner.execute import execute_notebook
+from nbproof.sweep import space, studies
+from nbproof.sweep.space import Sweep
+from nbproof.sweep.trial import EVERY, Job, kept, work
 
 
-def sweep(model: str, force: bool) -> int:
-    """Run the sweep of the stage `model` to its end; `force` begins anew. 0 if at least one trial finished."""
-    with dag.opened(root()) as repo:
-        wanted = space.read(model, dag.read(repo))
-        dag.check_current(repo, model, itself=False)
-    _check_metric(wanted)
-    _install()
-    sweeps = root() / "scratch" / "sweeps"
-    folder = sweeps / f"{model}-{wanted.digest()}"
-    sweeps.mkdir(parents=True, exist_ok=True)
+def sweep(model: str, force: bool = False) -> int:
+    """Run the sweep of the stage `model` to its end, or go on with it; `force` begins anew.
+
+    Return 0 if a trial ran to its end.
+    """
+    wanted, folder = _read(model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(sweeps / f"{model}.lock", timeout=0):
-            best = folder / "best.json"
-            note = json.loads(best.read_text(encoding="utf-8")) if best.exists() else {"trials": 0}
-            if note.get("trials", wanted.trials) >= wanted.trials and not force:
-                print(f"This sweep of {model} is finished: reports/sweep-{model}.html shows it. To begin anew: "
-                      f"nbproof sweep {model} --force.")
-                return 0
+        with FileLock(folder.with_name(f"{model}.lock"), timeout=0):
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             return _sweep(wanted, folder)
     except Timeout:
-        raise UserError(f"Another sweep of {model} is at work in this folder: wait for it to end.") from None
+        raise UserError(f"Another sweep of {model} is at work in this folder: wait for it to "
+                        "end.") from None
 
 
-def _install() -> None:
-    """Install optuna and ray in this environment, where they are not."""
-    if not all(map(importlib.util.find_spec, ("optuna", "ray"))):
-        print("Installing requirements/sweep.txt", flush=True)
-        words = ["pip", "install", "--quiet", "--python", sys.executable, "-r", "requirements/sweep.txt"]
-        bootstrap.set_index()
-        if subprocess.run([find_uv_bin(), *words], cwd=root()).returncode:
-            raise UserError("requirements/sweep.txt could not be installed: see above.")
+def _read(model: str) -> tuple[Sweep, Path]:
+    """Return the sweep, and its folder: another one if what it tries or reads is another."""
+    with dag.opened(root()) as repo:
+        wanted = space.read(model, dag.read(repo))
+        dag.check_current(repo, model, itself=False)
+        reads = dag.digests(dag.dvc_stage(repo, wanted.stage.name)) | {dag.PARAMS: wanted.fixed}
+    settings = [wanted.space, wanted.metric, wanted.grace, wanted.reduction, wanted.trials]
+    digest = hashlib.sha256(f"{settings}{json.dumps(reads, sort_keys=True)}".encode()).hexdigest()
+    return wanted, root() / "scratch" / "sweeps" / f"{model}-{digest[:12]}"
 
 
-def _check_metric(wanted: space.Sweep) -> None:
-    """UserError where the last run of the stage wrote no such number."""
-    key, numbers = wanted.metric.key, config.load().metrics(wanted.name)
-    if numbers and type(numbers.get(key)) not in (int, float):
-        raise UserError(f"params.yaml: sweep.{wanted.name}: the metric {key} is unknown; metrics/{wanted.name}.json of "
-                      f"the last run has {', '.join(numbers)}.")
-
-
-def _sweep(wanted: space.Sweep, folder: Path) -> int:
-    from mlflow.exceptions import MlflowException
-
-    timeout, data = cell_timeout(), data_of(wanted.stage)
-    try:
+def _sweep(wanted: Sweep, folder: Path) -> int:
+    log, name = folder / "study.log", wanted.stage.short
+    if log.exists():  # a full disk can leave a part of a line, after which Optuna reads no more
+        whole = log.read_bytes()
+        write_whole(log, whole[: whole.rfind(b"\n") + 1])
+    with kept():
+        study = studies.opened(wanted, JournalFileBackend(str(log)))
+        if (folder / "best.json").exists() and len(studies.ended(study)) == wanted.trials:
+            print(f"This sweep of {name} is finished: reports/sweep-{name}.html shows it. To begin "
+                  f"anew: nbproof sweep {name} --force.")
+            return 0
+        if study.get_trials():
+            print(f"Going on with the sweep of {name} where it was broken off.", flush=True)
         store = tracking.client()
-        parent, experiment = _parent(wanted, folder, store)
-    except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow at {without_credentials(tracking.address())} does not answer, and a sweep keeps its "
-                      f"trials there: {without_credentials(str(error))}") from None
-    job = {"name": wanted.name, "notebook": wanted.stage.notebook, "fixed": wanted.fixed, "metric": wanted.metric.key,
-           "timeout": timeout, "experiment": experiment, "tags": {
-               "sweep": folder.name, "mlflow.parentRunId": parent, "mlflow.source.git.commit": tracking.commit()}}
-    try:
-        found = _searched(wanted, folder, job, data, store)
-        _close(store, job, "KILLED" if found is None else "FINISHED")
-        if found is None:
-            print(f"\nStopped. What was finished is kept: nbproof sweep {wanted.name} goes on.", file=sys.stderr)
-            return 130
-        return _conclude(wanted, folder, found, parent, store)
-    except (MlflowException, OSError) as error:
-        raise UserError(f"The sweep stopped, because a trial could not be kept: {without_credentials(str(error))} What "
-                      f"was finished is kept: mend that, and nbproof sweep {wanted.name} goes on.") from None
+        job = _job(wanted, log, study, store)
+        studies.recover(study, store)
+        for slot in range(len(studies.slots(study)), wanted.trials):
+            study.enqueue_trial({}, {"slot": slot})
+        _watch(study, job)
+        store.set_terminated(job.tags["mlflow.parentRunId"])
+    return _conclude(wanted, folder, study)
 
 
-def _searched(wanted: space.Sweep, folder: Path, job: dict, data: dict, store) -> list[dict] | None:
-    """The result of each trial; None where a person stopped the sweep."""
-    with connected():
-        import ray
-
-        from nbproof.sweep import search
-
-        study, results = search.study_of(wanted, folder), _close(store, job)
-        if study.get_trials(deepcopy=False):
-            print(f"Going on with the sweep of {wanted.name} where it was broken off.", flush=True)
-            search.recover(study, results)
-        found = list(results.values())
-        try:
-            search.Search(wanted, study, job, ray.put(data), found).run()
-        except KeyboardInterrupt:
-            return None
-        return found
-
-
-def _parent(wanted: space.Sweep, folder: Path, store) -> tuple[str, str]:
-    """The sweep's own MLflow run and its experiment; the same ones when it is gone on with."""
-    note = folder / "sweep.json"
-    if note.exists():
-        kept = json.loads(note.read_text(encoding="utf-8"))
-        store.update_run(kept["parent"], "RUNNING")
-        return kept["parent"], kept["experiment"]
+def _job(wanted: Sweep, log: Path, study: optuna.Study, store) -> Job:
+    """Return what the workers need. The study remembers the sweep's own MLflow run."""
+    tags = {"mlflow.source.git.commit": tracking.commit(), "notebook": wanted.stage.short,
+            "mlflow.source.type": "NOTEBOOK", "mlflow.source.name": wanted.stage.notebook,
+            "process": tracking.process()}  # by which a later run closes it if this is killed
     experiment = tracking.experiment(store, "sweep")
-    tags = {"sweep": folder.name, "mlflow.source.git.commit": tracking.commit()}
-    parent = store.create_run(experiment, run_name=f"sweep of {wanted.name}", tags=tags).info.run_id
-    for name, tried in wanted.space.items():
-        store.log_param(parent, f"space.{name}", json.dumps(tried))
-    write_whole(note, json.dumps({"parent": parent, "experiment": experiment, "model": wanted.name}))
-    return parent, experiment
+    if "run_id" not in study.user_attrs:
+        run = store.create_run(experiment, run_name=f"sweep of {wanted.stage.short}", tags=tags)
+        study.set_user_attr("run_id", run.info.run_id)
+    parent = study.user_attrs["run_id"]
+    store.update_run(parent, "RUNNING")
+    return Job(wanted, str(log), time.time() + 60 * wanted.minutes, cell_timeout(), experiment,
+               tags | {"mlflow.parentRunId": parent})
 
 
-def _close(store, job: dict, status: str = "") -> dict[str, dict]:
-    """Close the trials that lost workers left open, with a `status` the sweep, too; the results by trials' names."""
-    from nbproof.sweep.trial import STATES
+def _watch(study: optuna.Study, job: Job) -> None:
+    """Let workers work, and print a line when trials have ended."""
+    run, known = _here, 0
+    if os.environ.get("RAY_ADDRESS"):
+        from nbproof.sweep.cluster import on_ray as run
+    with contextlib.closing(run(job)) as looks:
+        for _ in looks:
+            states = [trial.state for trial in studies.ended(study)]
+            if len(states) == known:
+                continue
+            known, done = len(states), states.count(TrialState.COMPLETE)
+            best = f"; best {_described(study.best_trial, job.wanted)}" if done else ""
+            print(f"{known} of {job.wanted.trials} trials: {done} done, "
+                  f"{states.count(TrialState.PRUNED)} stopped early, "
+                  f"{states.count(TrialState.FAIL)} failed{best}", flush=True)
 
-    remove_dead()
-    parent, results = job["tags"]["mlflow.parentRunId"], {}
-    ours = f"tags.`mlflow.parentRunId` = '{parent}'"
-    for run in store.search_runs([job["experiment"]], ours, max_results=50_000):
-        result = json.loads(run.data.tags.get("result", "{}"))
-        if run.info.status == "RUNNING":
-            store.set_terminated(run.info.run_id, STATES.get(result.get("state"), "KILLED"))
-        if result:
-            results[result["trial"]] = result
-    if status:
-        store.set_terminated(parent, status)
-    return results
+
+def _here(job: Job) -> Iterator[None]:
+    """Execute trials on this machine, as many at a time as it has room for; yield meanwhile."""
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // job.needs.get("num_cpus", cores))
+    with ThreadPoolExecutor(1) as pool, reaper.session() as session:
+        backend = JournalFileBackend(job.log)
+        working = pool.submit(work, job, 0, backend, session, min(threads, job.wanted.trials))
+        try:
+            while not working.done():
+                wait([working], EVERY)
+                yield
+            working.result()
+        except BaseException:  # Ctrl-C above all: the session ends the kernels, and no trial that
+            shutil.rmtree(session.folder, ignore_errors=True)  # ends by that must count as failed
+            raise
 
 
-def _conclude(wanted: space.Sweep, folder: Path, found: list[dict], parent: str, store) -> int:
-    """trials.csv, the page, and the best trial in one sentence."""
-    key, count, best = wanted.metric.key, counted(found), best_of(wanted, found)
-    if best is None:
-        print(f"\nNo trial of {wanted.name} came to its end ({count['failed']} failed); their notebooks are in MLflow, "
-              f"experiment sweep. To begin anew: nbproof sweep {wanted.name} --force.", file=sys.stderr)
+def _described(trial: FrozenTrial, wanted: Sweep) -> str:
+    values = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                       for name, value in space.typed(trial.params).items())
+    return f"{wanted.metric.key} {trial.value:.4g} with {values}"
+
+
+def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
+    """Make the page, and print the best trial in one sentence."""
+    ended, name = studies.ended(study), wanted.stage.short
+    if all(trial.state != TrialState.COMPLETE for trial in ended):
+        print(f"No trial of {name} came to its end; their notebooks are in MLflow, experiment "
+              f"sweep. To begin anew: nbproof sweep {name} --force.", file=sys.stderr)
         return 1
-    write_whole(folder / "trials.csv", _table(found, key))
-    store.log_artifact(parent, str(folder / "trials.csv"))
-    store.set_tag(parent, "best", best["run_id"])
     _page(wanted, folder)
-    # the last one, since with it the sweep is finished
-    note = {"model": wanted.name, "run_id": best["run_id"], "trials": len(found), key: best["value"]}
-    write_whole(folder / "best.json", json.dumps(note))
-    planned = sum(result["steps_planned"] for result in found)
-    left = sum(result["steps_planned"] - result["steps_done"] for result in found if result["state"] == "stopped early")
-    saved = f" ({left / planned:.0%} of the steps saved)" if planned else ""
-    print(f"\n{count['done']} trials done, {count['stopped early']} stopped early{saved}, {count['failed']} failed.\n"
-          f"Best: {key} {best['value']:.4g} with {listed(best['tried'])}.\n"
-          f"{_against_committed(wanted, best['value'])}\n"
-          f"reports/sweep-{wanted.name}.html shows them all; nbproof adopt best --model {wanted.name} takes the best "
-          "into params.yaml.")
-    if len(found) < wanted.trials:
-        print(f"{wanted.trials - len(found)} trials were not begun in {wanted.minutes:g} minutes: nbproof sweep "
-              f"{wanted.name} goes on with them.")
+    best = study.best_trial
+    note = {"model": name, "run_id": best.user_attrs["run_id"]}
+    write_whole(folder / "best.json", json.dumps(note))  # nbproof adopt reads it
+    print(f"Best: {_described(best, wanted)}.\n{_against_params(wanted, best.value)}\n"
+          f"reports/sweep-{name}.html shows all trials; nbproof adopt best --model {name} takes "
+          "the best into params.yaml.")
+    if not any(trial.intermediate_values for trial in ended):
+        print(f"No trial is stopped early: the progress of {wanted.stage.notebook} does not report "
+              f"{wanted.metric.key}.")
+    if len(ended) < wanted.trials:
+        print(f"The {wanted.minutes:g} minutes are over: the same command goes on.")
     return 0
 
 
-def _table(found: list[dict], key: str) -> str:
-    """trials.csv: a trial a row; lists and null as JSON."""
-    rows = [{"trial": result["trial"], "state": result["state"], key: result.get("value"),
-             **{name: result[name] for name in ("steps_done", "steps_planned", "seconds", "run_id")},
-             **{name: json.dumps(value) if value is None or isinstance(value, list) else value
-                for name, value in result["tried"].items()}}
-            for result in sorted(found, key=lambda result: result["trial"])]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _against_committed(wanted: space.Sweep, best: float) -> str:
-    """Whether the best trial is ahead of the last run, where that is one of the parameters and data of now."""
-    ours = config.load().metrics(wanted.name).get(wanted.metric.key)
+def _against_params(wanted: Sweep, best: float) -> str:
+    """Return whether the best trial is ahead of the last run, if that had the values of now."""
+    ours = config.load().metrics(wanted.stage.short).get(wanted.metric.key)
     with dag.opened(root()) as repo:
-        changed = dag.changed(repo, [wanted.stage.name])
-    if changed or ours is None:
-        return "There is no result of the parameters in params.yaml to compare with: make run."
+        if dag.changed(repo, [wanted.stage.name]) or ours is None:
+            return "There is no result of the parameters in params.yaml to compare with: make run."
     verb = "beats" if wanted.metric.better(best, ours) else "does not beat"
     return f"It {verb} the parameters in params.yaml, which reached {ours:.4g}."
 
 
-def _page(wanted: space.Sweep, folder: Path) -> None:
-    """The result as a notebook, executed in the sweep's folder: reports/sweep-NAME.ipynb and .html."""
-    import nbformat
-
-    from nbproof.runner import html
-    from nbproof.runner.execute import execute_notebook
-
+def _page(wanted: Sweep, folder: Path) -> None:
+    """Execute sweep.ipynb on the study: reports/sweep-NAME.ipynb and .html."""
     notebook = Path(shutil.copy(Path(__file__).with_name("sweep.ipynb"), folder))
-    values = {"name": wanted.name, "trials": (folder / "trials.csv").relative_to(root()).as_posix(),
-              "metric": wanted.metric.key, "goal": wanted.metric.goal, "tried": ",".join(wanted.space)}
+    values = {"name": wanted.stage.short, "log": str(folder / "study.log"),
+              "metric": wanted.metric.key}
     executed, failure = execute_notebook(notebook, values, 600, folder, lambda event: None)
-    for cell in [cell for cell in executed.cells if cell.metadata.get("tags")]:
-        if cell.metadata.pop("tags") == ["parameters"]:  # the page shows the values alone: no params.yaml has them,
-            executed.cells.remove(cell)  # so it can make no table of them
-    name = f"sweep-{wanted.name}"
+    name = f"sweep-{wanted.stage.short}"
     write_whole(root() / "reports" / f"{name}.ipynb", nbformat.writes(executed) + "\n")
     html.write(name)
     if failure:
-        print(f"The page of the sweep failed at {failure}", file=sys.stderr)
+        raise UserError(f"The page of the sweep failed at {failure}")

@@ -1,37 +1,59 @@
-"""A tiny project for sweeps."""
+"""Sweeps of the model `near` of the tiny project: what is tried, what has ended, what is at work."""
 
-import shutil
+import contextlib
 import sys
+import time
 from pathlib import Path
 
-import pytest
+import mlflow
+import optuna
+import psutil
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from projects import edit_params
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "remote")]
-pytest.importorskip("ray", reason="ray is not installed: sweeps were not tried")
-import tiny  # noqa: E402
+from nbproof.notebook.files import from_yaml
 
-from nbproof.notebook import files  # noqa: E402
-from nbproof.pipeline import config as contract  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory) -> tiny.Project:
-    """The project that is copied for each test."""
-    return tiny.make(tmp_path_factory.mktemp("made") / "project")
+sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
+SPACE = "{trials: 6, space: {step: {low: 1, high: 9}, rounds: [3, 4]}}"
 
 
-@pytest.fixture
-def project(made, tmp_path) -> tiny.Project:
-    """The project, with its data, not yet run."""
-    return tiny.Project(Path(shutil.copytree(made.root, tmp_path / "project")))
+def tries(folder: Path, sweep: str = SPACE, model: str = "near", pause: float = 0.0) -> None:
+    """Let params.yaml of the project say what is tried; each round takes `pause` seconds."""
+    edit_params(folder, lambda content: content.update(sweep={model: from_yaml(sweep)}))
+    if pause:
+        wait = f"__import__('time').sleep({pause}); "
+        code(folder, "curve.append(error", f"{wait}curve.append(error")
 
 
-@pytest.fixture
-def here(project, monkeypatch) -> tiny.Project:
-    """The project as the one in which this process runs."""
-    monkeypatch.chdir(project.root)
-    files.root.cache_clear()
-    contract.load.cache_clear()
-    yield project
-    files.root.cache_clear()
-    contract.load.cache_clear()
+def code(folder: Path, old: str, new: str) -> None:
+    """Change the code of near's notebook, `old` to `new`."""
+    path = folder / "notebooks/near.ipynb"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def ended(folder: Path) -> dict[int, optuna.trial.FrozenTrial]:
+    """The trials of the sweep by slot: each is in MLflow, none is at work."""
+    [log] = folder.glob("scratch/sweeps/*/study.log")
+    storage = JournalStorage(JournalFileBackend(str(log)))
+    trials = optuna.load_study(study_name="near", storage=storage).trials
+    slots = {trial.user_attrs.get("slot"): trial for trial in trials}
+    slots.pop(None, None)  # Optuna makes one where none waits
+    client, states = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db"), {
+        "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+    for trial in slots.values():
+        run = client.get_run(trial.user_attrs["run_id"])
+        assert run.info.status == states[trial.state.name]
+    return slots
+
+
+def gone(folder: Path) -> None:
+    """Wait until no process, no kernel either, is at work in the project."""
+    ends = time.monotonic() + 60
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            while str(folder) in (process.cwd(), process.environ().get("NBPROOF_PROJECT")):
+                assert time.monotonic() < ends, process.cmdline()
+                time.sleep(0.2)
