@@ -173,6 +173,7 @@ def on_ray(folder: Path, script: Path) -> None:
     python = python / bootstrap.PYTHON
     rates = {}
     with cluster(3, cpus=2, head_cpus=0, python=python) as nodes:
+        nodes.variables["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
         served = serving.Served(folder, python)
         served.register(ROOT / "models" / f"{MODEL}.onnx", MODEL)
         for replicas in (1, 2):

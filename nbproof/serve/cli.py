@@ -17,7 +17,7 @@ REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster. 
 
 @app.command(rich_help_panel=PANEL)
 def serve(
-    port: Annotated[int, Option(help="The port to listen at.")] = 8000,
+    port: Annotated[int, Option(min=0, max=65535, help="The port to listen at.")] = 8000,
     host: Annotated[str, Option(help=HOST)] = "127.0.0.1",
     images: Annotated[bool, Option("--images", help="Keep inputs in the log, too.")] = False,
     body: Annotated[float, Option(help="MB that a request may have.")] = 8,

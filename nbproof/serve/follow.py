@@ -61,7 +61,7 @@ class Follower:
             champion, challenger = map(self.current, ("champion", "challenger"))
             problem = "" if champion else "The registry names no champion; the models stay."
             if champion:
-                problem = self.follow(champion, challenger)
+                problem = self._follow(champion, challenger)
         except RegistryError as error:
             problem = f"The registry does not respond ({error}); the models stay."
         if problem and problem != self.problem:
@@ -69,7 +69,7 @@ class Follower:
         self.problem = problem
         self.metrics.registry.set(not problem)
 
-    def follow(self, champion: ModelVersion, challenger: ModelVersion | None) -> str:
+    def _follow(self, champion: ModelVersion, challenger: ModelVersion | None) -> str:
         """Load what is new and swap both models at once; return what the registry did not send."""
         old = self.pair or Pair(None)
         problems: list[str] = []

@@ -141,14 +141,13 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return the log at `path`, made where it is missing. Raise sqlite3.Error or OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
-    for attempt in range(100):
+    for _ in range(100):
         try:
             database.execute("PRAGMA journal_mode = WAL")
             break
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # Of two servers that open a new file at once, SQLite refuses one without waiting.
-            if attempt == 99:
-                database.close()
+            if "locked" not in str(error):
                 raise
             time.sleep(TIMEOUT / 100)
     database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut

@@ -1,18 +1,20 @@
-"""The same application on a Ray cluster; replicas, health, scaling and retries are Ray Serve's.
+"""The same application on a Ray cluster; replicas, health, scaling and balancing are Ray Serve's.
 
-`nbproof serve` follows the registry and hands each swap to all replicas as their user_config. One
-actor, on the machine of the project, has the log and reads the registry for them: replicas need no
-disk and no secret. A RayService deploys `app`, whose replicas follow the registry themselves.
+One actor, on the machine of the project, has the log and reads the registry for all replicas, which
+need no disk and no secret, and follow the aliases through it. They are not swapped by a new
+user_config: `serve.run` would restart them all, since a person cannot name a deployment's version.
 """
 
 import asyncio
+import contextlib
+import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-import time
-from dataclasses import asdict
+import threading
 from pathlib import Path
 
 import ray
@@ -25,7 +27,7 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, root
 from nbproof.pipeline import config
 from nbproof.serve import app as application
-from nbproof.serve.follow import Follower, Pair
+from nbproof.serve.follow import Follower
 from nbproof.serve.log import Log, log_path
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import read_file
@@ -43,6 +45,9 @@ class Home:
         os.chdir(folder)
         os.environ |= variables
         self.log = Log(log_path(), options.log_size)
+
+    def __del__(self):
+        self.log.close()  # Ray Serve calls this when it ends the actor
 
     async def current(self, alias: str) -> ModelVersion | None:
         return await asyncio.to_thread(versions.current, alias)
@@ -87,20 +92,11 @@ class Replica:
 
     current: "Replica"  # of this process
 
-    def __init__(self, home, options: Options, limits: Limits):
-        Replica.current, self.metrics = self, Metrics()
-        self.home, self.options, self.limits = Remote(home), options, limits
+    async def __init__(self, home, options: Options, limits: Limits):
+        Replica.current, self.metrics, self.home = self, Metrics(), Remote(home)
+        self.options, self.limits = options, limits
         self.follower = Follower(self.metrics, options.threads, self.home)
-
-    async def reconfigure(self, wanted: dict) -> None:
-        """Swap to the versions that are wanted by alias; Ray Serve calls this, at the start, too."""
-        if wanted:
-            pair = [version and ModelVersion(**version) for version in wanted.values()]
-            problem = await asyncio.to_thread(self.follower.follow, *pair)
-        else:
-            problem = await asyncio.to_thread(self.follower.start)
-        if self.follower.pair is None:
-            raise RuntimeError(problem)
+        await asyncio.to_thread(self.follower.start)
 
 
 def build() -> FastAPI:
@@ -110,18 +106,17 @@ def build() -> FastAPI:
                               replica.options, replica.limits)
 
 
-def deployments(options: Options, here: dict, pair: Pair | None = None) -> ray_serve.Application:
+def deployments(options: Options, here: dict) -> ray_serve.Application:
     """Return what Ray Serve deploys: Home, on the node with the resource `here`, and replicas."""
     fewest, most = options.between()
-    wanted = {} if pair is None else {
-        alias: model and asdict(model.version) for alias, model in vars(pair).items()}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     home = ray_serve.deployment(Home).options(
-        ray_actor_options={"num_cpus": 0, "resources": here}, logging_config=QUIET)
+        max_ongoing_requests=1000, logging_config=QUIET,
+        ray_actor_options={"num_cpus": 0, "resources": here})
     replica = ray_serve.deployment(ray_serve.ingress(build)(Replica)).options(
-        name="Replica", user_config=wanted, logging_config=QUIET, max_ongoing_requests=16,
-        ray_actor_options={"num_cpus": options.threads}, health_check_period_s=2,
-        health_check_timeout_s=5, autoscaling_config={
+        name="Replica", max_ongoing_requests=16, logging_config=QUIET, health_check_period_s=2,
+        health_check_timeout_s=5, ray_actor_options={"num_cpus": options.threads},
+        autoscaling_config={
             "min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 2,
             "upscale_delay_s": 3, "downscale_delay_s": 30})
     return replica.bind(home.bind(str(root()), options, variables), options, options.limits())
@@ -133,40 +128,35 @@ def app(arguments: dict) -> ray_serve.Application:
 
 
 def serve(options: Options) -> int:
-    """Deploy on the cluster at RAY_ADDRESS, and follow the registry until Ctrl-C or SIGTERM."""
+    """Deploy on the cluster at RAY_ADDRESS; Ctrl-C or SIGTERM removes the application."""
     options.between(), options.limits()
-    follower = Follower(Metrics(), options.threads)
+    if versions.current("champion") is None:
+        raise UserError("On a cluster the champion must be registered: nbproof promote does it.")
     with tempfile.TemporaryDirectory() as folder:
         for name in (CONTRACT, "params.yaml"):
             shutil.copy(root() / name, folder)
         shutil.copytree(root() / "notebooks", Path(folder) / "notebooks")
         _connect(folder)
-        name, deployed = config.load().name, None
-        follower.start()
-        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+        name, here = config.load().name, {f"node:{ray.util.get_node_ip_address()}": 0.001}
         try:
             ray_serve.start(proxy_location="HeadOnly", logging_config=QUIET,
                             http_options={"host": options.host, "port": options.port})
-            while True:
-                if follower.pair is not deployed:
-                    pair = follower.pair
-                    ray_serve.run(deployments(options, here, pair), name=name)
-                    if deployed is None:
-                        print(f"{name} is served at http://{options.host}:{options.port} of the "
-                              "cluster's head (Ctrl-C ends it).", file=sys.stderr, flush=True)
-                    deployed = pair
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            return 0
+            ray_serve.run(deployments(options, here), name=name)
+            print(f"{name} is served at http://{options.host}:{options.port} of the cluster's "
+                  "head (Ctrl-C ends it).", file=sys.stderr, flush=True)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
         finally:
-            follower.close()
             ray_serve.delete(name)
+    return 0
 
 
 def _connect(folder: str) -> None:
     """Connect to the cluster, whose nodes get nbproof and the project's sources in `folder`."""
     address = os.environ["RAY_ADDRESS"]
     host, _, port = address.rpartition(":")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     code = {"working_dir": folder, "py_modules": [str(Path(nbproof.__file__).parent)],
             "excludes": ["__pycache__"]}
     try:

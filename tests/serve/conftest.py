@@ -1,13 +1,19 @@
-"""A project to serve with two models, and servers that end with their test."""
+"""A project to serve, its application in this process, and servers that end with their test."""
 
 import pytest
 from portable_models import portable
 from serving import Served
+from starlette.testclient import TestClient
+
+from nbproof.serve import app, log
+from nbproof.serve.follow import Follower
+from nbproof.serve.metrics import Metrics
+from nbproof.serve.options import Options
 
 
 @pytest.fixture
 def served(tmp_path) -> Served:
-    """A project with a store in which nothing is registered yet; its servers end with the test."""
+    """A project in which nothing is registered yet; its servers end with the test."""
     project = Served(tmp_path / "project")
     yield project
     for server in project.servers:
@@ -16,6 +22,36 @@ def served(tmp_path) -> Served:
 
 @pytest.fixture(scope="session")
 def nets(tmp_path_factory) -> dict[int, object]:
-    """ONNX files by the digit that they say."""
+    """ONNX files by the digit that they predict."""
     folder = tmp_path_factory.mktemp("nets")
     return {digit: portable(folder / f"{digit}.onnx", digit) for digit in (3, 7)}
+
+
+@pytest.fixture
+def started(inside):
+    """`started(project, body=1, ...)` is a client of the project's application in this process."""
+    opened = []
+
+    def start(project: Served, **options) -> TestClient:
+        inside(project.root)
+        options, metrics = Options(**options), Metrics()
+        follower = Follower(metrics)
+        follower.start()
+        written = log.Log(log.log_path(), options.log_size, metrics.log_lost.inc)
+
+        async def label(id: str, label: str) -> None:
+            import asyncio
+
+            await asyncio.wrap_future(written.label(id, label))
+
+        made = app.create(follower, written, label, metrics, options, options.limits())
+        client = TestClient(made, base_url="http://localhost", raise_server_exceptions=False)
+        client.follower, client.log = follower, written
+        opened.append(client.__enter__())
+        return client
+
+    yield start
+    for client in opened:
+        client.__exit__()
+        client.follower.close()
+        client.log.close()

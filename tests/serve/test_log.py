@@ -1,185 +1,146 @@
-"""The log: nothing that was acknowledged is lost, it stays within its bounds, and a disk that fails stops no answer."""
+"""The log: what is acknowledged is on the disk, it is bounded, and it forgets."""
 
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 from serving import ZERO
 
-from nbproof.serve.log import Entry, Full, Log, Unknown
+from nbproof.serve import log
+from nbproof.serve.log import ANSWER, SHADOW, Log, LogFull, UnknownId
 
 
-def entry(number: int, size: int = 100) -> Entry:
-    return Entry(f"id{number}", float(number), "1", "net", "7", "7", 0.9, 0.1, 1.0, features=b"x" * size)
+def row(number: int, size: int = 0, at: float | None = None) -> dict:
+    return {"id": f"id{number}", "time": at or time.time(), "version": "1",
+            "model": "net", "answer": "7", "best": "7", "probability": 0.9, "strangeness": 0.1,
+            "milliseconds": 1.0, "features": os.urandom(size), "input": None}
 
 
-def rows(path, question: str) -> list[tuple]:
-    with sqlite3.connect(path) as database:
-        return database.execute(question).fetchall()
+def rows(path, query: str) -> list[tuple]:
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
 
 
-def test_answers_and_labels(tmp_path):
-    log = Log(tmp_path / "served" / "log.sqlite")
-    log.put(entry(1))
-    assert log.label("id1", "7").result(10) is None
-    assert log.label("id1", "8").result(10) is None
-    with pytest.raises(Unknown):
-        log.label("id2", "8").result(10)
-    log.close()
-    assert rows(log.path, "SELECT answer, label FROM answers JOIN labels USING (id)") == [("7", "7"), ("7", "8")]
+@pytest.fixture
+def place(served, inside):
+    inside(served.root)
+    return log.log_path()
 
 
-def test_a_label_that_was_given_up_ends_no_log(tmp_path):
-    """As where a request is over its time while another process holds the file."""
-    log = Log(tmp_path / "log.sqlite")
-    log.put(entry(1))
-    assert log.label("id1", "8").cancel(), "the log waits for more answers"
-    assert log.label("id1", "7").result(10) is None, "the thread lives on"
-    with sqlite3.connect(log.path, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")
-        begun = log.label("id1", "9")
-        time.sleep(0.5)
-        assert not begun.cancel(), "it is written, or refused"
-        other.execute("COMMIT")
-    assert begun.result(10) is None
-    log.close()
-    assert [label for label, in rows(log.path, "SELECT label FROM labels")] == ["7", "9"]
+def test_labels_are_acknowledged_or_refused_and_the_rest_is_written_at_the_end(place):
+    one = Log(place)
+    one.put(ANSWER, [row(1)])
+    assert one.label("id1", "8").cancel(), "its request was given up while it waited"
+    assert one.label("id1", "7").result(10) is None
+    with pytest.raises(UnknownId):
+        one.label("none", "7").result(10)
+    one.put(SHADOW, [{"id": "id1", "version": "2", "answer": "3"}])
+    one.put(ANSWER, [row(2)])
+    one.close()
+    assert rows(place, "SELECT id, label FROM labels") == [("id1", "7")]
+    assert rows(place, "SELECT id, shadow_answer FROM answers") == [("id1", "3"), ("id2", None)]
+    assert place.stat().st_mode & 0o077 == 0
 
 
-def test_it_is_bounded_and_keeps_what_has_a_label(tmp_path):
-    log = Log(tmp_path / "log.sqlite", megabytes=1)
-    log.put(entry(0, 1000))
-    log.label("id0", "7").result(10)
-    for number in range(1, 4001):
-        log.put(entry(number, 1000))
-        if number % 500 == 0:
-            time.sleep(0.3)
-    log.close()
-    kept = [number for number, in rows(log.path, "SELECT CAST(substr(id, 3) AS INT) FROM answers ORDER BY 1")]
-    assert kept[0] == 0 and kept[-1] == 4000 and 100 < len(kept) < 1000, kept
-    assert kept[1:] == list(range(kept[1], 4001))  # the oldest left first
-    assert log.path.stat().st_size < 3e6
+def test_it_is_bounded_and_keeps_what_has_a_label(place):
+    one = Log(place, megabytes=0.2)
+    one.put(ANSWER, [row(0, 1000)])
+    one.label("id0", "7").result(10)
+    for start in range(1, 1001, 200):
+        one.put(ANSWER, [row(number, 1000) for number in range(start, start + 200)])
+        time.sleep(0.3)
+    query = "SELECT CAST(substr(id, 3) AS INT) FROM answers ORDER BY 1"
+    kept = [number for number, in rows(place, query)]
+    assert kept[0] == 0 and kept[1:] == list(range(kept[1], 1001)) and 20 < len(kept) < 200
+    results = [one.label(f"id{number}", "7" * 9000).exception(10) for number in kept[1:]]
+    assert results[0] is None and isinstance(results[-1], LogFull)
+    one.close()
+    assert results.count(None) + 1 == len(rows(place, "SELECT id FROM labels"))
 
 
-def test_a_log_full_of_labels_takes_no_more_of_them(tmp_path):
-    log = Log(tmp_path / "log.sqlite", megabytes=0.2)
-    refused = 0
-    for number in range(400):
-        log.put(entry(number, 1000))
-    time.sleep(0.5)
-    for number in range(400):
-        try:
-            log.label(f"id{number}", "7").result(10)
-        except (Full, Unknown):
-            refused += 1
-    log.close()
-    assert 0 < refused < 400 and len(rows(log.path, "SELECT DISTINCT id FROM labels")) == 400 - refused
+def test_forget_forgets_also_what_is_on_its_way(place):
+    """The first predictions afterwards are kept, of both servers on the file."""
+    servers = [Log(place), Log(place)]
+    for number, one in enumerate(servers):
+        one.put(ANSWER, [row(number)])
+        one.label(f"id{number}", "7").result(10)
+    begun = time.time()
+    servers[0].put(ANSWER, [row(10)])  # waits in memory
+    assert log.forget() == 4
+    servers[0].put(SHADOW, [{"id": "id0", "version": "2", "answer": "3"}])
+    servers[1].put(ANSWER, [row(11, at=begun)])  # its request began before
+    for number, one in enumerate(servers):
+        one.put(ANSWER, [row(20 + number)])
+        one.label(f"id{20 + number}", "7").result(10)
+        one.close()
+    assert rows(place, "SELECT id FROM answers ORDER BY id") == [("id20",), ("id21",)]
+    assert b"id10" not in b"".join(file.read_bytes() for file in place.parent.iterdir())
 
 
-def ask_and_label(server, count: int, acknowledged: list, ends: threading.Event) -> None:
-    for number in range(count):
-        if ends.is_set():
-            return
-        try:
-            id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-            if server.ask("/label", {"id": id, "label": str(number % 10)})[0] == 200:
-                acknowledged.append((id, str(number % 10)))
-        except (OSError, ValueError, KeyError):
-            return  # it was killed
+def test_servers_that_open_a_new_file_at_once_lose_nothing(place):
+    for turn in range(5):
+        lost: list[int] = []
+        servers = [Log(place, 1, lost.append) for _ in range(6)]
+        for number, one in enumerate(servers):
+            one.put(ANSWER, [row(number)])
+        for one in servers:
+            one.close()
+        assert lost == [] and len(rows(place, "SELECT id FROM answers")) == 6, turn
+        for file in place.parent.iterdir():
+            file.unlink()
 
 
 def test_kill_9_loses_no_label_of_two_servers_on_one_log(served, nets):
-    served.register(nets[7])
-    servers = [served.start(), served.start()]
-    acknowledged, ends = [], threading.Event()
-    threads = [threading.Thread(target=ask_and_label, args=(server, 10_000, acknowledged, ends))
-               for server in servers * 2]
+    served.put(nets[7])
+    servers, acknowledged, stop = [served.start(), served.start()], [], threading.Event()
+
+    def label(server) -> None:
+        while not stop.is_set():
+            try:
+                id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
+                if server.ask("/label", {"id": id, "label": "3"})[0] == 200:
+                    acknowledged.append(id)
+            except (OSError, ValueError, KeyError):
+                return  # it was killed
+
+    threads = [threading.Thread(target=label, args=(server,)) for server in servers * 2]
     for thread in threads:
         thread.start()
-    time.sleep(3)
-    servers[0].stop(signal.SIGKILL)
-    time.sleep(1)
-    servers[1].stop(signal.SIGKILL)
-    ends.set()
+    for server in servers:
+        time.sleep(2)
+        server.stop(signal.SIGKILL)
+    stop.set()
     for thread in threads:
         thread.join()
-    assert len(acknowledged) > 20
     path = served.root / "served" / "log.sqlite"
-    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
-    assert set(acknowledged) <= set(rows(path, "SELECT id, label FROM labels"))
-    server = served.start()  # and it goes on
-    id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    assert server.ask("/label", {"id": id, "label": "3"})[0] == 200
+    assert len(acknowledged) > 20 and rows(path, "PRAGMA integrity_check") == [("ok",)]
+    assert set(acknowledged) <= {id for id, in rows(path, "SELECT id FROM labels")}
 
 
-def test_a_full_disk_stops_no_answer(served, nets):
-    """The limit on a file's size is what a full disk is to SQLite: a write that does not happen."""
+def test_a_full_disk_stops_no_prediction(served, nets):
+    """The limit of a file's size is what a full disk is to SQLite: a write that fails."""
     import resource
 
-    served.register(nets[7])
-    server = served.start()
-    id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    assert server.ask("/label", {"id": id, "label": "7"})[0] == 200
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    ids = [server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0] for _ in range(300)]
-    time.sleep(0.5)
-    status, answer = server.ask("/label", {"id": ids[-1], "label": "7"})
-    assert status in (404, 507), answer
-    server.until(lambda: "cannot be written" in server.text())
-    assert server.says() == "7" and server.text().count("cannot be written") < 5
-    lost = server.ask("/metrics")[1].decode().split("\nnbproof_log_lost_total ")[1].split()[0]
-    assert float(lost) > 0
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    server.until(lambda: server.ask("/label", {"id": id, "label": "7"})[0] == 200)  # there is room again
+    server = served.put(nets[7]).start()
 
-
-def test_a_folder_that_cannot_be_written(served, nets):
-    served.register(nets[7])
-    (served.root / "served").write_text("a file where the folder should be")
-    server = served.start()
-    assert server.says() == "7"
-    server.until(lambda: "cannot be written" in server.text())
-    assert server.ask("/label", {"id": "x", "label": "7"})[0] == 507
-
-
-def test_forget_empties_it_under_a_server(served, nets):
-    served.register(nets[7])
-    server = served.start("--images")
-    for _ in range(20):
+    def label() -> int:
         id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    assert server.ask("/label", {"id": id, "label": "7"})[0] == 200
-    done = subprocess.run([sys.executable, "-m", "nbproof", "forget"], cwd=served.root, capture_output=True, text=True,
-                          env=os.environ | served.variables)
-    assert done.stdout == "Forgotten: 21 answers and labels of served/log.sqlite.\n", done.stderr
-    path = served.root / "served" / "log.sqlite"
-    assert rows(path, "SELECT (SELECT COUNT(*) FROM answers) + (SELECT COUNT(*) FROM labels)") == [(0,)]
-    assert id.encode() not in b"".join(file.read_bytes() for file in path.parent.iterdir())
-    id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    assert server.ask("/label", {"id": id, "label": "7"})[0] == 200
+        return server.ask("/label", {"id": id, "label": "7"})[0]
 
-
-def test_a_log_that_was_removed_is_made_anew(served, nets):
-    served.register(nets[7])
-    server = served.start()
-    server.says()
-    time.sleep(0.5)
-    for file in (served.root / "served").iterdir():
-        file.unlink()
-    id = server.ask("/invocations", {"inputs": ZERO})[1]["ids"][0]
-    assert server.ask("/label", {"id": id, "label": "7"})[0] == 200
-    assert len(rows(served.root / "served" / "log.sqlite", "SELECT * FROM answers")) == 1
-
-
-def test_the_last_answers_are_written_at_the_end(served, nets):
-    served.register(nets[7])
-    server = served.start()
-    for _ in range(5):
-        server.says()
-    assert server.stop() == 0
-    assert len(rows(served.root / "served" / "log.sqlite", "SELECT * FROM answers")) == 5
+    assert label() == 200
+    infinite = resource.RLIM_INFINITY
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (20_000, infinite))
+    for _ in range(300):
+        server.predicts()
+    server.until(lambda: "Cannot write the log" in server.text())
+    assert label() in (404, 507) and server.text().count("Cannot write") < 5
+    text = server.ask("/metrics")[1].decode()
+    assert float(text.split("\nnbproof_log_lost_total ")[1].split()[0]) > 0
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (infinite, infinite))
+    server.until(lambda: label() == 200)  # there is room again

@@ -1,4 +1,4 @@
-"""A cluster on loopback whose nodes have the environment of servers on Ray, and a project that is served there."""
+"""A cluster on loopback whose nodes have the environment of servers on Ray, and a project there."""
 
 import os
 import sys
@@ -18,28 +18,26 @@ from nbproof.workspace import bootstrap  # noqa: E402
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of .venv-serve-ray of this repository, which is filled where it is not."""
-    return bootstrap.set_up(ROOT, environment.RAY, environment.LOCKS[environment.RAY]) / bootstrap.PYTHON
+    venv = bootstrap.set_up(ROOT, environment.RAY, environment.LOCKS[environment.RAY])
+    return venv / bootstrap.PYTHON
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes(python) -> Cluster:
     """A head without processors for models, and two nodes that have two each."""
     with cluster(3, cpus=2, head_cpus=0, python=python) as made:
-        made.variables["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+        made.variables["PYTHONPATH"] += f"{os.pathsep}{ROOT}"  # of the command, not of the nodes
         yield made
 
 
-@pytest.fixture(scope="session")
-def nets(tmp_path_factory) -> dict[int, Path]:
-    """ONNX files by the digit that they say."""
-    folder = tmp_path_factory.mktemp("nets")
-    return {digit: portable(folder / f"{digit}.onnx", digit) for digit in (3, 7)}
-
-
-@pytest.fixture
-def served(tmp_path, python) -> Served:
-    """A project with a store in which nothing is registered yet; its servers end with the test."""
-    project = Served(tmp_path / "project", python)
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, python) -> Served:
+    """A project whose champion, version 1, predicts 7, and whose version 2 predicts 3."""
+    folder = tmp_path_factory.mktemp("served")
+    project = Served(folder / "project", python)
+    for digit in (7, 3):
+        project.register(portable(folder / f"{digit}.onnx", digit))
+    project.move("champion", 1)
     yield project
     for server in project.servers:
         server.stop()

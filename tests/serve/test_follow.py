@@ -1,0 +1,148 @@
+"""The registry is followed: what is right is swapped in, what is not is refused and named."""
+
+import http.server
+import os
+import pickle
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from portable_models import portable
+
+from nbproof.serve.follow import Follower
+from nbproof.serve.metrics import Metrics
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "remote"))
+from servers import PASSWORD, USER, mlflow_server  # noqa: E402 - of the tests of remotes
+
+
+@pytest.fixture
+def follower(served, nets, inside) -> Follower:
+    """It has loaded the champion, version 1, which predicts 7."""
+    served.register(nets[7])
+    inside(served.root)
+    made = Follower(Metrics())
+    made.look()
+    assert str(made.pair.champion) == "net (1)" and made.problem == ""
+    return made
+
+
+class Bait:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def test_what_is_not_right_is_refused_and_the_old_model_stays(follower, served, nets, tmp_path):
+    no_model, bait, folder = (tmp_path / name for name in ("text.onnx", "bait.onnx", "path"))
+    no_model.write_bytes(b"no model")
+    bait.write_bytes(pickle.dumps(Bait()))
+    wrong = portable(tmp_path / "wrong.onnx", 3, right=False)
+    for file, options, reason in (
+        (nets[3], {"portable_digest": "0"}, "is damaged"), (wrong, {}, "differs by 0.8"),
+        (no_model, {}, "cannot be loaded"), (bait, {}, "cannot be loaded"),
+        (None, {}, "has no ONNX file"), (nets[3], {"model": "../../etc/passwd"}, "no ONNX file"),
+        (nets[3], {"mlmodel": None}, "has no file MLmodel"),
+        (nets[3], {"mlmodel": "[1, 2"}, "cannot be read"),
+    ):
+        version = served.register(file, **options)
+        follower.look()
+        refused = follower.refused["champion"]
+        assert refused["version"] == version and reason in refused["why"], refused
+        assert str(follower.pair.champion) == "net (1)"
+    assert not (served.root / "ran").exists()
+    served.register(nets[3])
+    follower.look()
+    assert str(follower.pair.champion) == "net (10)" and follower.refused == {}
+
+
+def test_a_challenger_comes_and_goes_also_if_it_was_refused(follower, served, nets, tmp_path):
+    served.register(nets[3], alias="challenger")
+    follower.look()
+    assert str(follower.pair.challenger) == "net (2)"
+    served.register(portable(tmp_path / "wrong.onnx", 3, right=False), alias="challenger")
+    follower.look()
+    assert follower.pair.challenger is None and "challenger" in follower.refused
+    served.client.delete_registered_model_alias("drawn", "challenger")
+    follower.look()
+    assert follower.refused == {}
+
+
+def test_a_registry_that_is_away_or_broken_changes_nothing(follower, served, nets):
+    store, away = served.root / "mlflow.db", served.root / "away"
+    store.rename(away)
+    follower.look()
+    assert "names no champion" in follower.problem
+    store.write_bytes(b"no database" * 1000)
+    follower.look()
+    assert "does not respond" in follower.problem and str(follower.pair.champion) == "net (1)"
+    away.replace(store)
+    follower.look()
+    assert follower.problem == ""
+
+
+def test_a_project_that_was_moved(served, nets, inside):
+    served.register(nets[7])
+    inside(served.root.rename(served.root.with_name("moved")))
+    moved = Follower(Metrics())
+    moved.look()
+    assert moved.pair and moved.problem == ""
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to server.address, and fails those that hold the text server.fails."""
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        headers = {"Authorization": self.headers.get("Authorization", "")}
+        request = urllib.request.Request(self.server.address + self.path, None, headers)
+        try:
+            assert not (self.server.fails and self.server.fails in self.path)
+            with urllib.request.urlopen(request, timeout=30) as response:
+                status, body = response.status, response.read()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read()
+        except AssertionError:
+            status, body = 500, b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_server_with_accounts_and_its_errors(served, nets, inside, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    inside(served.root)
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    with mlflow_server(tmp_path) as server:
+        served.store = proxy.address = server.address
+        proxy.fails = "get-artifact?path=model"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
+        follower = Follower(Metrics())
+        follower.look()
+        assert "names no champion" in follower.problem
+        served.register(nets[7])
+        follower.look()
+        assert follower.pair is None and "500" in follower.problem, "no model without its columns"
+        proxy.fails = ""
+        follower.look()
+        assert follower.pair.champion.metadata["mean"] == 0.13 and follower.problem == ""
+        served.register(None)
+        follower.look()
+        assert "has no ONNX file" in follower.refused["champion"]["why"]
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        follower.look()
+        assert "401" in follower.problem
+    proxy.shutdown()
+    proxy.server_close()
+    follower.look()
+    assert "does not respond" in follower.problem and PASSWORD not in follower.problem
+    assert str(follower.pair.champion) == "net (1)"

@@ -1,0 +1,112 @@
+"""`nbproof drift` and `nbproof harvest`: exit codes, pages, and versions of data/collected."""
+
+import json
+
+import pytest
+from projects import dvc, nbproof, notebook, project
+
+from nbproof.notebook.files import digest
+from nbproof.serve import log_notebooks
+
+FIRST = "import json\n\nfrom nbproof.notebook import output_folder, write"
+COLLECTS = """\
+(output_folder('data/collected') / 'cases.csv').write_text({text!r})
+_ = write('reports/harvest.json', json.dumps({{'cases': 2, 'new': {new}}}))
+print('looked')"""
+YAML = """\
+name: tiny
+metric: {key: error, goal: min}
+serve: {drift: notebooks/drift.ipynb, harvest: notebooks/harvest.ipynb}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A project with a log (of nothing) and two notebooks, which do nothing yet."""
+    for name in ("drift", "harvest"):
+        notebook(tmp_path / f"project/notebooks/{name}.ipynb", "#!# A title\n\n> look", FIRST)
+    made = project(tmp_path / "project", project_yaml=YAML, dvc_yaml="stages: {}\n")
+    (made / "served").mkdir()
+    (made / "served/log.sqlite").touch()
+    return made
+
+
+def run(folder, name: str, cell: str, *words: str):
+    notebook(folder / f"notebooks/{name}.ipynb", "#!# A title\n\n> look", FIRST, cell)
+    return nbproof(folder, name, *words)
+
+
+def kept(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "data").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("alarms, code, line", [
+    ("[]", 0, "drift: no alarm -> scratch/drift/drift.html\n"),
+    ("['slow', 'odd']", 3, "drift: alarm: slow; odd -> scratch/drift/drift.html\n"),
+])
+def test_drift_ends_with_its_verdict_and_publishes_nothing(folder, alarms, code, line):
+    cell = f"print('looked')\n_ = write('reports/drift.json', json.dumps({{'alarms': {alarms}}}))"
+    done = run(folder, "drift", cell)
+    assert (done.returncode, done.stdout) == (code, line)
+    assert "looked" in (folder / "scratch/drift/drift.html").read_text()
+    assert not (folder / "reports").exists(), "people's drawings are no report"
+    failed = run(folder, "drift", "raise ValueError('no features')")
+    assert failed.returncode == 1 and "ValueError: no features" in failed.stdout, failed.stdout
+    for cell in ("_ = 1", "_ = write('reports/drift.json', '{\"alarms\": [1]}')"):
+        wrong = run(folder, "drift", cell)
+        assert wrong.returncode == 2 and "must write reports/drift.json" in wrong.stdout
+
+
+def test_harvest_keeps_versions_by_dvc_after_a_yes(folder):
+    asked = run(folder, "harvest", COLLECTS.format(text="a", new=1))
+    assert asked.returncode == 2 and "look through scratch/harvest" in asked.stdout, asked.stdout
+    assert kept(folder) == {}
+    done = run(folder, "harvest", COLLECTS.format(text="a", new=1), "--yes")
+    assert done.returncode == 0 and "harvest: 1 new, 2 in all" in done.stdout, done.stdout
+    version = json.loads((folder / "data/collected.json").read_text())
+    assert version == {"cases": 2, "digest": digest(folder / "data/collected")}
+    first = kept(folder)
+    assert run(folder, "harvest", COLLECTS.format(text="b", new=0), "--yes").returncode == 0
+    for cell in ("raise ValueError('no image')", "_ = 1"):
+        assert run(folder, "harvest", cell, "--yes").returncode
+    assert kept(folder) == first, "nothing new, or nothing right"
+    assert run(folder, "harvest", COLLECTS.format(text="b", new=1), "--yes").returncode == 0
+    assert (folder / "data/collected/cases.csv").read_text() == "b"
+    (folder / "data/collected.dvc").write_bytes(first["collected.dvc"])
+    assert dvc(folder, "checkout", "-q", "data/collected.dvc").returncode == 0
+    assert (folder / "data/collected/cases.csv").read_text() == "a"
+
+
+def test_a_version_that_is_cut_or_not_taken_leaves_the_old_one(folder, inside, monkeypatch):
+    assert run(folder, "harvest", COLLECTS.format(text="a", new=1), "--yes").returncode == 0
+    first = kept(folder)
+    inside(folder)
+
+    def replace() -> None:
+        made = folder / "scratch/made"
+        made.mkdir()
+        (made / "cases.csv").write_text("b")
+        with pytest.raises(KeyboardInterrupt):
+            log_notebooks._replace(made, 3)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log_notebooks, "write_whole", stop)
+    replace()
+    assert kept(folder) == first
+    monkeypatch.setattr(log_notebooks, "_restore", lambda: None)  # as after kill -9
+    replace()
+    assert kept(folder) != first
+    monkeypatch.undo()
+    inside(folder)
+    assert run(folder, "harvest", "raise ValueError('cut')", "--yes").returncode == 1
+    assert kept(folder) == first
+
+
+def test_what_is_missing_is_named(folder):
+    (folder / "served/log.sqlite").unlink()
+    assert "There is no log served/log.sqlite yet" in run(folder, "drift", "_ = 1").stdout
+    (folder / "project.yaml").write_text(YAML.replace("drift: notebooks/drift.ipynb, ", ""))
+    done = nbproof(folder, "drift")
+    assert done.returncode == 2 and "This project has no notebook for nbproof drift" in done.stdout

@@ -1,0 +1,61 @@
+"""Real processes of the server: swaps under load, connections that send nothing, what is refused."""
+
+import resource
+import socket
+import time
+
+import pytest
+from serving import Load, environment_of_servers
+
+
+def test_the_alias_moves_under_load(served, nets):
+    versions = [served.register(nets[3]), served.register(nets[7])]
+    server = served.start()
+    with Load(server) as load:
+        for turn in range(6):
+            served.move("champion", versions[turn % 2])
+            time.sleep(1.5)
+    assert load.wrong == [] and load.count > 100
+    assert load.seen == {(versions[0], "3", 0.9), (versions[1], "7", 0.9)}
+    assert server.stop() == 0 and "Traceback" not in server.text()
+
+
+def test_half_sent_headers_stop_nobody(served, nets):
+    server = served.put(nets[7]).start()
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+    host, port = server.address.removeprefix("http://").split(":")
+    held = []
+    for _ in range(1100):
+        held.append(socket.create_connection((host, int(port)), timeout=10))
+        held[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+    assert server.ask("/health")[0] == 200 and server.predicts() == "7"
+    held[-1].settimeout(20)
+    assert held[-1].recv(1) == b"", "it is closed after the time for headers"
+    for connection in held:
+        connection.close()
+    assert server.text().count("\n") < 5, server.text()
+
+
+@pytest.mark.parametrize("words, variables, reason", [
+    (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
+    ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
+    (["--replicas", "2:4"], {}, "set RAY_ADDRESS, too"),
+    (["--threads", "0"], {}, "--threads must be above 0"),
+    (["--port", "TAKEN"], {}, "name another port"),
+    ([], {}, "There is nothing to serve"),
+])
+def test_what_cannot_be_served_is_refused_in_a_sentence(served, nets, words, variables, reason):
+    if words or variables:
+        served.put(nets[7])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = [port if word == "TAKEN" else word for word in words]
+        server = served.start(*words, ready=False, **variables)
+        assert server.process.wait(60) == 2
+    assert reason in server.text() and "Traceback" not in server.text(), server.text()
+
+
+def test_its_environment_is_small():
+    files = list(environment_of_servers().rglob("*"))
+    assert sum(file.lstat().st_size for file in files) < 400e6
+    assert not [file for file in files if file.name in ("torch", "mlflow", "dvc")]
