@@ -142,13 +142,8 @@ def judge(before: Side, now: Side) -> Verdict:
     succession = pairs.pop("", None)
     order = {"worse": 0, "better": 0, "not comparable": 1, "new": 2, "removed": 3, NONE: 4}
     judgements = sorted(pairs.values(), key=lambda each: (
-        order[each.kind], 1 if each.p is None else each.p, -_distance(each)))
+        order[each.kind], 1 if each.p is None else each.p, -abs(each.errors or 0)))
     return Verdict(before, now, tuple(judgements), succession, corrected)
-
-
-def _distance(judged: Judgement) -> float:
-    values = (judged.before.value, judged.now.value)
-    return abs(values[1] - values[0]) if all(map(is_number, values)) else 0.0
 
 
 def _kind(metric: Metric, before: Result, now: Result) -> str:
@@ -158,8 +153,8 @@ def _kind(metric: Metric, before: Result, now: Result) -> str:
     if now == Result():
         return "removed"
     actual = [[truth for truth, _ in side.answers] for side in (before, now)]
-    if not (is_number(before.value) and is_number(now.value)) or (all(actual)
-                                                                 and actual[0] != actual[1]):
+    has_other_cases = all(actual) and actual[0] != actual[1]
+    if has_other_cases or not (is_number(before.value) and is_number(now.value)):
         return "not comparable"
     return ("better" if metric.better(now.value, before.value) else
             "worse" if metric.better(before.value, now.value) else NONE)

@@ -109,13 +109,16 @@ def judge(facts: Facts) -> verdict.Verdict:
     What has no result here counts as it was.
     """
     sides: tuple[dict, dict] = {}, {}
-    for each in (each for each in facts.results if each is not facts.comparison):
-        pair = [verdict.Result(metrics.get(facts.project.metric.key), answers)
-                for metrics, answers in zip(each.metrics, each.answers)]
-        pair[1] = pair[1] if each.is_current or each.status == "removed" else pair[0]
-        for side, result in zip(sides, pair):
-            if is_number(result.value):
-                side[each.name] = result
+    for each in facts.results:
+        values = [metrics.get(facts.project.metric.key) for metrics in each.metrics]
+        if each is facts.comparison or not any(map(is_number, values)):
+            continue
+        then, here = (verdict.Result(value if is_number(value) else "no number", answers)
+                      for value, answers in zip(values, each.answers))
+        if is_number(values[0]):
+            sides[0][each.name] = then
+        if each.status != "removed":
+            sides[1][each.name] = here if each.is_current else then
     compared = facts.comparison.metrics if facts.comparison else ({}, {})
     champions = [str(metrics["champion"]) if metrics.get("champion") else None
                  for metrics in compared]

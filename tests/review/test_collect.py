@@ -97,6 +97,13 @@ class NoCredentialsError(Exception):
     """As botocore's: no OSError, and none of DVC's."""
 
 
+def test_metrics_that_cannot_be_read_are_no_removed_model(tiny):
+    tiny.begin().write("metrics/elm.json", "broken")
+    tiny.write("notebooks/elm.ipynb", "other")
+    tiny.record("elm")
+    assert "**`elm` is not comparable**: 0.9200 → no number, " in tiny.comment().splitlines()[0]
+
+
 def test_a_link_out_of_the_project_is_not_followed(tiny):
     tiny.begin()
     (tiny.root.parent / "secret.json").write_text('{"score": 0.1234}')

@@ -96,6 +96,13 @@ def test_cells_that_came_and_went():
     assert differences(before, before) == []
 
 
+def test_prose_that_changed_is_on_the_page_alone():
+    sides = [nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="m")])
+             for text in ("# T\n\nold words", "# T\n\nnew words")]
+    cell, = compare(*sides, *(cells.body(side, Path()) for side in sides))
+    assert "<del>old</del><ins>new</ins> words" in cell.new and cell.hunk == ()
+
+
 def test_long_outputs_take_no_minutes():
     words = " ".join(map(str, range(20_000)))
     cell, = differences([("a", words)], [("a", words.replace("77 ", "x "))])

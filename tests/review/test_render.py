@@ -225,8 +225,8 @@ def test_unknown_base_is_refused(tiny, revision):
         tiny.begin().comment(revision)
 
 
-def test_where_a_model_is_named(tmp_path, monkeypatch, inside):
-    """On `master`, with the project in a subfolder of git's, the base is found (none was)."""
+def test_a_project_below_git_s_root_on_master(tmp_path, monkeypatch, inside):
+    """The base is found there, and files have their names in the project."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     project = Tiny(tmp_path / "a" / "b", tmp_path, "master")
     inside(project.root)
