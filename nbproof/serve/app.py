@@ -29,7 +29,7 @@ from nbproof.serve.guard import Guard, error_response
 from nbproof.serve.log import LogFull, UnknownId
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import OnnxModel
-from nbproof.serve.options import Limits, Options
+from nbproof.serve.options import Options
 from nbproof.serve.predictor import Predictor, Verdict
 
 MAX_FILES = 64  # in one request
@@ -38,9 +38,12 @@ ENDINGS = (".html", ".js", ".css", ".svg")  # of the page and what it may have b
 router = APIRouter()
 
 
-def _body(**kinds: dict) -> dict:
-    content = {kind.replace("_", "/"): {"schema": schema} for kind, schema in kinds.items()}
-    return {"requestBody": {"required": True, "content": content}}
+SCORING = {"requestBody": {"required": True, "content": {
+    "text/csv": {}, "application/json": {"schema": {
+        "type": "object", "description": f"One of {', '.join(protocol.KEYS)}, as in MLflow."}}}}}
+FILES = {"requestBody": {"required": True, "content": {
+    "image/png": {}, "application/json": {"schema": {
+        "type": "object", "description": '{"files": [base64, ...]}'}}}}}
 
 
 class File(io.BytesIO):
@@ -61,10 +64,7 @@ class Label(BaseModel):
     label: str = Field(min_length=1, max_length=100)
 
 
-@router.post("/invocations", openapi_extra=_body(
-    application_json={"type": "object", "description": "One of dataframe_split, "
-                      "dataframe_records, instances, inputs, as MLflow's server takes them."},
-    text_csv={"type": "string"}))
+@router.post("/invocations", openapi_extra=SCORING)
 async def invocations(request: Request) -> Response:
     """Return the champion's predictions, in MLflow's scoring protocol."""
     predictor, began = request.app.state.predictor, time.time()
@@ -80,9 +80,7 @@ async def invocations(request: Request) -> Response:
     }, pair.challenger and BackgroundTask(predictor.shadow, pair, inputs, reply, None))
 
 
-@router.post("/predict", openapi_extra=_body(
-    image_png={"type": "string", "format": "binary"},
-    application_json={"type": "object", "description": '{"files": [base64, ...]}'}))
+@router.post("/predict", openapi_extra=FILES)
 async def predict(request: Request, details: bool = False, keep: bool = True) -> Response:
     """Return the champion's predictions for files, such as pictures.
 
@@ -165,8 +163,7 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(own), media_type="text/plain; version=0.0.4")
 
 
-def create(follower: Follower, log, write_label, metrics: Metrics, options: Options,
-           limits: Limits) -> FastAPI:
+def create(follower: Follower, log, write_label, metrics: Metrics, options: Options) -> FastAPI:
     """Return the application. `log.put` logs predictions; `await write_label(id, label)` a label."""
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI):
@@ -189,7 +186,7 @@ def create(follower: Follower, log, write_label, metrics: Metrics, options: Opti
         app.add_exception_handler(kind, _handle)
     paths = dict.fromkeys((route.path for route in (*app.routes, *router.routes)
                            if hasattr(route, "path")), False) | dict.fromkeys(files, True)
-    app.add_middleware(Guard, limits=limits, metrics=metrics, paths=paths)
+    app.add_middleware(Guard, options=options, metrics=metrics, paths=paths)
     return app
 
 

@@ -20,7 +20,7 @@ from nbproof.serve.options import Options
 
 def serve(options: Options) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    limits = options.limits()
+    options = options.checked()
     if options.replicas:
         raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
     listening = _listen(options.host, options.port)
@@ -33,13 +33,13 @@ def serve(options: Options) -> int:
         await asyncio.wrap_future(log.label(id, label))
 
     settings = uvicorn.Config(
-        app.create(follower, log, write_label, metrics, options, limits), http=Connection, ws="none",
+        app.create(follower, log, write_label, metrics, options), http=Connection, ws="none",
         log_level="warning", access_log=False, server_header=False, lifespan="on", backlog=512,
-        timeout_keep_alive=30, timeout_graceful_shutdown=int(limits.seconds) + 1)
+        timeout_keep_alive=30, timeout_graceful_shutdown=int(options.seconds) + 1)
     gc.freeze()  # to look through what is there from the start would keep requests waiting
     name = f"[{options.host}]" if ":" in options.host else options.host
     inputs = "inputs are logged" if options.images else "no inputs are logged"
-    token = "a token is needed" if limits.token else "no token"
+    token = "a token is needed" if options.token else "no token"
     print(f"{config.load().name} is served at http://{name}:{listening.getsockname()[1]} "
           f"({inputs}, {token}; Ctrl-C ends it).", file=sys.stderr, flush=True)
     try:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nbproof.notebook.errors import trace
 from nbproof.serve.metrics import Metrics
-from nbproof.serve.options import Limits
+from nbproof.serve.options import Options
 
 PROBES = ("/health", "/ping", "/ready")  # always answered: they tell nothing about the content
 OPEN = (*PROBES, "/docs", "/openapi.json")  # without a token, as the page and its files
@@ -40,11 +40,12 @@ def error_response(error: HTTPException) -> JSONResponse:
 class Guard:
     """ASGI middleware around the application: limits, security headers, counts, errors."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, paths: dict[str, bool]):
+    def __init__(self, app: ASGIApp, options: Options, metrics: Metrics, paths: dict[str, bool]):
         """`paths` are those of the application, with whether they need no token."""
-        self.app, self.limits, self.metrics, self.paths = app, limits, metrics, paths
+        self.app, self.options, self.metrics, self.paths = app, options, metrics, paths
+        self.max_body = int(options.body * 1e6)
         self.requests = 0  # at this moment
-        self.hit = limits.hit()
+        self.hit = options.rate_limit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +67,7 @@ class Guard:
         self.requests += not is_probe
         try:
             self._admit(scope, is_probe)
-            async with asyncio.timeout(self.limits.seconds):
+            async with asyncio.timeout(self.options.seconds):
                 await self.app(scope, self._limited(receive), start)
         except Exception as error:  # the application handles its own; these are of the limits
             if not status:
@@ -81,7 +82,7 @@ class Guard:
         if isinstance(error, HTTPException):
             return error
         if isinstance(error, TimeoutError):
-            return _busy(503, f"Timed out after {self.limits.seconds:g} s.")
+            return _busy(503, f"Timed out after {self.options.seconds:g} s.")
         trace()
         return HTTPException(500, "The server failed on this request.")
 
@@ -89,7 +90,7 @@ class Guard:
         """Raise HTTPException where this request is not let in."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host, path = headers.get(b"host", ""), scope["path"]
-        if self.limits.is_local and urlsplit(f"//{host}").hostname not in LOCAL:
+        if self.options.is_local and urlsplit(f"//{host}").hostname not in LOCAL:
             # A page of another name that leads here would read what is sent to it.
             raise HTTPException(421, "This server accepts only requests addressed to localhost.")
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
@@ -98,19 +99,19 @@ class Guard:
             raise HTTPException(403, "A page of another address may not use this server.")
         if is_probe:
             return
-        if self.requests > self.limits.concurrent:
+        if self.requests > self.options.concurrent:
             raise _busy(503, "The server is busy: try again in a second.")
         # Before the token is compared: wrong ones are limited, too.
         if self.hit and not self.hit((scope.get("client") or ("",))[0]):
-            raise _busy(429, f"More than {self.limits.rate:g} requests a second: slow down.")
-        token = f"Bearer {self.limits.token}".encode()
+            raise _busy(429, "More requests a second than this server admits: slow down.")
+        token = f"Bearer {self.options.token}".encode()
         sent = headers.get(b"authorization", "").encode("latin-1")
         is_open = path in OPEN or self.paths.get(path)
-        if self.limits.token and not is_open and not hmac.compare_digest(sent, token):
+        if self.options.token and not is_open and not hmac.compare_digest(sent, token):
             raise HTTPException(401, "Send the header Authorization: Bearer TOKEN.",
                                 {"www-authenticate": "Bearer"})
         length = headers.get(b"content-length", "0")
-        if length.isdigit() and int(length) > self.limits.body:
+        if length.isdigit() and int(length) > self.max_body:
             raise self._too_large()
 
     def _limited(self, receive: Receive) -> Receive:
@@ -121,14 +122,14 @@ class Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limits.body:
+            if received > self.max_body:
                 raise self._too_large()
             return message
 
         return limited
 
     def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"The body may have {self.limits.body:,} bytes.")
+        return HTTPException(413, f"The body may have {self.max_body:,} bytes.")
 
 
 def _busy(status: int, message: str) -> HTTPException:

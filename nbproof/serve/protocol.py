@@ -22,90 +22,65 @@ def wrong(message: str) -> HTTPException:
 def parse(body: bytes, kind: str, model: OnnxModel) -> dict[str, np.ndarray]:
     """Return an array for each input of `model`; HTTPException says what is wrong."""
     kind = kind.partition(";")[0].strip().lower()
-    if kind == "text/csv":
-        found = _table(*_csv(body), model)
-    elif kind in ("application/json", ""):
-        found = _inputs(_json(body), model)
-    else:
-        raise HTTPException(415, "The content type must be application/json or text/csv, found "
-                                 f"{kind[:80]}.")
+    if kind not in ("text/csv", "application/json", ""):
+        raise HTTPException(415, "The content type must be application/json or text/csv.")
+    try:
+        if kind == "text/csv":
+            columns, *rows = csv.reader(io.StringIO(body.decode("utf-8-sig")))
+            found = _table(columns, rows, model, is_csv=True)
+        else:
+            found = _inputs(orjson.loads(body), model)  # which reads no NaN
+    except (ValueError, csv.Error) as error:
+        raise wrong(f"The body cannot be read: {str(error)[:150]}.") from None
     lengths = {len(array) for array in found.values()}
-    if lengths == {0}:
-        raise wrong("The body holds no case.")
-    if len(lengths) > 1:
-        raise wrong("All inputs must have the same number of cases, found "
+    if len(lengths) != 1 or lengths == {0}:
+        raise wrong("All inputs must have the same number of cases, and at least one; found "
                     f"{', '.join(map(str, sorted(lengths)))}.")
     if max(lengths) > MAX_CASES:
         raise HTTPException(413, f"One request may hold {MAX_CASES} cases, found {max(lengths)}.")
     return found
 
 
-def _json(body: bytes) -> dict:
-    try:
-        content = orjson.loads(body)  # it takes no NaN and no number that is too large
-    except ValueError as error:
-        raise wrong(f"The body cannot be read: {str(error)[:150]}.") from None
-    if not isinstance(content, dict):
-        raise wrong(f"The body must be a JSON object with one of {', '.join(KEYS)}.")
-    return content
-
-
-def _csv(body: bytes) -> tuple[list, list]:
-    """Return the columns and the rows; a cell that is a number becomes one."""
-    try:
-        columns, *rows = csv.reader(io.StringIO(body.decode("utf-8-sig")))
-    except (ValueError, csv.Error) as error:
-        raise wrong(f"The body cannot be read: {str(error)[:150]}.") from None
-    return columns, [[_number(cell) for cell in row] for row in rows]
-
-
-def _number(cell: str) -> float | str:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _inputs(content: dict, model: OnnxModel) -> dict[str, np.ndarray]:
-    found = [key for key in KEYS if key in content]
-    if len(found) != 1:
-        raise wrong(f"The body must hold exactly one of {', '.join(KEYS)}; it holds "
-                    f"{', '.join(found) or 'none'}.")
-    if unknown := sorted(set(content) - {*KEYS, "params", "signature_name"}):
+def _inputs(content: object, model: OnnxModel) -> dict[str, np.ndarray]:
+    if not isinstance(content, dict) or len(content.keys() & set(KEYS)) != 1:
+        raise wrong(f"The body must be a JSON object with exactly one of {', '.join(KEYS)}.")
+    if unknown := sorted(content.keys() - {*KEYS, "params", "signature_name"}):
         raise wrong(f"The body has an unknown key {unknown[0][:50]!r}.")
-    key, value = found[0], content[found[0]]
-    is_records = isinstance(value, list) and all(isinstance(row, dict) for row in value)
-    if key == "dataframe_split":
-        rows = value.get("data") if isinstance(value, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-            raise wrong("dataframe_split must be an object with a list of rows `data`, and "
-                        "`columns` where the model has names.")
-        return _table(value.get("columns") or list(range(len(rows[0]) if rows else 0)), rows, model)
-    if key == "dataframe_records" and not is_records:
-        raise wrong("dataframe_records must be a list of objects, one a case.")
-    if key == "dataframe_records" or key == "instances" and is_records and value:
-        names = list(value[0]) if value else []
-        for number, row in enumerate(value, start=1):
-            if row.keys() != set(names):
-                raise wrong(f"Record {number} must have the keys of record 1: "
-                            f"{', '.join(names)[:100]}.")
+    key = next(key for key in KEYS if key in content)
+    value = content[key]
+    is_records = isinstance(value, list) and value and isinstance(value[0], dict)
+    if key == "dataframe_split" and isinstance(value, dict) and isinstance(value.get("data"), list):
+        rows = value["data"]
+        width = len(rows[0]) if rows and isinstance(rows[0], list) else 0
+        return _table(value.get("columns") or list(range(width)), rows, model)
+    if is_records and key != "inputs":
+        names = list(value[0])
+        if any(not isinstance(row, dict) or row.keys() != value[0].keys() for row in value):
+            raise wrong(f"All records must have the keys of the first: {', '.join(names)[:100]}.")
         return _table(names, [[row[name] for name in names] for row in value], model)
+    if key.startswith("dataframe"):
+        raise wrong(f"{key} must be {{columns, data}}, or a list of objects, one a case.")
     if isinstance(value, dict):
         return _named(value, model)
     if len(model.inputs) > 1:
-        raise wrong("The model's inputs have names: "
-                    f"{', '.join(each.name for each in model.inputs)}.")
+        names = ", ".join(each.name for each in model.inputs)
+        raise wrong(f"The model's inputs have names: {names}.")
     return {model.inputs[0].name: _array(value, model.inputs[0], key)}
 
 
-def _table(names: list, rows: list, model: OnnxModel) -> dict[str, np.ndarray]:
+def _table(names: list, rows: list, model: OnnxModel, is_csv: bool = False) -> dict:
     """Return the columns as the inputs of those names, or all together as the one input.
 
     Columns that the signature names come in any order.
     """
     names, wanted = list(map(str, names)), list(model.columns)
-    if any(len(row) != len(names) for row in rows):
-        raise wrong("Each row must have a value for each of the columns.")
+    if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
+        raise wrong("Each row must be a list with a value for each of the columns.")
+    if is_csv:
+        texts = {each.name for each in model.inputs if each.type not in TYPES}
+        texts = set(names) if texts and len(model.inputs) == 1 else texts
+        rows = [[cell if name in texts else _number(cell) for name, cell in zip(names, row)]
+                for row in rows]
     if len(model.inputs) > 1 or names == [model.inputs[0].name]:
         return _named({name: [row[place] for row in rows] for place, name in enumerate(names)},
                       model)
@@ -116,6 +91,13 @@ def _table(names: list, rows: list, model: OnnxModel) -> dict[str, np.ndarray]:
         order = [names.index(name) for name in wanted]
         rows = [[row[place] for place in order] for row in rows]
     return {model.inputs[0].name: _array(rows, model.inputs[0], "Each row")}
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def _named(value: dict, model: OnnxModel) -> dict[str, np.ndarray]:
@@ -131,29 +113,23 @@ def _array(value: object, wanted, what: str) -> np.ndarray:
     if not isinstance(value, list):
         raise wrong(f"{what} must be a list of cases.")
     shape = [size if isinstance(size, int) else None for size in wanted.shape[1:]]
+    dtype, kinds = TYPES.get(wanted.type), "iuf" if wanted.type in TYPES else "U"
     shown = " x ".join("any" if size is None else str(size) for size in shape) or "one value"
-    is_text = wanted.type not in TYPES
-    kinds = "U" if is_text else "iuf"
-    try:
-        found = np.asarray(value) if value else np.zeros(0, "U1" if is_text else np.float32)
-    except (ValueError, OverflowError):  # lists of unequal lengths
-        raise wrong(f"{what} must be of the shape {shown}, all cases the same.") from None
-    if found.dtype.kind not in kinds:
-        raise wrong(f"{what} must be {'text' if is_text else 'numbers'} of the shape {shown}, found "
-                    f"{ {'U': 'text', 'b': 'true or false'}.get(found.dtype.kind, 'something else')}.")
-    fits = len(found.shape) == len(shape) + 1 and all(
-        size in (None, real) for size, real in zip(shape, found.shape[1:]))
-    if not fits:  # a row of all numbers of a case becomes its shape
+    found = np.asarray(value or np.zeros(0, dtype or "U1"))  # ValueError: of unequal lengths
+    if found.dtype.kind not in kinds or not dtype and not all(
+            isinstance(text, str) for text in np.asarray(value, object).ravel()):
+        raise wrong(f"{what} must be {'numbers' if dtype else 'text'} of the shape {shown}.")
+    if found.ndim != len(shape) + 1 or any(
+            size not in (None, real) for size, real in zip(shape, found.shape[1:])):
+        # A row of all numbers of a case becomes its shape.
         if None in shape or found.size != len(found) * math.prod(shape):
             given = " x ".join(map(str, found.shape[1:])) or "one value"
             raise wrong(f"{what} must be of the shape {shown} a case, found {given}.")
         found = found.reshape(len(found), *shape)
-    if is_text:
+    if not dtype:
         return found.astype(object)
     with np.errstate(all="ignore"):
-        typed = found.astype(TYPES[wanted.type])
-    if typed.dtype.kind == "f" and not np.isfinite(typed).all():
+        typed = found.astype(dtype)
+    if not np.isfinite(typed).all() or typed.dtype.kind != "f" and (typed != found).any():
         raise wrong(f"{what} must be finite numbers that fit {typed.dtype}.")
-    if typed.dtype.kind != "f" and (typed != found).any():
-        raise wrong(f"{what} must be whole numbers of the type {typed.dtype}.")
     return typed

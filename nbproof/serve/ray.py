@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import ray
 from fastapi import FastAPI
@@ -31,7 +32,7 @@ from nbproof.serve.follow import Follower
 from nbproof.serve.log import Log, log_path
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import read_file
-from nbproof.serve.options import Limits, Options
+from nbproof.serve.options import Options
 from nbproof.tracking import versions
 from nbproof.tracking.versions import ModelVersion, RegistryError
 
@@ -62,48 +63,38 @@ class Home:
         await asyncio.wrap_future(self.log.label(id, label))
 
 
-class Remote:
-    """What Home has, for a replica: `current` and `read` in a thread, `put` and `label`."""
-
-    def __init__(self, home):
-        self.home = home
-
-    def current(self, alias: str) -> ModelVersion | None:
-        return self._result(self.home.current.remote(alias))
-
-    def read(self, version: ModelVersion, path: str) -> bytes | None:
-        return self._result(self.home.read.remote(version, path))
-
-    def put(self, command: str, rows: list[dict]) -> None:
-        self.home.put.remote(command, rows)
-
-    async def label(self, id: str, label: str) -> None:
-        await self.home.label.remote(id, label)
-
-    def _result(self, response):
-        try:
-            return response.result(timeout_s=30)
-        except (RayError, TimeoutError) as error:
-            raise RegistryError(f"its actor does not respond: {error}"[:200]) from None
-
-
 class Replica:
     """A process of the cluster that runs the models."""
 
     current: "Replica"  # of this process
 
-    async def __init__(self, home, options: Options, limits: Limits):
-        Replica.current, self.metrics, self.home = self, Metrics(), Remote(home)
-        self.options, self.limits = options, limits
-        self.follower = Follower(self.metrics, options.threads, self.home)
+    async def __init__(self, home, options: Options):
+        Replica.current, self.home, self.options = self, home, options
+        self.metrics = Metrics()
+        registry = SimpleNamespace(current=lambda alias: _result(home.current.remote(alias)),
+                                   read=lambda *names: _result(home.read.remote(*names)))
+        self.follower = Follower(self.metrics, options.threads, registry)
         await asyncio.to_thread(self.follower.start)
+
+
+def _result(response):
+    try:
+        return response.result(timeout_s=30)
+    except (RayError, TimeoutError) as error:
+        if isinstance(error, UserError):  # of the registry itself
+            raise
+        raise RegistryError(f"its actor does not respond: {error}"[:200]) from None
 
 
 def build() -> FastAPI:
     """Return a replica's application; Ray Serve calls this after the replica's constructor."""
     replica = Replica.current
-    return application.create(replica.follower, replica.home, replica.home.label, replica.metrics,
-                              replica.options, replica.limits)
+
+    async def write_label(id: str, label: str) -> None:
+        await replica.home.label.remote(id, label)
+
+    log = SimpleNamespace(put=replica.home.put.remote)
+    return application.create(replica.follower, log, write_label, replica.metrics, replica.options)
 
 
 def deployments(options: Options, here: dict) -> ray_serve.Application:
@@ -119,17 +110,18 @@ def deployments(options: Options, here: dict) -> ray_serve.Application:
         autoscaling_config={
             "min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 2,
             "upscale_delay_s": 3, "downscale_delay_s": 30})
-    return replica.bind(home.bind(str(root()), options, variables), options, options.limits())
+    return replica.bind(home.bind(str(root()), options, variables), options)
 
 
 def app(arguments: dict) -> ray_serve.Application:
     """Return what a RayService deploys (docs/production/rayservice.yaml), by its `args`."""
-    return deployments(Options(**{"host": "0.0.0.0", **arguments}), {"log": 1})
+    return deployments(Options(**{"host": "0.0.0.0", **arguments}).checked(), {"log": 1})
 
 
 def serve(options: Options) -> int:
     """Deploy on the cluster at RAY_ADDRESS; Ctrl-C or SIGTERM removes the application."""
-    options.between(), options.limits()
+    options = options.checked()
+    options.between()
     if versions.current("champion") is None:
         raise UserError("On a cluster the champion must be registered: nbproof promote does it.")
     with tempfile.TemporaryDirectory() as folder:

@@ -44,7 +44,7 @@ def started(inside):
 
             await asyncio.wrap_future(written.label(id, label))
 
-        made = app.create(follower, written, label, metrics, options, options.limits())
+        made = app.create(follower, written, label, metrics, options.checked())
         client = TestClient(made, base_url="http://localhost", raise_server_exceptions=False)
         client.follower, client.log = follower, written
         opened.append(client.__enter__())

@@ -97,16 +97,16 @@ def test_columns_come_in_any_order_and_texts_stay_texts(served, started, tmp_pat
 
 @pytest.mark.parametrize("body, message", [
     (b"", "cannot be read"), (b"[1]", "must be a JSON object"), (b"\xff\xfe{}", "cannot be read"),
-    (b"{}", "must hold exactly one of"), (b'{"inputs": [1], "more": 1}', "unknown key 'more'"),
-    (b'{"inputs": []}', "no case"), (b'{"inputs": "abc"}', "must be a list"),
+    (b"{}", "exactly one of"), (b'{"inputs": [1], "more": 1}', "unknown key 'more'"),
+    (b'{"inputs": []}', "at least one"), (b'{"inputs": "abc"}', "must be a list"),
     (b'{"inputs": {"wrong": [1]}}', "inputs are images; found wrong"),
-    (b'{"inputs": [[1, 2], [3]]}', "all cases the same"), (b'{"inputs": [[NaN]]}', "be read"),
+    (b'{"inputs": [[1, 2], [3]]}', "cannot be read"), (b'{"inputs": [[NaN]]}', "be read"),
     (b'{"inputs": [[1, 2, 3]]}', "1 x 28 x 28 a case, found 3"),
-    (b'{"inputs": [["a"]]}', "found text"), (b'{"inputs": [[true]]}', "found true or false"),
-    (b'{"inputs": [[null]]}', "something else"), (b"[" * 100_000, "cannot be read"),
+    (b'{"inputs": [["a"]]}', "must be numbers"), (b'{"inputs": [[true]]}', "must be numbers"),
+    (b'{"inputs": [[null]]}', "must be numbers"), (b"[" * 100_000, "cannot be read"),
     (b'{"dataframe_split": {"columns": [1], "data": [[1, 2]]}}', "value for each of the columns"),
-    (b'{"dataframe_split": [1]}', "must be an object"),
-    (b'{"dataframe_records": [{"a": 1}, {"b": 1}]}', "Record 2 must have the keys"),
+    (b'{"dataframe_split": [1]}', "must be {columns"),
+    (b'{"dataframe_records": [{"a": 1}, {"b": 1}]}', "must have the keys of the first"),
     (b'{"inputs": [[' + b"1e300," * 783 + b"1]]}", "finite numbers"),
 ], ids=str)
 def test_a_wrong_body_gets_one_sentence(client, body, message):
