@@ -44,7 +44,7 @@ def report() -> str:
         subprocess.run([*run, "nbproof", "run", "--no-fallback"], cwd=clone, check=True)
         done = subprocess.run([*run, "nbproof", "report", "--base", "HEAD"], cwd=clone, check=True, capture_output=True)
         if kept := os.environ.get("CHANGES"):  # the page before and after of the same change, to look at
-            shutil.copy(clone / "reports" / "changes.html", kept)
+            shutil.copy(clone / "reports" / "review.html", kept)
         return done.stdout.decode()
 
 

@@ -57,7 +57,7 @@ def _check_free(name: str, stages: list[dag.Stage]) -> None:
     """Raise UserError where `name` cannot be a model's, or stands for something already."""
     if not config.NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot name a model: small letters, digits, _; a letter first.")
-    taken = [*(root() / "notebooks").glob("*.ipynb"), Path("index.html"), Path("changes.html"),
+    taken = [*(root() / "notebooks").glob("*.ipynb"), Path("index.html"), Path("review.html"),
              *(Path(path) for stage in stages for path in stage.outputs)]
     for path in taken:
         if path.stem == name:
