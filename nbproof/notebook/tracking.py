@@ -177,21 +177,20 @@ def copy_run(local, run_id: str, server) -> None:
 
     run = local.get_run(run_id)
     name = local.get_experiment(run.info.experiment_id).name.partition(MOVED)[0]
-    there, origin = experiment(server, name), {"origin": run_id}
-    copies = server.search_runs([there], f"tags.origin = '{run_id}'")
-    copy = copies[0] if copies else server.create_run(
-        there, run.info.start_time, origin, run.info.run_name)
-    copy_id = copy.info.run_id
+    there, info, origin = experiment(server, name), run.info, {"origin": run_id}
+    copies = server.search_runs([there], f"tags.origin = '{run_id}'") or \
+        [server.create_run(there, info.start_time, origin, info.run_name)]
+    copy_id = copies[0].info.run_id
     for metric in run.data.metrics:  # what a server has already, it ignores
         server.log_batch(copy_id, local.get_metric_history(run_id, metric))
     tags = [RunTag(*tag) for tag in run.data.tags.items() if tag[0] != UNSENT]
     params = [Param(*param) for param in run.data.params.items()]
     server.log_batch(copy_id, params=params, tags=tags)
-    if run.info.status != "RUNNING":
+    if info.status != "RUNNING":
         folder = root() / "mlartifacts" / run_id / "artifacts"  # also where the project was moved
         if folder.is_dir():
             server.log_artifacts(copy_id, str(folder))
-        server.set_terminated(copy_id, run.info.status, run.info.end_time)
+        server.set_terminated(copy_id, info.status, info.end_time)
         local.delete_tag(run_id, UNSENT)
 
 

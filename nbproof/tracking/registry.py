@@ -70,8 +70,7 @@ def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int
 
 
 def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: bool) -> str:
-    """Return a sentence where the champion `old` stays; a person decides where a model is `named`.
-    """
+    """Return a sentence where the champion `old` stays; a person decides on a `named` model."""
     name, stays = tags["model"], f"The registered champion ({_shown(old)}) stays"
     if _is_same(old, tags):
         return f"{name} is the registered champion already (version {old.version})."
@@ -94,8 +93,8 @@ def rollback() -> int:
         if not now or not before or now.version == before.version:
             raise UserError("There is no champion before this one: nbproof promote MODEL names "
                             "one.")
-        for alias, version in (("previous", now.version), ("champion", before.version)):
-            client.set_registered_model_alias(config.load().name, alias, version)
+        for alias, version in (("previous", now), ("champion", before)):
+            client.set_registered_model_alias(config.load().name, alias, version.version)
     print(f"{_shown(before)} is the registered champion again (before: {_shown(now)}); servers "
           "follow by themselves.")
     return 0
@@ -203,10 +202,8 @@ def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
             return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
     if not is_same_data:
         return f"it was judged on other data ({before.get('data')}, now {tags['data']})."
-    if key not in before:
-        return f"it has no {key} to compare with."
-    is_better = project.metric.better(float(tags[key]), float(before[key]))
-    return "" if is_better else f"its {key} is {before[key]}, now {tags[key]}."
+    is_better = key in before and project.metric.better(float(tags[key]), float(before[key]))
+    return "" if is_better else f"its {key} is {before.get(key)}, now {tags[key]}."
 
 
 def _rows(answers: bytes | None) -> list[dict[str, str]]:
