@@ -9,8 +9,9 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import ClassVar, Self
 
 import nbproof
 from nbproof.notebook import tracking
@@ -27,27 +28,6 @@ STORE = "mlflow.db"  # and mlflow.db-journal, say
 ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
 # What a person may save while stages run, found by its time alone, is no output of theirs.
 EDITED = {".py", ".ipynb", ".md", ".yaml", ".yml", ".toml", ".lock", ".html", ".dvc", ".swp"}
-_at_work: list["Beside"] = []
-
-
-class Beside:
-    """One notebook or command at work; `shared` once another one was at work beside it."""
-
-    shared = False
-
-
-@contextlib.contextmanager
-def beside() -> Iterator[Beside]:
-    """Note for as long as the block lasts that a notebook or a command is at work."""
-    one = Beside()
-    _at_work.append(one)
-    if len(_at_work) > 1:
-        for other in _at_work:
-            other.shared = True
-    try:
-        yield one
-    finally:
-        _at_work.remove(one)
 
 
 def is_ignored(path: str) -> bool:
@@ -66,8 +46,13 @@ def _is_temporary(path: Path) -> bool:
 
 
 def holds(listed: Iterable[str], path: str) -> bool:
-    """Return whether `path` is one of the files and folders `listed`, or below one."""
-    return any(f"{path}/".startswith(f"{name}/") for name in listed)
+    """Return whether `path` is one of the files and folders `listed`, or below one.
+
+    A folder's version stands for it (data/collected.json for data/collected, which `nbproof
+    harvest` writes): DVC would refuse a dependency on a folder that not every clone has.
+    """
+    return any(f"{path}/".startswith((f"{name}/", f"{name.removesuffix('.json')}/"))
+               for name in listed)
 
 
 def snapshot(skip: set[str]) -> dict[str, tuple[int, ...]]:
@@ -100,15 +85,28 @@ class Observation:
     """What one execution of `stage` has read and written so far, as paths below the project.
 
     `stages` are all of the project: what they list is not searched for changes, for it may be
-    large, and belongs to a stage. Without `enforce`, what is not listed is only noted.
+    large, and belongs to a stage. Without `enforce`, what is not listed is only noted. The block
+    is the execution; `shared` is set where another one was at work beside it.
     """
 
+    at_work: ClassVar[list[Self]] = []
+    shared = warned = False
+
     def __init__(self, stage: Stage, stages: Iterable[Stage], enforce: bool = True):
-        self.enforce = enforce
-        self.stage, self.read, self.written, self.databases = stage, set(), set(), set()
+        self.stage, self.enforce = stage, enforce
+        self.read, self.written, self.databases = set(), set(), set()
         self.listed = {path for other in [stage, *stages] for path in other.deps + other.outputs}
-        self.before = snapshot(self.listed | {"reports"})
-        self.warned = False
+        files = {path: _stamp(path) for path in self.listed if (root() / path).is_file()}
+        self.before = snapshot(self.listed | {"reports"}) | files
+
+    def __enter__(self) -> Self:
+        self.at_work.append(self)
+        for one in self.at_work:
+            one.shared = one.shared or len(self.at_work) > 1
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.at_work.remove(self)
 
     def on_event(self, pass_on: Callable[[dict], None]) -> Callable[[dict], None]:
         """Return `pass_on` that fails a cell after which the stage needs what it does not list."""
@@ -155,25 +153,23 @@ class Observation:
         known = [*self.stage.deps, *self.stage.outputs]
         return sorted(path for path in self.inputs() - self.outputs() if not holds(known, path))
 
-    def finish(self, shared: bool, pass_on: Callable[[dict], None]) -> None:
+    def finish(self, pass_on: Callable[[dict], None]) -> None:
         """Keep what was observed for `nbproof deps`; StageFailure for an output not listed.
 
-        What only its time shows is a warning where another stage was at work, too (`shared`).
+        What only its time shows is a warning where another stage was at work, too.
         """
         noted = self.outputs()
         past_hook = self.changed_files() - noted
         keep = {"read": sorted(self.inputs()), "written": sorted(noted | past_hook)}
         write_whole(record_of(self.stage.short), json.dumps(keep))
-        mixed = sorted(noted & self.read & set(self.before))
-        if mixed:
+        # A dep that changed is another failure: nbproof.pipeline.stage.edited.
+        noted = {path for path in noted if not holds(self.stage.deps, path)}
+        if mixed := sorted(noted & self.read & set(self.before)):
             self.refuse(f"{self.stage.notebook} reads {mixed[0]} and writes it again: let it "
                         "write another file", pass_on)
-        # A dep that changed is another failure: nbproof.pipeline.stage.edited.
-        known = self.stage.outputs + self.stage.deps
-        unlisted = sorted(path for path in noted if not holds(known, path))
-        if unlisted:
+        if unlisted := sorted(path for path in noted if not holds(self.stage.outputs, path)):
             self.refuse(outs_sentence(self.stage, unlisted), pass_on)
-        if past_hook and shared:
+        if past_hook and self.shared:
             pass_on({"message": f"warning: while it ran, {', '.join(sorted(past_hook)[:5])} changed"
                                 ", which no stage lists: add it to the outs of the stage that "
                                 "wrote it"})
@@ -182,12 +178,9 @@ class Observation:
 
     def changed_files(self) -> set[str]:
         """Return the files that appeared or changed since the start, not by a person's editor."""
-        after = snapshot(self.listed | {"reports"})
-        changed = {path for path, stamp in after.items() if stamp != self.before.get(path)
+        changed = {path for path in snapshot(self.listed | {"reports"}) if self.is_changed(path)
                    and PurePosixPath(path).suffix not in EDITED}
-        if not changed:
-            return changed
-        return changed - set((tracking.git("ls-files", "--", *changed) or "").splitlines())
+        return changed and changed - {*tracking.git("ls-files", "--", *changed).splitlines()}
 
 
 def record_of(short: str) -> Path:

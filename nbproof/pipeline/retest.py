@@ -2,9 +2,9 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 from filelock import FileLock, Timeout
@@ -62,10 +62,12 @@ def differences(stage: Stage, session: reaper.Session) -> list[str]:
     limits.shorten(executed)
     written = json.loads(nbformat.writes(executed))
     pairs = zip(source.counted(recorded["cells"]), source.counted(written["cells"]))
-    return [f"{stage.short}: cell {number} shows {first_difference(before, now)}"
-            for number, (before, now) in enumerate(pairs, start=1)
-            if texts(before) != texts(now)
-            and "nbval-ignore-output" not in now["metadata"].get("tags", [])]
+    lines = []
+    for number, (before, now) in enumerate(pairs, start=1):
+        shown = first_difference(before.get("outputs", []), now.get("outputs", []))
+        if shown and "nbval-ignore-output" not in now["metadata"].get("tags", []):
+            lines.append(f"{stage.short}: cell {number} shows {shown}")
+    return lines
 
 
 @contextlib.contextmanager
@@ -80,28 +82,14 @@ def results_held(stage: Stage) -> Iterator[None]:
         yield
     finally:
         for path, aside in paths.items():
-            remove(path)
-            aside.rename(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            aside.replace(path)
         held.rmdir()
 
 
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-
-
-def texts(cell: dict) -> list[str]:
-    """Return the outputs of a cell as text."""
-    return [json.dumps(output, sort_keys=True) for output in cell.get("outputs", [])]
-
-
-def first_difference(before: dict, after: dict) -> str:
-    """Return the first output of a cell that differs, shortened, and what it was."""
-    old, new = texts(before), texts(after)
-    number = next((n for n, pair in enumerate(zip(old, new)) if pair[0] != pair[1]),
-                  min(len(old), len(new)))
-    one, other = ("".join(each[number : number + 1]) or "nothing" for each in (new, old))
-    start = next((n for n, pair in enumerate(zip(one, other)) if pair[0] != pair[1]), 0)
-    now, then = (text[max(0, start - 30) :][:80] for text in (one, other))
-    return f"...{now}... instead of ...{then}..."
+def first_difference(before: list[dict], now: list[dict]) -> str:
+    """Return where the outputs of a cell first differ, as text; empty where they are the same."""
+    old, new = (json.dumps(outputs, sort_keys=True) for outputs in (before, now))
+    start = max(0, len(os.path.commonprefix([old, new])) - 30)
+    return "" if old == new else f"...{new[start:][:80]}... instead of ...{old[start:][:80]}..."

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from nbproof.notebook import params
 from nbproof.notebook.errors import UserError, typed
 from nbproof.notebook.files import root, write_whole
-from nbproof.pipeline import compare, config, console, dag, deps, index, observation, verdict
+from nbproof.pipeline import compare, config, console, dag, deps, index, verdict
 from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, html, reaper, schema
 
@@ -216,7 +216,7 @@ class Run:
 
     def run_command(self, stage: Stage, line: str, environment: dict[str, str]) -> int:
         """Run an ordinary command of dvc.yaml, show what it prints; return its exit code."""
-        with observation.beside(), subprocess.Popen(  # noqa: S602 - a shell's, as DVC runs it
+        with subprocess.Popen(  # noqa: S602 - a command of dvc.yaml is a shell's, as DVC runs it
             line, shell=True, cwd=root(), env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         ) as process:

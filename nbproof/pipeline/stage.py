@@ -77,8 +77,7 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
     started, notebook = time.monotonic(), root() / stage.notebook
     values = schema.values_of(notebook, stage.values)
     source.check_kernel(source.read(notebook), stage.notebook)
-    with observation.beside() as at_work:
-        observed = observation.Observation(stage, stages)
+    with observation.Observation(stage, stages) as observed:
         executed, failure = execute_notebook(
             notebook, values, cell_timeout(), root(), observed.on_event(on_event),
             {reaper.MARK: session.mark(stage.name)}, session.folder)
@@ -89,7 +88,7 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
     secret = without_secrets(stage)
     reason = reason or (f"at {failure}" if failure else "") or secret or check_metrics(stage)
     try:
-        observed.finish(at_work.shared, on_event)
+        observed.finish(on_event)
     except StageFailure as unlisted:
         reason = reason or f"because {unlisted}."
     if reason:

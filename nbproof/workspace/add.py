@@ -79,13 +79,13 @@ def stage_of(path: str, name: str, stages: dict[str, Stage]) -> Stage:
 def watch(stage: Stage, stages: dict[str, Stage]) -> tuple[list[str], list[str]]:
     """Execute the notebook of `stage` once; return the project's files it reads and writes."""
     notebook, on_event = root() / stage.notebook, lambda event: print_event(stage.short, event)
-    observed = observation.Observation(stage, stages.values(), enforce=False)
     values = schema.values_of(notebook, stage.values)
-    with reaper.session() as session:
+    with (reaper.session() as session,
+          observation.Observation(stage, stages.values(), enforce=False) as observed):
         _, failure = execute_notebook(
             notebook, values, cell_timeout(), root(), observed.on_event(on_event),
             {reaper.MARK: session.mark(stage.name)}, session.folder)
-    observed.finish(False, on_event)
+    observed.finish(on_event)
     if failure:
         raise UserError(f"{stage.notebook} failed at {failure}.{hint(failure, notebook)}")
     last = json.loads(observation.record_of(stage.short).read_text(encoding="utf-8"))

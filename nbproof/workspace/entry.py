@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from dvc.utils.flatten import flatten
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import config, deps, observation
+from nbproof.pipeline.numbers import is_number
 from nbproof.pipeline.observation import holds
 
 SMALL, LEAVES = 200_000, 60  # bytes of a file of metrics or of a curve; numbers of the first
@@ -133,16 +135,9 @@ def is_metrics(file: Path) -> bool:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    leaves, queue = [], [content]
-    while queue:
-        item = queue.pop()
-        if isinstance(item, dict):
-            queue += item.values()
-        else:
-            leaves.append(item)
-    numbers = [leaf for leaf in leaves if type(leaf) in (int, float)]
-    return bool(numbers) and len(leaves) <= LEAVES and not any(isinstance(leaf, list)
-                                                               for leaf in leaves)
+    leaves = list(flatten(content).values()) if isinstance(content, dict) else []
+    is_short = len(leaves) <= LEAVES and not any(isinstance(leaf, list) for leaf in leaves)
+    return is_short and any(map(is_number, leaves))
 
 
 def curve(file: Path) -> tuple[str, str] | None:

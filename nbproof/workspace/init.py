@@ -55,7 +55,7 @@ def init(dry_run: bool) -> int:
         else:
             write_whole(folder / name, text)
     print(f"{'Would be written' if dry_run else 'Written'}: {', '.join(files)}.")
-    if absent := requirements.missing(folder):
+    if absent := requirements.lock_text(folder)[1]:
         print(f"Not installed here: {', '.join(absent)}. pip install {' '.join(absent)}")
     first = shlex.quote(notebooks[0].relative_to(folder).as_posix())
     print(f"No notebook was changed. Next: nbproof add {first}; nbproof git sets up diffs and "
@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, str]:
     files = {
         CONTRACT: PROJECT.format(name=name, lock=requirements.LOCK),
         "params.yaml": PARAMS, "dvc.yaml": STAGES,
-        requirements.LOCK: requirements.lock_text(folder),
+        requirements.LOCK: requirements.lock_text(folder)[0],
         ".gitignore": with_lines(folder / ".gitignore", IGNORED),
         ".gitattributes": with_lines(folder / ".gitattributes", ATTRIBUTES),
     }

@@ -1,11 +1,10 @@
 """The versions of the packages that a project's notebooks import, as they are installed here."""
 
-import ast
 import importlib.metadata
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -17,6 +16,7 @@ from nbproof.runner import RESULTS, source
 LOCK = "requirements/results.txt"
 # What executes notebooks, and so shapes results, too.
 EXECUTES = ("ipykernel", "ipython", "matplotlib-inline", "nbclient", "nbformat", "papermill")
+IMPORT = re.compile(r"(?m)^\s*(?:from (?=\w)|import )([^#\n]*)")
 # Packages that bring a module of another name, where none is installed to look it up.
 BRINGS = {
     "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
@@ -37,7 +37,7 @@ def refresh(folder: Path) -> bool:
 
     Without the line of nbproof's results in it the lock is a person's, and stays.
     """
-    path, text = folder / LOCK, lock_text(folder)
+    path, text = folder / LOCK, lock_text(folder)[0]
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     if before == text or before and not before.startswith("# nbproof results: "):
         return False
@@ -45,10 +45,12 @@ def refresh(folder: Path) -> bool:
     return True
 
 
-def lock_text(folder: Path) -> str:
-    """Return the versions here of what the project needs, and of what that needs in turn."""
+def lock_text(folder: Path) -> tuple[str, list[str]]:
+    """Return the versions here of what the project needs, and of what that needs in turn; and the
+    packages that its files name and that are not installed."""
     found: dict[str, str] = {}
-    queue = [*EXECUTES, *named(folder), *imported(folder)]
+    needs = list(named(folder))
+    queue = [*EXECUTES, *needs, *imported(folder)]
     while queue:
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
         package = next(iter(importlib.metadata.distributions(name=name)), None)
@@ -60,7 +62,8 @@ def lock_text(folder: Path) -> str:
             if not needed.marker or needed.marker.evaluate({"extra": ""}):
                 queue.append(needed.name)
     lines = [f"# nbproof results: {RESULTS}", "# Written by nbproof add, of what is installed."]
-    return "\n".join([*lines, *(f"{name}=={found[name]}" for name in sorted(found))]) + "\n"
+    text = "\n".join([*lines, *(f"{name}=={found[name]}" for name in sorted(found))]) + "\n"
+    return text, [name for name in needs if not any(importlib.metadata.distributions(name=name))]
 
 
 def named(folder: Path) -> Iterator[str]:
@@ -96,26 +99,10 @@ def sources(folder: Path) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the top names that a notebook or a module imports; none of code that is no Python."""
+    """Yield the top names that a notebook or a module imports; a name too many does no harm."""
     codes = [path.read_text(encoding="utf-8", errors="replace")]
     if path.suffix == ".ipynb":
         codes = [source.code(cell) for cell in source.read(path)["cells"]
                  if cell["cell_type"] == "code"]
-    for code in codes:
-        try:
-            nodes = list(ast.walk(ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", code))))
-        except (SyntaxError, ValueError):
-            continue
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                yield from (alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield node.module.partition(".")[0]
-
-
-def missing(folder: Path) -> Iterable[str]:
-    """Return the packages that the project needs and that are not installed here."""
-    own = {path.stem for path in sources(folder)} | {path.name for path in folder.rglob("*")
-                                                     if path.is_dir()}
-    return [name for name in dict.fromkeys([*named(folder), *imported(folder)]) if name not in own
-            and name != "nbproof" and not any(importlib.metadata.distributions(name=name))]
+    for names in IMPORT.findall("\n".join(codes)):
+        yield from re.findall(r"(?:^|,)\s*(\w+)", names)

@@ -9,6 +9,7 @@ from projects import commit, nbproof, notebook, project
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline import deps, observation
 from nbproof.pipeline.dag import Stage
+from nbproof.runner.execute import StageFailure
 
 DVC_YAML = """\
 stages:
@@ -137,6 +138,23 @@ def test_deps_lists_and_fixes_what_the_last_run_read(folder):
     assert "every cell ran" in nbproof(folder, "run").stdout
     assert "# of x" in (folder / "dvc.yaml").read_text()
     assert nbproof(folder, "deps").stdout == "dvc.yaml lists all that the stages read and write.\n"
+
+
+def test_a_file_that_may_be_anothers_is_a_warning(folder, inside):
+    inside(folder)
+    told: list[dict] = []
+    with observation.Observation(small(()), []) as one:
+        with observation.Observation(small(()), []):
+            pass
+        (folder / "by_a_library.h5").write_text("x")
+        (folder / "notes.md").write_text("by a person")
+    one.finish(told.append)
+    [message] = [event["message"] for event in told]
+    assert message.startswith("warning: while it ran, by_a_library.h5 changed, which no stage")
+    with observation.Observation(small(()), []) as alone:
+        (folder / "by_a_library.h5").write_text("other")
+    with pytest.raises(StageFailure, match="add `- by_a_library.h5` to its outs"):
+        alone.finish(told.append)
 
 
 def small(deps_: tuple[str, ...], outs: tuple[str, ...] = ()) -> Stage:
