@@ -26,7 +26,7 @@ def test_a_fork_has_its_own_folder_variables_and_exit_code(single, tmp_path):
 def test_the_programs_pass_on_what_they_print(single):
     path = f"{WARM.programs}{os.pathsep}{os.environ['PATH']}"
     piped = command(single, "sh", "-c", "nbproof verify 2>&1 | tr a-z A-Z; exit 7", PATH=path)
-    assert piped.returncode == 7 and piped.stdout.startswith("TRAIN@X: DVC.LOCK DOES NOT")
+    assert piped.returncode == 7 and piped.stdout.startswith("THERE ARE NO RESULTS")
 
 
 def test_a_command_that_takes_too_long_is_killed(tmp_path):

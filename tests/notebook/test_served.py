@@ -5,7 +5,7 @@ import pytest
 
 from nbproof.notebook import served
 from nbproof.notebook.errors import UserError
-from nbproof.serve.log import Entry, Log
+from nbproof.serve.log import ANSWER, Log
 
 
 @pytest.fixture
@@ -14,10 +14,9 @@ def log(tmp_path, inside):
     (tmp_path / "project.yaml").write_text("name: x\nmetric: {key: k, goal: min}\n")
     inside(tmp_path)
 
-    def write(*entries: Entry, labels: tuple[tuple[str, str], ...] = ()) -> Log:
+    def write(*entries: dict, labels: tuple[tuple[str, str], ...] = ()) -> Log:
         writer = Log(tmp_path / served.LOG)
-        for entry in entries:
-            writer.put(entry)
+        writer.put(ANSWER, list(entries))
         for name, label in labels:
             writer.label(name, label).result(timeout=20)
         return writer
@@ -25,10 +24,11 @@ def log(tmp_path, inside):
     return write
 
 
-def entry(number: int, when: float, version="1", features=(1.0, 2.0), answer="a", **more) -> Entry:
-    kept = None if features is None else np.array(features, dtype="<f4").tobytes()
-    values = {"best": "a", "probability": 0.9, "strangeness": None, "milliseconds": 1.5}
-    return Entry(f"id{number}", when, version, "net", answer, **values, features=kept, **more)
+def entry(number: int, when: float, version="1", features=(1.0, 2.0), answer="a", **more) -> dict:
+    features = None if features is None else np.array(features, dtype="<f4").tobytes()
+    return {"id": f"id{number}", "time": when, "version": version, "model": "net", "best": "a",
+            "answer": answer, "probability": 0.9, "strangeness": None, "milliseconds": 1.5,
+            "features": features, "input": None} | more
 
 
 def test_columns_are_in_order_of_time_with_the_newest_label(log, tmp_path):
