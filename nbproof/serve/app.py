@@ -118,7 +118,7 @@ async def label(request: Request, body: Label) -> Response:
     if known and body.label not in known:
         raise protocol.wrong(f"The label must be one of {', '.join(known)}.")
     try:
-        await request.app.state.write_label(body.id, body.label)
+        await predictor.log.write_label(body.id, body.label)
     except UnknownId:
         raise HTTPException(404, "The log has no prediction with this id.") from None
     except LogFull as error:
@@ -129,17 +129,10 @@ async def label(request: Request, body: Label) -> Response:
 
 @router.get("/health")
 @router.get("/ping")
-async def health() -> Response:
-    """Tell that the server runs."""
-    return _json({"status": "ok"})
-
-
 @router.get("/ready")
-async def ready(request: Request) -> Response:
-    """Tell whether a model is loaded."""
-    is_ready = request.app.state.predictor.follower.pair is not None
-    return Response(orjson.dumps({"ready": is_ready}), 200 if is_ready else 503,
-                    media_type="application/json")
+async def health() -> Response:
+    """Tell that the server runs; it never does without a model."""
+    return _json({"status": "ok", "ready": True})
 
 
 @router.get("/version")
@@ -163,8 +156,8 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(own), media_type="text/plain; version=0.0.4")
 
 
-def create(follower: Follower, log, write_label, metrics: Metrics, options: Options) -> FastAPI:
-    """Return the application. `log.put` logs predictions; `await write_label(id, label)` a label."""
+def create(follower: Follower, log, metrics: Metrics, options: Options) -> FastAPI:
+    """Return the application; `log` has `put` and `write_label`, as nbproof.serve.log.Log."""
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI):
         yield
@@ -173,20 +166,18 @@ def create(follower: Follower, log, write_label, metrics: Metrics, options: Opti
     project = config.load()
     app = FastAPI(title=project.name, version="1", redoc_url=None, lifespan=lifespan)
     app.state.predictor = Predictor(follower, log, metrics, options.threads, options.images)
-    app.state.write_label = write_label
     app.include_router(router)
-    page = project.page and root() / project.page
-    beside = sorted(page.parent.glob(f"{page.stem}.*")) if page else []
-    files = {f"/{file.name}": file for file in beside if file.suffix in ENDINGS}
-    if page:
-        files |= {"/": page}
+    files = {}
+    if project.page:
+        page = root() / project.page
+        files = {f"/{file.name}": file for file in page.parent.glob(f"{page.stem}.*")
+                 if file.suffix in ENDINGS} | {"/": page}
     for path, file in files.items():
         app.add_api_route(path, _sender(file), include_in_schema=False)
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _handle)
-    paths = dict.fromkeys((route.path for route in (*app.routes, *router.routes)
-                           if hasattr(route, "path")), False) | dict.fromkeys(files, True)
-    app.add_middleware(Guard, options=options, metrics=metrics, paths=paths)
+    paths = {route.path for route in router.routes}
+    app.add_middleware(Guard, options=options, metrics=metrics, paths=paths, pages=set(files))
     return app
 
 

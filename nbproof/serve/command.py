@@ -1,6 +1,5 @@
 """Starts the server of this machine: refuses what is not safe, prints its address, stops cleanly."""
 
-import asyncio
 import contextlib
 import gc
 import socket
@@ -28,12 +27,8 @@ def serve(options: Options) -> int:
     follower = Follower(metrics, options.threads)
     follower.start()
     log = Log(log_path(), options.log_size, metrics.log_lost.inc)
-
-    async def write_label(id: str, label: str) -> None:
-        await asyncio.wrap_future(log.label(id, label))
-
     settings = uvicorn.Config(
-        app.create(follower, log, write_label, metrics, options), http=Connection, ws="none",
+        app.create(follower, log, metrics, options), http=Connection, ws="none",
         log_level="warning", access_log=False, server_header=False, lifespan="on", backlog=512,
         timeout_keep_alive=30, timeout_graceful_shutdown=int(options.seconds) + 1)
     gc.freeze()  # to look through what is there from the start would keep requests waiting

@@ -57,36 +57,35 @@ class Follower:
 
     def look(self) -> None:
         """Follow the aliases once; whatever fails, the current pair stays."""
+        self._problem = ""
         try:
             champion, challenger = map(self.current, ("champion", "challenger"))
-            problem = "" if champion else "The registry names no champion; the models stay."
             if champion:
-                problem = self._follow(champion, challenger)
+                self._follow(champion, challenger)
+            else:
+                self._problem = "The registry names no champion; the models stay."
         except RegistryError as error:
-            problem = f"The registry does not respond ({error}); the models stay."
-        if problem and problem != self.problem:
-            print(problem, file=sys.stderr, flush=True)
-        self.problem = problem
-        self.metrics.registry.set(not problem)
+            self._problem = f"The registry does not respond ({error}); the models stay."
+        if self._problem and self._problem != self.problem:
+            print(self._problem, file=sys.stderr, flush=True)
+        self.problem = self._problem
+        self.metrics.registry.set(not self.problem)
 
-    def _follow(self, champion: ModelVersion, challenger: ModelVersion | None) -> str:
-        """Load what is new and swap both models at once; return what the registry did not send."""
+    def _follow(self, champion: ModelVersion, challenger: ModelVersion | None) -> None:
+        """Load what is new and swap both models at once."""
         old = self.pair or Pair(None)
-        problems: list[str] = []
-        first = self._loaded("champion", champion, old.champion, problems) or old.champion
+        first = self._loaded("champion", champion, old.champion) or old.champion
         if first is None:
-            return " ".join(problems)
+            return
         second = None
         if challenger and challenger.version != first.version.version:
-            second = self._loaded("challenger", challenger, old.challenger, problems)
+            second = self._loaded("challenger", challenger, old.challenger)
         else:
             self.refused.pop("challenger", None)
         if (first, second) != (old.champion, old.challenger):
             self._swap(Pair(first, second))
-        return " ".join(problems)
 
-    def _loaded(self, alias: str, wanted: ModelVersion, now: OnnxModel | None,
-                problems: list[str]) -> OnnxModel | None:
+    def _loaded(self, alias: str, wanted: ModelVersion, now: OnnxModel | None) -> OnnxModel | None:
         """Return the model of `wanted`, None if it is refused; `now` where it cannot be had yet."""
         refused = self.refused.get(alias)
         if refused and refused["version"] == wanted.version and refused["until"] > time.time():
@@ -95,8 +94,8 @@ class Follower:
             try:
                 now = load(wanted, self.threads, self.read)
             except RegistryError as error:
-                problems.append(f"The registry does not send {wanted.model} ({wanted.version}): "
-                                f"{error}.")
+                self._problem = (f"The registry does not send {wanted.model} ({wanted.version}): "
+                                 f"{error}.")
                 return now
             except Exception as error:  # whatever a file of anybody's does, the old model stays
                 trace()

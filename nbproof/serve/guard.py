@@ -40,9 +40,11 @@ def error_response(error: HTTPException) -> JSONResponse:
 class Guard:
     """ASGI middleware around the application: limits, security headers, counts, errors."""
 
-    def __init__(self, app: ASGIApp, options: Options, metrics: Metrics, paths: dict[str, bool]):
-        """`paths` are those of the application, with whether they need no token."""
-        self.app, self.options, self.metrics, self.paths = app, options, metrics, paths
+    def __init__(self, app: ASGIApp, options: Options, metrics: Metrics, paths: set[str],
+                 pages: set[str]):
+        """`paths` are those of the application; `pages` those of the page, without a token."""
+        self.app, self.options, self.metrics = app, options, metrics
+        self.paths, self.open = paths | pages, pages | set(OPEN)
         self.max_body = int(options.body * 1e6)
         self.requests = 0  # at this moment
         self.hit = options.rate_limit()
@@ -106,8 +108,7 @@ class Guard:
             raise _busy(429, "More requests a second than this server admits: slow down.")
         token = f"Bearer {self.options.token}".encode()
         sent = headers.get(b"authorization", "").encode("latin-1")
-        is_open = path in OPEN or self.paths.get(path)
-        if self.options.token and not is_open and not hmac.compare_digest(sent, token):
+        if self.options.token and path not in self.open and not hmac.compare_digest(sent, token):
             raise HTTPException(401, "Send the header Authorization: Bearer TOKEN.",
                                 {"www-authenticate": "Bearer"})
         length = headers.get(b"content-length", "0")

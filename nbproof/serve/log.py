@@ -5,6 +5,7 @@ request never waits for the disk, and `kill -9` can cost the last ones. A label 
 when it is on the disk. Several servers may share the file (SQLite's WAL and its locks).
 """
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -77,6 +78,10 @@ class Log:
         done: Future = Future()
         self.queue.put((LABEL, {"id": id, "time": time.time(), "label": label}, done))
         return done
+
+    async def write_label(self, id: str, label: str) -> None:
+        """Wait until a label is on the disk; see `label`."""
+        await asyncio.wrap_future(self.label(id, label))
 
     def close(self) -> None:
         """Write what waits, then stop."""

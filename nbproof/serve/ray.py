@@ -60,7 +60,7 @@ class Home:
         self.log.put(command, rows)
 
     async def label(self, id: str, label: str) -> None:
-        await asyncio.wrap_future(self.log.label(id, label))
+        await self.log.write_label(id, label)
 
 
 class Replica:
@@ -89,12 +89,8 @@ def _result(response):
 def build() -> FastAPI:
     """Return a replica's application; Ray Serve calls this after the replica's constructor."""
     replica = Replica.current
-
-    async def write_label(id: str, label: str) -> None:
-        await replica.home.label.remote(id, label)
-
-    log = SimpleNamespace(put=replica.home.put.remote)
-    return application.create(replica.follower, log, write_label, replica.metrics, replica.options)
+    log = SimpleNamespace(put=replica.home.put.remote, write_label=replica.home.label.remote)
+    return application.create(replica.follower, log, replica.metrics, replica.options)
 
 
 def deployments(options: Options, here: dict) -> ray_serve.Application:

@@ -38,13 +38,7 @@ def started(inside):
         follower = Follower(metrics)
         follower.start()
         written = log.Log(log.log_path(), options.log_size, metrics.log_lost.inc)
-
-        async def label(id: str, label: str) -> None:
-            import asyncio
-
-            await asyncio.wrap_future(written.label(id, label))
-
-        made = app.create(follower, written, label, metrics, options.checked())
+        made = app.create(follower, written, metrics, options.checked())
         client = TestClient(made, base_url="http://localhost", raise_server_exceptions=False)
         client.follower, client.log = follower, written
         opened.append(client.__enter__())
