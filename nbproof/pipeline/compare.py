@@ -27,7 +27,7 @@ def compared(stages: dict[str, Stage]) -> list[str]:
     here = lock.read_text(encoding="utf-8")
     if committed == here:  # the usual case, without reading YAML for a tenth of a second
         total = sum(len(stage.outputs) for stage in stages.values())
-        return [f"All {total} results are the committed ones, byte for byte."]
+        return [f"All {total} results are the committed ones, byte for byte."] if total else []
     old, new = recorded(committed), recorded(here)
     before, after = _md5s(old.values()), _md5s(new.values())
     lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "

@@ -83,6 +83,45 @@ def test_a_notebook_becomes_a_stage_and_stays_up_to_date(folder):
     assert "every cell ran" in nbproof(folder, "run").stdout
 
 
+FOREACH = """\
+stages:
+  odd:
+    foreach: [0.1, 1.0]
+    do:
+      cmd: nbproof stage rate=${item}
+      deps: [notebooks/odd.ipynb]
+      params: [odd]
+      outs: ["reports/odd@${item}.ipynb"]
+"""
+
+
+def test_one_notebook_runs_for_many_values(folder):
+    notebook(folder / "notebooks" / "odd.ipynb", "@rate = 0.5\nn = 1", "print(rate, n)")
+    (folder / "params.yaml").write_text("odd: {rate: 0.5, n: 2}\n")
+    (folder / "dvc.yaml").write_text(FOREACH)
+    assert nbproof(folder, "run").stdout.count("every cell ran") == 2
+    assert '"0.1 2\\n"' in (folder / "reports" / "odd@0.1.ipynb").read_text()
+    done = nbproof(folder, "add", "notebooks/odd.ipynb", "--yes")
+    assert "odd@0.1 comes from a foreach or a matrix: edit its lists by hand" in done.stdout
+
+
+def test_a_notebook_of_another_time_and_place(folder):
+    """Of nbformat 4.2, without ids, with a BOM and CRLF, and with a name of letters and signs."""
+    path, plain = folder / "notebooks" / "Zählung-2 (alt).ipynb", folder / "plain.ipynb"
+    notebook(plain, "#!# Zählung", "print('ü')", "1")
+    content = json.loads(plain.read_text())
+    for cell in content["cells"]:
+        del cell["id"]
+    text = json.dumps(content | {"nbformat_minor": 2}, indent=1, ensure_ascii=False)
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    before = path.read_bytes()
+    done = nbproof(folder, "add", str(path.relative_to(folder)), "--yes")
+    assert "zählung_2_alt is a stage" in done.stdout, done.stdout
+    assert "every cell ran" in nbproof(folder, "run").stdout
+    assert path.read_bytes() == before
+    assert "Everything is up to date" in nbproof(folder, "run").stdout
+
+
 def test_what_a_person_declines_is_not_written(folder):
     before = (folder / "dvc.yaml").read_bytes(), (folder / "params.yaml").read_bytes()
     added(folder, code=1)  # nobody answers
