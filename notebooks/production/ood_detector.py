@@ -2,8 +2,8 @@
 
 It is a small net on the features of a trained model, which itself stays as it is. It learns to tell
 training digits from images that are none (D. Hendrycks, M. Mazeika, T. Dietterich, Deep Anomaly
-Detection with Outlier Exposure, https://arxiv.org/abs/1812.04606). Some kinds of images, such as
-photographs, are not among them: the notebook `know` shows that it detects these, too.
+Detection with Outlier Exposure, https://arxiv.org/abs/1812.04606). Some kinds, such as blank
+images, are not among them: the notebook `know` shows that it detects these, too.
 """
 
 from collections.abc import Iterator
