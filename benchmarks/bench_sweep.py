@@ -5,6 +5,7 @@ with --old, also by that of another checkout. Medians of wall and processor seco
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -33,21 +34,17 @@ def measured(folder: Path, words: list[str], source: Path = ROOT) -> tuple[float
     """Run a command with the package in `source`; return wall and processor seconds."""
     mark, began, used = uuid.uuid4().hex, time.monotonic(), {}
     environment = os.environ | {"PYTHONPATH": str(source), "BENCH_SWEEP": mark}
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen([sys.executable, *words], cwd=folder, env=environment,
-                                   stdout=output, stderr=output)
-        while process.poll() is None:  # kernels and Ray's processes are no children of it at its end
-            for each in psutil.process_iter():
-                try:
-                    if each.environ().get("BENCH_SWEEP") == mark:
-                        used[each.pid] = sum(each.cpu_times()[:2])
-                except psutil.Error:
-                    continue
-            time.sleep(0.1)
-        wall = time.monotonic() - began
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{words} failed:\n{output.read().decode()[-2000:]}")
+    process = subprocess.Popen([sys.executable, *words], cwd=folder, env=environment,
+                               stdout=subprocess.DEVNULL)
+    while process.poll() is None:  # most kernels and Ray's processes are gone at its end
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("BENCH_SWEEP") == mark:
+                    used[each.pid] = sum(each.cpu_times()[:2])
+        time.sleep(0.1)
+    wall = time.monotonic() - began
+    if process.returncode:
+        raise SystemExit(f"{words} failed.")
     return wall, sum(used.values())
 
 
@@ -62,7 +59,8 @@ def main() -> None:
 
     sweep = ["-m", "nbproof", "sweep", "near", "--force"]
     ways = {"the executor alone": (["-c", BARE.format(trials=given.trials)], ROOT),
-            "nbproof sweep": (sweep, ROOT)} | ({"old": (sweep, given.old)} if given.old else {})
+            "nbproof sweep": (sweep, ROOT), "old": (sweep, given.old)}
+    ways = {way: words for way, words in ways.items() if words[1]}
     figures = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         project = projects.tiny(Path(folder) / "project")
@@ -71,8 +69,7 @@ def main() -> None:
         for _ in range(given.rounds):
             for way, (words, source) in ways.items():
                 figures[way].append(measured(project, words, source))
-    print(f"{given.trials} trials, {os.cpu_count()} cores\n")
-    print("| way | wall | of nbproof sweep | processor | of nbproof sweep |\n|:--|--:|--:|--:|--:|")
+    print(f"{given.trials} trials, {os.cpu_count()} cores\n\n| way | wall | of nbproof sweep | processor | of nbproof sweep |\n|:--|--:|--:|--:|--:|")
     middle = {way: [statistics.median(row) for row in zip(*rows)] for way, rows in figures.items()}
     for way, (wall, used) in middle.items():
         ours = middle["nbproof sweep"]
