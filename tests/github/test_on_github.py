@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from portable_models import portable
-from projects import edit_params, edit_yaml
+from projects import MLMODEL, edit_params, edit_yaml
 from world import DEPENDABOT, PERSON, World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -142,9 +142,11 @@ def test_without_tests_of_its_own_nbval_compares_the_notebooks(world, shown, job
 def test_a_model_that_changed_can_be_asked_in_the_browser(world):
     def change(folder: Path) -> None:
         edit_yaml(folder / "dvc.yaml", lambda content: content["stages"]["far"].update(
-            cmd="mkdir -p metrics models && cp far.json metrics/far.json && cp far.onnx models/",
-            deps=["far.json", "far.onnx"], outs=["models/far.onnx"]))
+            cmd="mkdir -p metrics models/far && cp far.json metrics/far.json && "
+                "cp far.onnx models/ && cp MLmodel models/far/",
+            deps=["far.json", "far.onnx", "MLmodel"], outs=["models/far", "models/far.onnx"]))
         portable(folder / "far.onnx", 7)
+        (folder / "MLmodel").write_text(MLMODEL)
         for name in ("ask.html", "ask.js", "ask.local.js"):
             (folder / name).write_text("<title>Ask</title><body></body>" if name[4:] == "html" else "")
         with (folder / "project.yaml").open("a") as contract:
