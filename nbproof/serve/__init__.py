@@ -1,4 +1,1 @@
-"""The champion in production: a server that asks an ONNX model, follows the registry, and keeps a log.
-
-It runs in an environment of its own (.venv-serve), without MLflow, DVC or any framework that trains.
-"""
+"""The champion in production; it has an environment of its own, without MLflow and DVC."""

@@ -223,7 +223,8 @@ def _described(model: OnnxModel, verdict: Verdict, outputs: np.ndarray) -> dict:
 
 def _facts(model: OnnxModel) -> dict:
     tags, run = model.version.tags, model.version.run_id
-    return {"version": model.version.version, "model": model.version.model, "source": f"run {run}" if run else f"models/{model.version.model}.onnx",
+    source = f"run {run}" if run else f"models/{model.version.model}.onnx"
+    return {"version": model.version.version, "model": model.version.model, "source": source,
             "commit": tags.get("git_commit"), "dvc_lock": tags.get("dvc_lock"),
             "uncommitted_changes": tags.get("git_dirty") == "true", "digest": model.digest,
             "data": tags.get("data"), "input": list(model.shape),

@@ -1,4 +1,4 @@
-"""Starts the server of this machine: refuses what is not safe, prints its address, stops cleanly."""
+"""Starts the server of this machine, prints its address, and stops it cleanly."""
 
 import contextlib
 import gc

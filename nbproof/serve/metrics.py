@@ -24,8 +24,8 @@ class Metrics:
         self.requests, self.seconds, self.answers = map(
             functools.cache, (requests.labels, seconds.labels, answers.labels))
         self.shadow = made(Counter, "shadow", "The challenger's predictions by agreement", "agrees")
-        self.shadow_missed = made(Counter, "shadow_missed", "Requests the challenger had no room for")
-        self.shadow_failed = made(Counter, "shadow_failed", "Requests on which the challenger failed")
+        self.shadow_missed = made(Counter, "shadow_missed", "Requests without room for it")
+        self.shadow_failed = made(Counter, "shadow_failed", "Requests on which it failed")
         self.swaps = made(Counter, "swaps", "Swaps of the models")
         self.refused = made(Counter, "refused", "Versions that were refused", "alias")
         self.registry = made(Gauge, "registry_up", "Whether the registry names a champion")

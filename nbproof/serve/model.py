@@ -39,8 +39,8 @@ def read_file(version: ModelVersion, path: str) -> bytes | None:
     """Return a file of a version; one without a run is this folder's own model."""
     if version.run_id:
         return versions.read(version, path)
-    name = version.model
-    file = root() / {f"portable/{name}.onnx": f"models/{name}.onnx"}.get(path, f"models/{name}/MLmodel")
+    name = f"{version.model}.onnx" if path.endswith(".onnx") else f"{version.model}/MLmodel"
+    file = root() / "models" / name
     return file.read_bytes() if file.is_file() else None
 
 

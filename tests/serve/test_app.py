@@ -138,8 +138,9 @@ def test_pictures_and_labels(client):
     form = [("file", ("a.png", png(), "image/png"))] * 2
     assert len(client.post("/predict?keep=0", files=form).json()["answers"]) == 2
     assert client.post("/label", json={"id": case["id"], "label": "7"}).status_code == 200
-    for label, status in (({"id": case["id"], "label": "x"}, 400), ({"id": "no", "label": "7"}, 404),
-                          ({"id": case["id"]}, 400), ({"id": 1, "label": "7"}, 400), ([], 400)):
+    for label, status in (
+            ({"id": case["id"], "label": "x"}, 400), ({"id": "no", "label": "7"}, 404),
+            ({"id": case["id"]}, 400), ({"id": 1, "label": "7"}, 400), ([], 400)):
         assert client.post("/label", json=label).status_code == status, label
     logged = reader.served()
     assert len(logged["id"]) == 4, "what keep=0 asked for leaves no trace"

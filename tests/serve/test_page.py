@@ -1,4 +1,4 @@
-"""The page in a real browser: drawn on with a mouse, a finger and keys, and one that has its model."""
+"""The page in a real browser: by mouse, finger and keys, and with its model inside."""
 
 import base64
 import re

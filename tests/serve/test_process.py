@@ -1,4 +1,4 @@
-"""Real processes of the server: swaps under load, connections that send nothing, what is refused."""
+"""Real processes: swaps under load, connections that send nothing, what is refused."""
 
 import resource
 import socket
