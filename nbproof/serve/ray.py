@@ -137,6 +137,8 @@ def serve(options: Options) -> int:
                 threading.Event().wait()
         finally:
             ray_serve.delete(name)
+            if not ray_serve.status().applications:
+                ray_serve.shutdown()  # its proxy would keep this port
     return 0
 
 
