@@ -1,8 +1,7 @@
 """`make bench-sweep`: what a sweep costs beyond its trials, on this machine.
 
 The trials of a tiny notebook, one after another by the executor alone, and by `nbproof sweep`;
-with --old, also by that of another checkout. Medians of wall and processor seconds.
-"""
+with --old, also by that of another checkout. Medians of wall and processor seconds."""
 
 import argparse
 import contextlib
@@ -53,27 +52,28 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--old", type=Path, help="another checkout, to compare with")
-    given = parser.parse_args()
     import conftest
     import projects
 
+    given = parser.parse_args()
     sweep = ["-m", "nbproof", "sweep", "near", "--force"]
     ways = {"the executor alone": (["-c", BARE.format(trials=given.trials)], ROOT),
             "nbproof sweep": (sweep, ROOT), "old": (sweep, given.old)}
-    ways = {way: words for way, words in ways.items() if words[1]}
     figures = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         project = projects.tiny(Path(folder) / "project")
         conftest.tries(project, SWEEP.format(trials=given.trials))
         measured(project, ["-m", "nbproof", "run"])
-        for _ in range(given.rounds):
-            for way, (words, source) in ways.items():
-                figures[way].append(measured(project, words, source))
-    print(f"{given.trials} trials, {os.cpu_count()} cores\n\n| way | wall | of nbproof sweep | processor | of nbproof sweep |\n|:--|--:|--:|--:|--:|")
-    middle = {way: [statistics.median(row) for row in zip(*rows)] for way, rows in figures.items()}
+        for way, (words, source) in [item for item in ways.items() if item[1][1]] * given.rounds:
+            figures[way].append(measured(project, words, source))
+    print(f"{given.trials} trials, {os.cpu_count()} cores; in brackets: of nbproof sweep\n")
+    print("| way | wall | processor |\n|:--|--:|--:|")
+    middle = {way: [statistics.median(row) for row in zip(*rows)]
+              for way, rows in figures.items() if rows}
     for way, (wall, used) in middle.items():
         ours = middle["nbproof sweep"]
-        print(f"| {way} | {wall:.1f} s | {wall / ours[0]:.2f} | {used:.1f} s | {used / ours[1]:.2f} |")
+        print(f"| {way} | {wall:.1f} s ({wall / ours[0]:.2f}) | {used:.1f} s "
+              f"({used / ours[1]:.2f}) |")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class SharedJournal(JournalFileBackend):
 
 
 class RayJournal(BaseJournalBackend):
-    """The journal as workers on other machines have it: through the cluster, which checks tokens."""
+    """The journal as other machines have it: through the cluster, which checks tokens."""
 
     def __init__(self, actor):
         self.actor = actor
@@ -59,7 +59,8 @@ def on_ray(job: Job) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         _connect(job, Path(folder))
         try:
-            this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), False)
+            node = ray.get_runtime_context().get_node_id()
+            this_node = NodeAffinitySchedulingStrategy(node, soft=False)
             journal = ray.remote(SharedJournal).options(num_cpus=0, scheduling_strategy=this_node)
             backend = RayJournal(journal.remote(job.log))
             task = ray.remote(work_there).options(max_retries=RETRIES, **job.needs)

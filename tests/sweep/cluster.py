@@ -62,7 +62,8 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(nodes: int, cpus: int = 1, head_cpus: int | None = None,
-            python: Path = Path(sys.executable), options: tuple[str, ...] = ()) -> Iterator[Cluster]:
+            python: Path = Path(sys.executable), options: tuple[str, ...] = (),
+            ) -> Iterator[Cluster]:
     """Run `nodes` nodes of `cpus` processors in the environment of `python`, the head among them,
     which has `head_cpus` and `options`."""
     with tempfile.TemporaryDirectory(prefix="cluster-", ignore_cleanup_errors=True) as folder:

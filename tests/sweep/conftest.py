@@ -1,4 +1,4 @@
-"""Sweeps of the model `near` of the tiny project: what is tried, what has ended, what is at work."""
+"""Sweeps of the model `near` of the tiny project: what is tried, has ended, is at work."""
 
 import contextlib
 import sys
