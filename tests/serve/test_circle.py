@@ -3,13 +3,15 @@
 import os
 import random
 import re
-import sys
+import shutil
 
 import pytest
 from browser import chromium
 from playwright.sync_api import expect, sync_playwright
 from projects import commit, copy_of_project, edit_params, nbproof, stages_run
-from serving import Server
+from serving import ROOT, Server, environment_of_servers
+
+from nbproof.workspace import bootstrap
 
 SLASHED = [[(140, 60), (90, 110), (90, 180), (140, 230), (190, 180), (190, 110), (140, 60)],
            [(180, 70), (100, 220)]]
@@ -27,6 +29,7 @@ def project(tmp_path):
         content["models"]["linear"].update(epochs=12)
 
     folder = copy_of_project(tmp_path / "project")
+    shutil.rmtree(folder / "nbproof")  # a project has nbproof installed
     text = (folder / "dvc.yaml").read_text()
     (folder / "dvc.yaml").write_text(re.sub(r"\n +- models/mlp\S*", "", text))
     edit_params(folder, change)
@@ -40,10 +43,9 @@ def project(tmp_path):
 @pytest.fixture
 def page(project):
     """The page of a server of the project, in a browser; neither is started again."""
-    command = [sys.executable, "-m", "nbproof", "serve", "--port", "0", "--images"]
-    kept = ("PATH", "HOME", "LANG", "TMPDIR")
-    server = Server(command, project, {name: os.environ[name] for name in kept
-                                       if name in os.environ})
+    python = environment_of_servers() / bootstrap.PYTHON
+    server = Server([python, "-m", "nbproof", "serve", "--port", "0", "--images"], project,
+                    {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)})
     with sync_playwright() as playwright:
         browser = chromium(playwright)
         try:
