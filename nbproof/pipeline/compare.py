@@ -58,10 +58,9 @@ def outside(short: str) -> list[str]:
     """Return the metrics of a stage that are not the committed ones within the tolerance."""
     tolerance, now = load().tolerance, load().metrics(short)
     committed = json.loads(tracking.git("show", f"HEAD:./metrics/{short}.json") or "{}")
-    return [key for key in committed | now
-            if not (tolerance.holds(now[key], committed[key])
-                    if {type(now.get(key)), type(committed.get(key))} <= {int, float}
-                    else now.get(key) == committed.get(key))]
+    kinds = {key: {type(now.get(key)), type(committed.get(key))} for key in committed | now}
+    return [key for key in kinds if kinds[key] & {int, float}  # no text
+            and not (kinds[key] <= {int, float} and tolerance.holds(now[key], committed[key]))]
 
 
 def _md5s(records: Iterable[dict]) -> dict[str, str]:
