@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from projects import edit_params, nbproof, notebook, project
+from projects import commit, edit_params, nbproof, notebook, project
 
 from nbproof.notebook.errors import UserError
 from nbproof.runner.execute import Failure
@@ -81,6 +81,17 @@ def test_a_notebook_becomes_a_stage_and_stays_up_to_date(folder):
     assert "rate: 0.75" in (folder / "params.yaml").read_text()
     assert "names" not in (folder / "params.yaml").read_text()
     assert "every cell ran" in nbproof(folder, "run").stdout
+
+
+def test_an_output_that_git_has_stays_in_git(folder):
+    (folder / "notebooks" / "figure.txt").write_text("of long ago")
+    notebook(folder / "notebooks" / "old.ipynb", "open('figure.txt', 'w').write('new')")
+    (folder / "other.txt").unlink()  # of the stage `other`
+    commit(folder)
+    assert nbproof(folder, "add", "notebooks/old.ipynb", "--yes").returncode == 0
+    assert "- notebooks/figure.txt:\n          cache: false" in (folder / "dvc.yaml").read_text()
+    assert nbproof(folder, "run").returncode == 0
+    assert not (folder / "notebooks" / ".gitignore").exists()
 
 
 FOREACH = """\
