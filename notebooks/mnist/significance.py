@@ -27,20 +27,20 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> McNema
 
 
 def better(new: list[dict], old: list[dict]) -> dict:
-    """Return whether the predictions `new` are better than `old`: `better`, `why` (a sentence), `p`.
+    """Return whether the predictions `new` are better than `old`: `better`, `why` (a sentence), `p`
+    and the `level` below which p counts, 1 less the parameter `compare.confidence`.
 
-    Both are rows {"actual", "predicted"} of the same images in the same order. The level is that
-    of the parameter `compare.confidence`.
+    Both are rows {"actual", "predicted"} of the same images in the same order.
     """
+    level = 1 - section("compare").confidence
     right = ([row["predicted"] == row["actual"] for row in rows] for rows in (new, old))
     test = mcnemar(*right)
     if not test.only_first + test.only_second:
         why = f"Both are right on the same of the {len(new):,} images."
-        return {"better": False, "why": why, "p": test.p_value}
+        return {"better": False, "why": why, "p": test.p_value, "level": level}
     why = (
         f"Of {len(new):,} images, {test.only_first} are newly right and {test.only_second} newly "
         "wrong. If both models were equally good, a split at least as uneven would have the "
         f"probability {test.p_value:.2g} (McNemar's exact test).")
-    significant = test.p_value < 1 - section("compare").confidence
-    better_now = significant and test.only_first > test.only_second
-    return {"better": better_now, "why": why, "p": test.p_value}
+    better_now = test.p_value < level and test.only_first > test.only_second
+    return {"better": better_now, "why": why, "p": test.p_value, "level": level}
