@@ -36,9 +36,9 @@ def test_better_needs_more_right_predictions_than_chance_gives(new, old, better,
     assert not significance.better(rows(new), rows(old))["better"]
 
 
-def test_the_same_predictions_are_not_better_and_other_images_are_an_error():
+def test_the_same_predictions_are_not_better_and_other_images_are_an_error(project):
     same = significance.better(rows("x.x"), rows("x.x"))
-    assert same == {"better": False, "p": 1.0,
+    assert same == {"better": False, "p": 1.0, "level": pytest.approx(0.05),
                     "why": "Both are right on the same of the 3 images."}
     with pytest.raises(ValueError):
         significance.better(rows("xx"), rows("x"))
