@@ -175,8 +175,10 @@ def _finish_link(link: Tag, pages: Collection[str] | None) -> None:
     path = PurePosixPath(unquote(address.path))
     if address.scheme or address.netloc or not address.path or path.suffix == ".html":
         return
-    if path.suffix == ".ipynb" and (pages is None or path.stem in pages):
-        link["href"] = address._replace(path=quote(f"{path.stem}.html")).geturl()
+    names = [path.stem] if pages is None else pages
+    own = [name for name in names if name.partition("@")[0] == path.stem]  # export@cnn, say
+    if path.suffix == ".ipynb" and own:
+        link["href"] = address._replace(path=quote(f"{own[0]}.html")).geturl()
     else:
         link.replace_with(*link.contents)
 

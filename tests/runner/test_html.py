@@ -230,10 +230,12 @@ def test_the_answer_stands_on_top():
 
 
 def test_links_to_notebooks_lead_to_pages_and_no_link_leads_nowhere():
-    text = "[n](cnn.ipynb#a) [p](../production/know.ipynb) [code](mnist/data.py) [r](other.ipynb)"
-    page = html.render(notebook(text), Path("/nowhere"), pages=["cnn", "know"])
+    text = ("[n](cnn.ipynb#a) [p](../production/know.ipynb) [code](mnist/data.py) [r](other.ipynb) "
+            "[each](export.ipynb)")
+    page = html.render(notebook(text), Path("/nowhere"), pages=["cnn", "know", "export@cnn"])
     links = {link.get_text(): link["href"] for link in BeautifulSoup(page, "html.parser").main("a")}
-    assert links == {"n": "cnn.html#a", "p": "know.html"} and "code r" in page
+    assert links == {"n": "cnn.html#a", "p": "know.html", "each": "export%40cnn.html"}
+    assert "code r" in page
 
 
 PLOTLY = ('<div><script>window.PlotlyConfig = {}</script>'
