@@ -32,7 +32,7 @@ app = typer.Typer(
 RUN, EXPLORE, SHARE, SET_UP = "Run and review", "Explore and change", "Share", "Set up"
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True}
 CORES = os.cpu_count() or 1
-Port = Annotated[int, Option(help="The port of this machine to listen at.")]
+Port = Annotated[int, Option(help="The port to listen on.")]
 Force = Annotated[bool, Option("--force", help="Run everything again.")]
 
 
@@ -44,9 +44,9 @@ def options(debug: Annotated[bool, Option("--debug", help="Show tracebacks.")] =
 
 @app.command(rich_help_panel=RUN)
 def run(
-    jobs: Annotated[int, Option(envvar="NBPROOF_JOBS", help="Stages at a time.")] = CORES,
+    jobs: Annotated[int, Option(envvar="NBPROOF_JOBS", help="Stages at the same time.")] = CORES,
     force: Force = False,
-    fallback: Annotated[bool, Option(help="Use what a failed notebook offers instead.")] = True,
+    fallback: Annotated[bool, Option(help="Take the fallback of a failed notebook.")] = True,
     register: Annotated[bool, Option(help="Register the champion.")] = True,
 ) -> int:
     """Bring every result up to date: run what changed, independent stages at the same time."""
@@ -66,7 +66,7 @@ def stage(words: Annotated[list[str] | None, Argument(help="NAME, KEY=VALUE")] =
 
 @app.command(rich_help_panel=RUN)
 def report(
-    base: Annotated[str, Option(help="Compare with where the branch left this revision.")] = "",
+    base: Annotated[str, Option(help="Compare with the commit where the branch left it.")] = "",
     out: Annotated[Path | None, Option(help="Write to this file, not to the terminal.")] = None,
 ) -> None:
     """Describe what this branch changed in the results, as Markdown and in reports/review.html."""
@@ -79,7 +79,7 @@ def report(
 
 
 @app.command(rich_help_panel=RUN)
-def verify(fix: Annotated[bool, Option("--fix", help="Repair what the cache can.")] = False) -> int:
+def verify(fix: Annotated[bool, Option("--fix", help="Repair DVC's cache.")] = False) -> int:
     """Hash every result again and name what is damaged."""
     return load("nbproof.pipeline.verify").verify(fix)
 
@@ -92,13 +92,13 @@ def test(stages: Annotated[list[str] | None, Argument(help="Default: all.")] = N
 
 @app.command(rich_help_panel=RUN, context_settings=FORWARD)
 def nbval(context: typer.Context) -> int:
-    """Execute the notebooks in reports/ again and compare each output; more words are pytest's."""
+    """Execute the notebooks in reports/ again and compare each output; pytest gets options."""
     return load("nbproof.pipeline.stage").nbval(context.args)
 
 
 @app.command(rich_help_panel=EXPLORE, context_settings=FORWARD)
 def lab(context: typer.Context, port: Port = 0) -> int:
-    """Open JupyterLab on the project; more words are JupyterLab's."""
+    """Open JupyterLab on the project; JupyterLab gets all other options."""
     return load("nbproof.workspace.lab").start(context.args, port)
 
 
@@ -115,7 +115,7 @@ def adopt(
     model: Annotated[str, Option(help="With `best`: the model of the sweep.")] = "",
     yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False,
 ) -> int:
-    """Write a run's parameters to params.yaml, after a look at the change."""
+    """Write a run's parameters to params.yaml; show the change and ask first."""
     return load("nbproof.workspace.params").adopt(run, yes, model)
 
 
@@ -130,7 +130,7 @@ def model(
 
 @app.command(rich_help_panel=EXPLORE)
 def sweep(
-    model: Annotated[str, Argument(help="The model whose section of `sweep` is tried.")],
+    model: Annotated[str, Argument(help="A model that `sweep:` in params.yaml lists.")],
     force: Annotated[bool, Option("--force", help="Begin the sweep anew.")] = False,
 ) -> int:
     """Try many values of a model's parameters, here or on the Ray cluster at RAY_ADDRESS."""
@@ -145,7 +145,7 @@ def remote(
     endpoint: Annotated[str, Option(help="The address of an S3-compatible store.")] = "",
     unset: Annotated[bool, Option("--unset", help="Back to this machine alone.")] = False,
 ) -> int:
-    """Track runs and keep data on servers; without options, try the ones that are set."""
+    """Track runs and keep data on servers; without options, test what is set."""
     remotes = load("nbproof.tracking.remotes")
     if unset:
         return remotes.unset()
@@ -162,7 +162,7 @@ def push() -> int:
 
 @app.command(rich_help_panel=SHARE)
 def pull() -> int:
-    """Bring data, models and reports from the DVC remote."""
+    """Download data, models and reports from the DVC remote."""
     return load("nbproof.tracking.remotes").transfer("pull")
 
 
@@ -175,7 +175,7 @@ def sync() -> int:
 @app.command(rich_help_panel=SHARE)
 def promote(
     model: Annotated[str, Argument(help="Default: the comparison's champion.")] = "",
-    challenger: Annotated[bool, Option("--challenger", help="Only log its answers.")] = False,
+    challenger: Annotated[bool, Option("--challenger", help="Only log its predictions.")] = False,
     yes: Annotated[bool, Option("--yes", help="Replace the champion without asking.")] = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
@@ -188,13 +188,13 @@ def promote(
 
 @app.command(rich_help_panel=SHARE)
 def rollback() -> int:
-    """Make the previous champion the champion; once more: back again."""
+    """Make the previous champion the champion; a second call undoes it."""
     return load("nbproof.tracking.registry").rollback()
 
 
 @app.command(rich_help_panel=SHARE)
 def predict(
-    inputs: Annotated[list[Path], Argument(help="CSV, JSON, or what the project reads.")],
+    inputs: Annotated[list[Path], Argument(help="Tables (CSV, JSON), or what the project reads.")],
 ) -> int:
     """Print the registered champion's predictions."""
     return load("nbproof.tracking.predict").predict(inputs)
@@ -207,9 +207,9 @@ app.add_typer(github, name="github", hidden=True)
 @app.command(rich_help_panel=SET_UP)
 def new(
     folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")],
-    vendor: Annotated[bool, Option("--vendor-workflows", help="Copy, do not call them.")] = False,
+    vendor: Annotated[bool, Option("--vendor-workflows", help="Copy workflows, call none.")] = False,
 ) -> int:
-    """Make a project of four small notebooks, for your own data."""
+    """Make a new project of four small notebooks, for your own data."""
     return load("nbproof.workspace.new").new(folder, vendor)
 
 
@@ -217,17 +217,17 @@ def new(
 def init(
     dry_run: Annotated[bool, Option("--dry-run", help="Only print what would be written.")] = False,
 ) -> int:
-    """Make this folder, which has notebooks, a project; no notebook is changed."""
+    """Make this folder of notebooks a project; no notebook is changed."""
     return load("nbproof.workspace.init").init(dry_run)
 
 
 @app.command(rich_help_panel=SET_UP)
 def add(
-    notebook: Annotated[Path, Argument(help="It runs once, in its own folder.")],
+    notebook: Annotated[Path, Argument(help="The notebook: it runs once, in its own folder.")],
     name: Annotated[str, Option(help="The stage's name (default: the notebook's).")] = "",
     yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False,
 ) -> int:
-    """Make a notebook a stage, as it is: what it reads and writes is noted; or renew its stage."""
+    """Run a notebook once and make it a stage, or bring its stage up to date."""
     return load("nbproof.workspace.add").add(notebook, name, yes)
 
 
@@ -257,7 +257,7 @@ def git(remove: Annotated[bool, Option("--remove", help="Undo it.")] = False) ->
 
 
 def main() -> None:
-    """Run the command; what a person can mend ends with one sentence and an exit code above 0."""
+    """Run the command; an error of a person's ends with one sentence and an exit code above 0."""
     try:
         app()
     except SystemExit as end:
@@ -272,6 +272,6 @@ def main() -> None:
     except OSError as error:  # no room, no right to write, a file gone in between
         trace()
         where = f" ({error.filename})" if error.filename else ""
-        print(f"The system refused: {error.strerror or error}{where}. Mend that, then run again.",
+        print(f"The system refused: {error.strerror or error}{where}. Fix that, then run again.",
               file=sys.stderr)
         sys.exit(1)

@@ -27,7 +27,7 @@ def source(name: str) -> Path:
     """Return the file or folder `name` that an earlier stage made; the error says how."""
     path = root() / name
     if not path.exists():
-        raise FileNotFoundError(f"{name} is not there yet: `make run` (or `dvc pull`) makes it")
+        raise FileNotFoundError(f"{name} is not there yet: nbproof run (or nbproof pull) makes it")
     return path
 
 

@@ -55,7 +55,7 @@ def path() -> Path:
     """Return the log's file; UserError where there is none."""
     file = Path(os.environ.get("NBPROOF_SERVED") or root() / "served") / "log.sqlite"
     if not file.is_file():
-        raise UserError(f"There is no log {LOG} yet: nbproof serve writes it while it answers.")
+        raise UserError(f"There is no log {LOG} yet: nbproof serve writes it.")
     return file.resolve()
 
 

@@ -67,8 +67,8 @@ def opened(root: Path) -> Iterator[Repo]:
         raise UserError("Another DVC command is at work in this folder: wait for it to end, "
                         "then run again.") from None
     except SCMError:
-        raise UserError("DVC needs a git repository, and this folder is in none (a ZIP download, "
-                        "say): git init makes one, then run again.") from None
+        raise UserError("DVC needs a git repository, and this folder is in none (a ZIP "
+                        "download, for example): git init makes one, then run again.") from None
     except DvcException as error:
         raise UserError(explained(error)) from None
     except (OSError, sqlite3.Error) as error:

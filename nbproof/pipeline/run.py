@@ -150,7 +150,7 @@ class Run:
                     self.session.end()
                 for name in running.values():
                     self.screen.note(name, state="stopped")
-                self.screen.line(typed("Stopped. What has ended is kept: nbproof run goes on."))
+                self.screen.line(typed("Stopped. Finished stages are kept: nbproof run goes on."))
                 raise
 
     def expected_seconds(self, name: str) -> float:
@@ -376,9 +376,9 @@ def set_parameter(key: str, value: object, reason: str) -> str:
     before = reduce(getitem, key.split("."), params.read())
     with modify_yaml(str(root() / "params.yaml")) as content:
         reduce(getitem, sections, content)[name] = value
-    return (f"{reason}\n\nGoing on with {key}: {value} instead of {before}. params.yaml says so "
-            "now, so that dvc.lock records what was used.\n"
-            "To go back: git checkout params.yaml dvc.lock metrics && make run\n")
+    way_back = typed("git checkout params.yaml dvc.lock metrics && nbproof run")
+    return (f"{reason}\n\nGoing on with {key}: {value} instead of {before}. params.yaml has the "
+            f"new value, so that dvc.lock records what was used.\nTo go back: {way_back}\n")
 
 
 def restore_lock() -> None:

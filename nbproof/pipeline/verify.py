@@ -33,7 +33,7 @@ def verify(fix: bool = False) -> int:
     print("\n".join(problems) or f"All {len(outs)} results are the ones that dvc.lock records.")
     if problems:
         print(typed("nbproof run brings these back." if fix else
-                    "nbproof verify --fix mends DVC's cache, nbproof run then brings these back."))
+                    "nbproof verify --fix repairs the cache, then nbproof run brings these back."))
     return 1 if problems else 0
 
 

@@ -55,7 +55,7 @@ def setup(check: Annotated[bool, Option("--check", help="Name what is missing.")
 
 @app.command()
 def take(run: Annotated[int, Argument(min=1, help="The number in the run's address.")]) -> None:
-    """Bring a run's results into this checkout of its branch, checked, to be committed."""
+    """Check a run's results and write them into this checkout of its branch, to be committed."""
     artifact = load("nbproof.review.artifact")
     with tempfile.TemporaryDirectory() as folder:  # not scratch/, which a branch may have linked
         load("nbproof.review.gh").gh("run", "download", str(run), "--name", "results",
@@ -82,7 +82,7 @@ def pull(base: Base = "") -> None:
 @app.command()
 def pages(base: Base = "", run: Run = 0, event: Event = "",
           attempt: Annotated[int, Option(envvar="GITHUB_RUN_ATTEMPT", min=1)] = 1) -> None:
-    """Write the pages to upload: the review, and one that asks the model in the browser."""
+    """Write the pages to upload: the review, and one that runs the model in the browser."""
     suffix = f"{run}-{attempt}.html"  # a file's name is its artifact's, once in a run
     review, tried = empty("review"), empty("try")
     page = load("nbproof.review.render").build(base, is_main=event == "push")[1]

@@ -44,7 +44,7 @@ class StageClient(PapermillNotebookClient):
             self.on_event({"cell": number, "cells": total})
             self.execute_cell(cell, index)
             if self.asked_to_exit:  # the kernel ends a moment later, in whatever cell it is by then
-                raise StageFailure("the cell asked the kernel to exit; a stage runs every cell")
+                raise StageFailure("the cell ends the kernel; a stage runs every cell")
             if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
                 raise StageFailure("the cell was skipped; a stage runs every cell")
             for output in cell.get("outputs", []):

@@ -196,8 +196,8 @@ def _parameter(line: str, sections: dict[str, str], where: str) -> Parameter:
         return Parameter(match["name"], match["type"], match["allowed"] or "",
                          match["meaning"] or "", "", _literal(match["default"], where))
     if match["variable"] not in sections:
-        raise UserError(f"{where} reads {match['variable']}: an earlier cell must say "
-                        f"`{match['variable']} = section(\"models.cnn\")`, say.")
+        raise UserError(f"{where} reads {match['variable']}: an earlier cell must define "
+                        f"it, such as `{match['variable']} = section(\"models.cnn\")`.")
     return Parameter(match["name"], match["type"], match["allowed"] or "", match["meaning"] or "",
                      sections[match["variable"]])
 

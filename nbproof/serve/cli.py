@@ -10,14 +10,14 @@ from nbproof.notebook.files import root
 
 app = typer.Typer()
 PANEL = "Serve"
-HOST = "The address to listen at; others can reach any but 127.0.0.1, so it needs NBPROOF_TOKEN."
-RATE = "Requests a second and client; 0: any. Default: 50, and any on 127.0.0.1."
+HOST = "The address to listen on; any but 127.0.0.1 is open to others and needs NBPROOF_TOKEN."
+RATE = "Requests per second and client; 0: no limit. Default: 50, and no limit on 127.0.0.1."
 REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster. Default: 2:4"
 
 
 @app.command(rich_help_panel=PANEL)
 def serve(
-    port: Annotated[int, Option(min=0, max=65535, help="The port to listen at.")] = 8000,
+    port: Annotated[int, Option(min=0, max=65535, help="The port to listen on.")] = 8000,
     host: Annotated[str, Option(help=HOST)] = "127.0.0.1",
     images: Annotated[bool, Option("--images", help="Keep inputs in the log, too.")] = False,
     body: Annotated[float, Option(help="MB that a request may have.")] = 8,
@@ -28,7 +28,7 @@ def serve(
     threads: Annotated[int, Option(help="Processor threads of the model.")] = 1,
     replicas: Annotated[str, Option(help=REPLICAS, show_default=False)] = "",
 ) -> int:
-    """Serve the champion, with a page, an interface for programs and a log.
+    """Serve the champion: a page, an HTTP interface and a log.
 
     Where the variable RAY_ADDRESS is set, Ray Serve runs the models on that cluster.
     """
@@ -46,7 +46,7 @@ def serve(
 
 
 @app.command("try", rich_help_panel=PANEL)
-def try_(name: Annotated[str, Argument(metavar="MODEL", help="The model of the page.")]) -> int:
+def try_(name: Annotated[str, Argument(metavar="MODEL", help="The model to run.")]) -> int:
     """Write reports/try-MODEL.html: one file that runs a model in the browser."""
     from nbproof.serve.trypage import try_page
 
@@ -72,7 +72,7 @@ def drift() -> int:
 
 @app.command(rich_help_panel=PANEL)
 def harvest(yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False) -> int:
-    """Add the labelled inputs of the server's log to the data, after a look at them."""
+    """Add the labelled inputs of the server's log to the data; show them and ask first."""
     from nbproof.serve.log_notebooks import harvest
 
     return harvest(yes)

@@ -132,8 +132,8 @@ class Log:
         for done in labels:
             done.set_exception(LogFull(str(error)))
         if str(error) != self.problem:
-            print(f"Cannot write the log {self.path.name} ({error}): requests are answered but "
-                  "not recorded.", file=sys.stderr, flush=True)
+            print(f"Cannot write the log {self.path.name} ({error}): requests are served but "
+                  "not logged.", file=sys.stderr, flush=True)
         self.problem = str(error)
 
 

@@ -70,7 +70,7 @@ def _sweep(wanted: Sweep, folder: Path) -> int:
                   f"anew: nbproof sweep {name} --force.")
             return 0
         if study.get_trials():
-            print(f"Going on with the sweep of {name} where it was broken off.", flush=True)
+            print(f"Going on with the sweep of {name} where it was interrupted.", flush=True)
         store = tracking.client()
         job = _job(wanted, log, study, store)
         studies.recover(study, store)
@@ -140,7 +140,7 @@ def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
     """Make the page, and print the best trial in one sentence."""
     ended, name = studies.ended(study), wanted.stage.short
     if all(trial.state != TrialState.COMPLETE for trial in ended):
-        print(f"No trial of {name} came to its end; their notebooks are in MLflow, experiment "
+        print(f"No trial of {name} finished; their notebooks are in MLflow, experiment "
               f"sweep. To begin anew: nbproof sweep {name} --force.", file=sys.stderr)
         return 1
     _page(wanted, folder)
@@ -163,7 +163,7 @@ def _against_params(wanted: Sweep, best: float) -> str:
     ours = config.load().metrics(wanted.stage.short).get(wanted.metric.key)
     with dag.opened(root()) as repo:
         if dag.changed(repo, [wanted.stage.name]) or ours is None:
-            return "There is no result of the parameters in params.yaml to compare with: make run."
+            return "There is no result of params.yaml to compare with: nbproof run makes it."
     verb = "beats" if wanted.metric.better(best, ours) else "does not beat"
     return f"It {verb} the parameters in params.yaml, which reached {ours:.4g}."
 

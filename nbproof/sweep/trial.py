@@ -57,7 +57,7 @@ def kept() -> Iterator[None]:
     except (MlflowException, OSError) as error:
         address, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
         raise UserError(f"The sweep stopped: MLflow at {address} or the disk did not keep a trial "
-                        f"({reason}). What was finished is kept: mend that, and the same command "
+                        f"({reason}). Finished trials are kept: fix that, and the same command "
                         "goes on.") from None
 
 

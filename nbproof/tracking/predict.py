@@ -55,7 +55,7 @@ def _champion() -> tuple[versions.ModelVersion, str]:
             return version, f"version {version.version}: {version.model}{trained}"
     except versions.RegistryError as error:
         store = tracking.without_credentials(tracking.address())
-        raise UserError(f"The registry at {store} does not give the champion: {error}") from None
+        raise UserError(f"The registry at {store} cannot be read: {error}") from None
     if name := project.compared().get("champion"):
         return versions.ModelVersion("", name), \
             f"models/{name} of this folder, which is not registered"

@@ -57,7 +57,7 @@ def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int
                 raise UserError("A challenger needs another model as the champion.")
             version = _register(client, tags, "challenger")
             print(f"{name} is the challenger now (version {version}): it receives the same "
-                  "requests as the champion, and its answers are only logged.")
+                  "requests as the champion, and its predictions are only logged.")
         elif old and (sentence := _stays(old, tags, bool(model), yes)):
             print(sentence)
         else:
@@ -201,7 +201,7 @@ def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
             judged = better(new_rows, old_rows)
             return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
     if not is_same_data:
-        return f"it was judged on other data ({before.get('data')}, now {tags['data']})."
+        return f"it was evaluated on other data ({before.get('data')}, now {tags['data']})."
     is_better = key in before and project.metric.better(float(tags[key]), float(before[key]))
     return "" if is_better else f"its {key} is {before.get(key)}, now {tags[key]}."
 

@@ -32,7 +32,7 @@ def add(notebook: Path, name: str, yes: bool) -> int:
     with dag.opened(root()) as repo:
         stages = dag.read(repo)
     stage = stage_of(path, name, stages)
-    print(f"{path} runs once, as it is, in its own folder; what it reads and writes is noted.")
+    print(f"{path} runs once, as it is, in its own folder; what it opens is observed.")
     read, written = watch(stage, stages)
     values, pipeline = Yaml("params.yaml"), Yaml("dvc.yaml")
     sections = {*schema.sections_read(root() / path), *set_parameters(values, root() / path)}

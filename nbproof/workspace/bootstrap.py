@@ -56,5 +56,5 @@ def run(command, **options):
 
 if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036 - ruff trusts pyproject.toml, python3 does not
-        sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12, say.")
+        sys.exit("Python 3.11 or newer is needed, for example: make run PYTHON=python3.12")
     set_up(Path.cwd(), *(sys.argv[1:2] or [".venv"]), sys.argv[2:] or ["requirements.txt"])

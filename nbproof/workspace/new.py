@@ -24,7 +24,7 @@ def new(folder: Path, vendor: bool = False) -> int:
 
     check_name(re.sub("[^a-z0-9_]", "_", folder.resolve().name.lower()))
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is there already: name a new folder (make new DIR=../mine).")
+        raise UserError(f"{folder} is there already: name a new folder.")
     template, commit, source = origin()
     options = {"vcs_ref": commit, "defaults": True, "quiet": True}
     try:

@@ -156,7 +156,7 @@ def test_a_model_that_changed_can_be_asked_in_the_browser(world):
     run = reviewed(world, world.pull_request(sha), sha)
     assert world.artifacts(run) == [*RESULTS, "try-far-RUN-1.html"], run.text
     link = "(<https://github.com/owner/name/actions/runs/N/artifacts/N>)"
-    assert f"[Ask the model in your browser]{link}" in world.comment
+    assert f"[Try the model in your browser]{link}" in world.comment
 
 
 def test_what_does_not_upload_costs_its_link_alone(world):

@@ -27,7 +27,7 @@ def test_an_exploration_writes_to_scratch_and_a_stage_to_its_place(project, monk
     (project / "data" / "table" / "old").touch()
     assert list(files.output_folder("data/table").iterdir()) == []
     assert files.source("data/table") == project / "data" / "table"
-    with pytest.raises(FileNotFoundError, match="^data/y is not there yet: `make run`"):
+    with pytest.raises(FileNotFoundError, match="^data/y is not there yet: nbproof run"):
         files.source("data/y")
 
 

@@ -91,9 +91,9 @@ def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatc
     assert [text.get_text() for text in cards[0]("p")] == [
         "is it good,\n or not?", "error 0.7500", "It is good, really."]
     facts = {term.get_text(): term.find_next("dd").get_text() for term in body("dt")}
-    assert list(facts) == ["commit", "date", "versions", "arithmetic"]
+    assert list(facts) == ["commit", "date", "versions", "computed by"]
     assert len(facts["commit"]) == 40 and "Python 3." in facts["versions"]
-    assert determinism.machine() in facts["arithmetic"]
+    assert determinism.machine() in facts["computed by"]
     (tmp_path / "project.yaml").open("a").write("# edited\n")
     index.write(found)
     assert "not committed" in page(tmp_path).dd.get_text()

@@ -42,7 +42,7 @@ TOO_LARGE = ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**34, 2*
     (["import os\nos._exit(0)"], "", "DeadKernelError: the kernel died"),
     (["import time\ntime.sleep(60)", LATER], "", "CellTimeoutError: "),
     (["import sys\nsys.exit(0)", LATER], "", "SystemExit: 0"),
-    (["exit()", LATER], "", "StageFailure: the cell asked the kernel to exit"),
+    (["exit()", LATER], "", "StageFailure: the cell ends the kernel"),
     (["1 / 0", LATER], "raises-exception", "ZeroDivisionError: division by zero"),
     (["1 / 0", LATER], "skip-execution", "ZeroDivisionError: division by zero"),
     (["1 +", LATER], "", "SyntaxError: "),

@@ -100,7 +100,7 @@ def test_papermills_cell_has_parameters_of_its_values_types(tmp_path, inside):
 
 @pytest.mark.parametrize("cell, reason", [
     ("a = 1\nb = [a]", "uses a before its value"), ("a = (", "is not Python"),
-    ("a: int = P.a", 'an earlier cell must say `P = section')])
+    ("a: int = P.a", 'an earlier cell must define it, such as `P = section')])
 def test_a_parameters_cell_that_would_mislead_is_refused(tmp_path, inside, cell, reason):
     inside(tmp_path)
     (tmp_path / "project.yaml").touch()
@@ -170,7 +170,7 @@ FORM = "must read `name: type = P.name  # [low, high] meaning`"
     ("epochs: int = P.epochs  # [1, many] passes", FORM),
     ("epochs: int = P.epochs  # [nan, 1] passes", FORM),
     ("epochs: int = P.epochs  # [1, 9", FORM),
-    ("epochs: int = Q.epochs", "reads Q: an earlier cell must say `Q = section("),
+    ("epochs: int = Q.epochs", "reads Q: an earlier cell must define it, such as `Q = section("),
 ])
 def test_a_line_that_declares_nothing_is_refused(checked, line, problem):
     with pytest.raises(UserError) as refused:
@@ -183,7 +183,7 @@ def test_two_cells_and_a_section_of_no_code_are_refused(checked):
     message = "^notebooks/x.ipynb must have one cell tagged `parameters`, found 2.$"
     with pytest.raises(UserError, match=message):
         checked("@epochs: int = P.epochs", "@lr: float = P.lr")
-    with pytest.raises(UserError, match="reads R: an earlier cell must say"):
+    with pytest.raises(UserError, match="reads R: an earlier cell must define it"):
         checked('#!R = section("models.x")', "@lr: float = R.lr")
 
 

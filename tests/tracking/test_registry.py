@@ -75,7 +75,7 @@ def test_the_alias_moves_for_what_is_better_or_named_and_back(trained, said):
     train(trained, near=0.25, far=2.5)
     (trained / "models" / "near.csv").unlink()
     (trained / "params.yaml").write_text("data: {source: other}\n")
-    assert "stays: it was judged on other data (table, now other)." in said(registry.promote)
+    assert "stays: it was evaluated on other data (table, now other)." in said(registry.promote)
 
 
 def test_the_hook_judges_the_answers_to_the_same_cases(trained, said):
