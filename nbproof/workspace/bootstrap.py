@@ -32,9 +32,9 @@ def set_up(root, name, locks):
         if not shutil.which("uv", path=search):
             pip = [sys.executable, "-m", "pip", "--python", str(venv / PYTHON), "install"]
             run([*pip, "--quiet", "--requirement", str(root / "requirements/uv.txt")])
-        uv = [shutil.which("uv", path=search), "pip", "sync", "-q", "-p", str(venv / PYTHON)]
+        uv = [shutil.which("uv", path=search), "pip", "sync", "-p", str(venv / PYTHON)]
         set_index()
-        run([*uv, *locks], cwd=str(root))
+        run([*uv, *(() if sys.stderr.isatty() else ["-q"]), *locks], cwd=str(root))
         note.write_text("\n".join([str(venv), *sums]))
     return venv
 

@@ -15,8 +15,8 @@ from nbproof.workspace.git import ATTRIBUTES
 from nbproof.workspace.new import origin
 
 TEMPLATE = Path(__file__).with_name("template")
-IGNORED = ("/.venv/", "/scratch/", "/reports/", "/mlflow.db*", "/mlartifacts/", "mlruns/",
-           "__pycache__/", ".ipynb_checkpoints/", ".*.[0-9]*")
+IGNORED = ("/.venv/", "/scratch/", "/dvc_plots/", "/reports/", "/mlflow.db*", "/mlartifacts/",
+           "mlruns/", "__pycache__/", ".ipynb_checkpoints/", ".*.[0-9]*")
 PROJECT = """\
 # What nbproof must know of this project; docs/contract.md of nbproof explains each key.
 name: {name}

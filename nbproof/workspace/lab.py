@@ -48,13 +48,18 @@ def environment(prefix: Path) -> dict[str, str]:
 
 
 def check_free(port: int) -> None:
-    """Raise UserError where another program listens at `port` of this machine."""
-    with socket.socket() as probe:
+    """Raise UserError, which names a free one, where another program listens at `port`."""
+    try:
+        probe(port)
+    except (OSError, OverflowError) as error:
+        reason = str(error) if port not in range(1024, 65536) else "in use by another program"
+        raise UserError(f"Port {port} cannot be taken ({reason}): {probe(0)} is free.") from None
+
+
+def probe(port: int) -> int:
+    """Return `port` of this machine, or a free one for 0; OSError where it cannot be taken."""
+    with socket.socket() as taken:
         if os.name == "posix":  # a server that has just ended leaves its port waiting, not in use
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            reason = str(error) if port not in range(1024, 65536) else "in use by another program"
-            raise UserError(f"Port {port} cannot be taken ({reason}): name another one, such as "
-                            "8899.") from None
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        return taken.getsockname()[1]
