@@ -1,5 +1,4 @@
-"""`python3 bootstrap.py [ENVIRONMENT LOCK ...]`: install requirements.txt into .venv, or as named.
-Standard library only. Python 3.8 must be able to read it, to say that it is too old."""
+"""`python3 bootstrap.py [.venv LOCK ...]`: install locks. Even Python 3.8 must be able to read it."""
 import hashlib
 import os
 import shutil
@@ -32,9 +31,10 @@ def set_up(root, name, locks):
         if not shutil.which("uv", path=search):
             pip = [sys.executable, "-m", "pip", "--python", str(venv / PYTHON), "install"]
             run([*pip, "--quiet", "--requirement", str(root / "requirements/uv.txt")])
-        uv = [shutil.which("uv", path=search), "pip", "sync", "-p", str(venv / PYTHON)]
+        quiet = () if sys.stderr.isatty() else ["-q"]
+        uv = [shutil.which("uv", path=search), "pip", "sync", *quiet, "-p", str(venv / PYTHON)]
         set_index()
-        run([*uv, *(() if sys.stderr.isatty() else ["-q"]), *locks], cwd=str(root))
+        run([*uv, *locks], cwd=str(root))
         note.write_text("\n".join([str(venv), *sums]))
     return venv
 
