@@ -1,4 +1,4 @@
-"""`python3 bootstrap.py [.venv LOCK ...]`: install locks. Even Python 3.8 must be able to read it."""
+"""`python3 bootstrap.py [.venv LOCK ...]`: install locks. Python 3.8 must be able to read this."""
 import hashlib
 import os
 import shutil
