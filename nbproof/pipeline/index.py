@@ -127,9 +127,11 @@ def write(stages: dict[str, Stage], failed: dict[str, str] | None = None,
         failures.setdefault(stages[name].short, reason.splitlines()[0])
     # an index that shows a failure is never current, so the run that mends it writes it again
     stamp = "" if failures or not_run else html.stamp(root() / "dvc.lock")
+    answers = {card["name"]: card["answer"] for card in cards}
+    champion = answers.get(config.load().compare) or found.champion
     write_whole(root() / PLACE, html.fill(
         "results.html.j2", stamp=stamp, title=config.load().name, verdict=verdict, cards=cards,
-        champion=found.champion, names=found.names, rows=found.rows, best=found.best,
+        champion=champion, names=found.names, rows=found.rows, best=found.best,
         failures=list(failures.values()), not_run=[stages[name].short for name in not_run],
         commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),
         python=platform.python_version(), now=datetime.datetime.now().astimezone(),
@@ -149,7 +151,10 @@ def _card(executed: Path, found: Results) -> dict:
     picture = "".join(pictures[:1])
     rows = {row[0]: row[1:] for row in found.rows}
     metric = f"{_words(found.names[0])} {rows[executed.stem][0]}" if executed.stem in rows else ""
-    return {"name": executed.stem, "title": _plain(title[1] if title else executed.stem),
+    heading = _plain(title[1] if title else executed.stem)
+    if "@" in executed.stem:  # one of many values for which the notebook runs
+        heading += f": {executed.stem.partition('@')[2]}"
+    return {"name": executed.stem, "title": heading,
             "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": picture,
             "is_figure": html.is_figure(picture), "metric": metric,
             "answer": _plain(source.conclusion(notebook["cells"])),

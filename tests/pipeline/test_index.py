@@ -76,17 +76,18 @@ def test_only_pages_that_are_not_current_are_written(found, tmp_path, monkeypatc
 def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     commit(tmp_path, "init", "-q")
-    executed(tmp_path, "sweep-near")
+    executed(tmp_path, "sweep@near")
     index.write(found)
     body = page(tmp_path)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in body("tr")]
     assert rows == [["model", "error", "steps"], ["near", "0.7500", "2,000"],
                     ["far", "0.5000", ""]], "in the order of dvc.yaml"
     assert body.select_one("tr.best a")["href"] == "far.html"
-    assert body.main.p.get_text() == "The champion is far, test error 0.2500."
+    assert body.main.p.get_text() == "It is good, really.", "the comparison's own conclusion"
     cards = body.select(".cards li")
     assert [card.a["href"] for card in cards] == [
-        "near.html", "far.html", "compare.html", "sweep-near.html"]
+        "near.html", "far.html", "compare.html", "sweep@near.html"]
+    assert cards[3].h3.get_text() == "The sweep@near: near"
     assert cards[0].h3.get_text() == "The near" and cards[0].img["src"].endswith(PICTURE)
     assert [text.get_text() for text in cards[0]("p")] == [
         "is it good,\n or not?", "error 0.7500", "It is good, really."]
