@@ -207,7 +207,7 @@ app.add_typer(github, name="github", hidden=True)
 @app.command(rich_help_panel=SET_UP)
 def new(
     folder: Annotated[Path, Argument(metavar="DIR", help="A new folder.")],
-    vendor: Annotated[bool, Option("--vendor-workflows", help="Copy workflows, call none.")] = False,
+    vendor: Annotated[bool, Option("--vendor-workflows", help="Copy all workflows.")] = False,
 ) -> int:
     """Make a new project of four small notebooks, for your own data."""
     return load("nbproof.workspace.new").new(folder, vendor)

@@ -37,7 +37,7 @@ def test_no_variable_of_a_stranger_is_read():
     commands = typer.main.get_command(cli.app).commands
     read = {option.envvar for name, each in commands.items() if name != "github"
             for option in each.params}
-    assert read == {None, "NBPROOF_JOBS", "DVC_STAGE"}
+    assert read == {None, "NBPROOF_JOBS"}
 
 
 def test_help_outside_of_a_project(tmp_path):

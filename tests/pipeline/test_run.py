@@ -504,7 +504,7 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
         assert "failed at cell 3 (import os, pathlib, time): DeadKernelError" in printed
     if number == signal.SIGINT and words[0] == "nbproof":
         assert process.returncode == 130
-        assert printed == ("Stopped. Finished stages are kept: nbproof run goes on from here.\n"
+        assert printed == ("Stopped. Finished stages are kept: nbproof run goes on.\n"
                            "Interrupted.\n")
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
