@@ -18,7 +18,7 @@ from nbproof.notebook import tracking
 from nbproof.notebook.files import CONTRACT, root, write_whole
 from nbproof.pipeline import config
 from nbproof.pipeline.dag import Stage
-from nbproof.runner.execute import StageFailure
+from nbproof.runner import StageFailure
 
 PACKAGE = Path(nbproof.__file__).resolve().parent
 SETTINGS = {CONTRACT, "params.yaml", "dvc.yaml", "dvc.lock"}  # known to nbproof otherwise

@@ -17,8 +17,8 @@ from nbproof.notebook.progress import line
 from nbproof.pipeline import config, dag, deps, index, observation
 from nbproof.pipeline.dag import Stage
 from nbproof.pipeline.numbers import number
-from nbproof.runner import limits, reaper, schema, secrets, source
-from nbproof.runner.execute import Failure, StageFailure, execute_notebook, printable
+from nbproof.runner import StageFailure, limits, reaper, schema, secrets, source
+from nbproof.runner.execute import Failure, execute_notebook, printable
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 

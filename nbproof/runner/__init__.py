@@ -6,3 +6,7 @@ RESULTS = 1
 The file of pins carries it, so a change of it runs every stage again. tests/runner fails where
 bytes change and the number does not.
 """
+
+
+class StageFailure(RuntimeError):
+    """A cell ran, and what it did or showed fails the stage."""

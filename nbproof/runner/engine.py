@@ -20,8 +20,7 @@ for store in STORES:
     del sys.modules[store]
 
 from nbproof.notebook.progress import EVENT  # noqa: E402
-from nbproof.runner import source  # noqa: E402
-from nbproof.runner.execute import StageFailure  # noqa: E402
+from nbproof.runner import StageFailure, source  # noqa: E402
 
 # nbclient's own pattern, without the anchor, takes minutes for a line of a megabyte, which no cell
 # timeout ends; both match the same. It is private, and there is no public way to change it.

@@ -16,7 +16,7 @@ from jupyter_core.utils import run_sync
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.runner import determinism, reaper, source
+from nbproof.runner import StageFailure, determinism, reaper, source
 from nbproof.runner.observer.sitecustomize import LOG
 
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
@@ -39,10 +39,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"cell {self.cell} ({self.line}): {self.error}: {self.reason}"
-
-
-class StageFailure(RuntimeError):
-    """A cell ran, and what it did or showed fails the stage."""
 
 
 class NotebookKernel(AsyncKernelManager):

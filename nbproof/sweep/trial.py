@@ -20,8 +20,8 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.notebook.progress import STEP
 from nbproof.pipeline import config
-from nbproof.runner import reaper, secrets
-from nbproof.runner.execute import StageFailure, execute_notebook
+from nbproof.runner import StageFailure, reaper, secrets
+from nbproof.runner.execute import execute_notebook
 from nbproof.sweep import studies
 from nbproof.sweep.space import Sweep
 

@@ -9,7 +9,7 @@ from projects import commit, nbproof, notebook, project
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline import deps, observation
 from nbproof.pipeline.dag import Stage
-from nbproof.runner.execute import StageFailure
+from nbproof.runner import StageFailure
 
 DVC_YAML = """\
 stages:
