@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
-from nbproof.pipeline.config import Metric
 from nbproof.pipeline.numbers import count, is_number, number
 
 SECONDS = 60  # for the hook, all models together
@@ -129,15 +128,15 @@ def judge(before: Side, now: Side) -> Verdict:
     """Judge every model that differs between two sides, and the succession of the champion."""
     if not before.models:
         return Verdict(before, now)
-    metric, pairs = config.load().metric, {}
+    pairs = {}
     for name in [*now.models, *(before.models.keys() - now.models.keys())]:
         old, new = before.models.get(name, Result()), now.models.get(name, Result())
         if repr(old) != repr(new):  # NaN is not equal to itself
-            pairs[name] = Judgement(name, old, new, _kind(metric, old, new), _errors(old, new))
+            pairs[name] = _by_metric(name, old, new)
     if None not in (before.champion, now.champion) and before.champion != now.champion:
         old = before.models.get(before.champion, Result())
         new = now.models.get(now.champion, Result())
-        pairs[""] = Judgement(now.champion, old, new, _kind(metric, old, new), _errors(old, new))
+        pairs[""] = _by_metric(now.champion, old, new)
     pairs, corrected = _tested(pairs)
     succession = pairs.pop("", None)
     order = {"worse": 0, "better": 0, "not comparable": 1, "new": 2, "removed": 3, NONE: 4}
@@ -146,28 +145,27 @@ def judge(before: Side, now: Side) -> Verdict:
     return Verdict(before, now, tuple(judgements), succession, corrected)
 
 
-def _kind(metric: Metric, before: Result, now: Result) -> str:
+def _by_metric(name: str, before: Result, now: Result) -> Judgement:
     """Return how a model changed by its metric alone."""
-    if before == Result():
-        return "new"
-    if now == Result():
-        return "removed"
-    actual = [[truth for truth, _ in side.answers] for side in (before, now)]
-    has_other_cases = all(actual) and actual[0] != actual[1]
-    if has_other_cases or not (is_number(before.value) and is_number(now.value)):
-        return "not comparable"
-    return ("better" if metric.better(now.value, before.value) else
-            "worse" if metric.better(before.value, now.value) else NONE)
+    metric = config.load().metric
+    cases = [[truth for truth, _ in side.answers] for side in (before, now)]
+    is_same = cases[0] == cases[1]
+    if Result() in (before, now):
+        kind = "new" if before == Result() else "removed"
+    elif all(cases) and not is_same or not (is_number(before.value) and is_number(now.value)):
+        kind = "not comparable"
+    else:
+        kind = ("better" if metric.better(now.value, before.value) else
+                "worse" if metric.better(before.value, now.value) else NONE)
+    return Judgement(name, before, now, kind, _errors(before, now) if is_same else None)
 
 
 def _errors(before: Result, now: Result) -> int | None:
-    """Return how many more cases are wrong now; None for other cases, or where the predictions are
-    no classes: values that do not occur among the true ones."""
+    """Return how many more of the same cases are wrong now; None where the predictions are no
+    classes: values that do not occur among the true ones."""
     truths = {truth for truth, _ in now.answers}
-    if not truths or [each[0] for each in before.answers] != [each[0] for each in now.answers]:
-        return None
     predicted = {answer for side in (before, now) for _, answer in side.answers}
-    if len(predicted - truths) > len(truths):
+    if not truths or len(predicted - truths) > len(truths):
         return None
     wrong = [sum(truth != answer for truth, answer in side.answers) for side in (before, now)]
     return wrong[1] - wrong[0]
@@ -178,56 +176,49 @@ def _tested(pairs: dict) -> tuple[dict, int]:
     testable = {name: each for name, each in pairs.items()
                 if each.kind in ("better", "worse", NONE) and each.before.answers
                 and each.now.answers and each.before.answers != each.now.answers}
-    tests = _called(testable.values()) if testable else []
-    done = dict(zip(testable, tests))
-    values = sorted((test["p"], name) for name, test in done.items()
-                    if test.get("p") is not None)
-    adjusted, highest = {}, 0.0
+    if not testable or not config.load().hooks.get("better"):
+        return pairs, 1
+    tests = _called(testable.values())
+    if isinstance(tests, str):
+        why = f"The project's hook better failed: {tests}"
+        return pairs | {name: replace(each, why=why) for name, each in testable.items()}, 1
+    tests = dict(zip(testable, tests))
+    values = sorted((test["p"], name) for name, test in tests.items() if test["p"] is not None)
+    highest = 0.0
     for rank, (p, name) in enumerate(values):  # Holm's step-down: never below an earlier one
-        highest = max(highest, min(1.0, p * (len(values) - rank)))
-        adjusted[name] = highest
-    for name, test in done.items():
-        if "failed" in test:
-            pairs[name] = replace(pairs[name], why=test["failed"])
-            continue
-        p = adjusted.get(name)
-        kind = "better" if test["better"] else "worse" if test["worse"] else NONE
-        if p is not None and p >= test["level"]:
-            kind = NONE
-        pairs[name] = replace(pairs[name], kind=kind, p=p, why=test["why"])
+        tests[name]["p"] = highest = max(highest, min(1.0, p * (len(values) - rank)))
+    for name, test in tests.items():
+        is_chance = test["p"] is not None and test["p"] >= test["level"]
+        kind = NONE if is_chance else test["kind"]
+        pairs[name] = replace(pairs[name], kind=kind, p=test["p"], why=test["why"])
     return pairs, max(1, len(values))
 
 
-def _called(judgements: Iterable[Judgement]) -> list[dict]:
-    """Return what the hook `better` says of each pair; [] without a hook, `failed` with a reason.
+def _called(judgements: Iterable[Judgement]) -> list[dict] | str:
+    """Return what the hook `better` says of each pair, or why it failed.
 
     A process of its own: the hook is the project's code, which can hang, exit or print.
     """
-    if not config.load().hooks.get("better"):
-        return []
-    pairs = [(each.now.answers, each.before.answers) for each in judgements]
+    pairs = [[[{"actual": actual, "predicted": predicted} for actual, predicted in side.answers]
+              for side in (each.now, each.before)] for each in judgements]
     try:
         command = [sys.executable, "-P", "-m", "nbproof.pipeline.verdict"]
         done = subprocess.run(command, cwd=root(), input=json.dumps(pairs), encoding="utf-8",
                               stdout=subprocess.PIPE, timeout=SECONDS)
         return json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        reason = f"it took longer than {SECONDS} s"
+        return f"it took longer than {SECONDS} s"
     except ValueError:  # the process ended without an answer
-        reason = f"its process ended with exit code {done.returncode}"
-    return [{"failed": f"The project's hook better failed: {reason}"}] * len(pairs)
+        return f"its process ended with exit code {done.returncode}"
 
 
 def _call(hook: Callable, new: list[dict], old: list[dict]) -> dict:
     """Return what the hook says of one pair, in both directions."""
-    try:
-        result = hook(new, old)
-        p = result.get("p")
-        return {"better": bool(result["better"]), "why": str(result["why"]),
-                "worse": not result["better"] and bool(hook(old, new)["better"]),
-                "p": None if p is None else float(p), "level": float(result.get("level", LEVEL))}
-    except (Exception, SystemExit) as error:  # a project's code raises what it likes
-        return {"failed": f"The project's hook better failed: {type(error).__name__}: {error}"}
+    result = hook(new, old)
+    p, why = result.get("p"), str(result["why"])
+    kind = "better" if result["better"] else "worse" if hook(old, new)["better"] else NONE
+    return {"kind": kind, "why": why, "p": None if p is None else float(p),
+            "level": float(result.get("level", LEVEL))}
 
 
 def rows(text: str | None) -> tuple[tuple[str, str], ...]:
@@ -267,17 +258,12 @@ def of_run(earlier: Side, stages: dict) -> str:
 def main() -> None:
     """Call the hook for the pairs of predictions that stdin holds; print the results as JSON."""
     with contextlib.redirect_stdout(sys.stderr):  # what the hook prints is for people
-        pairs = json.load(sys.stdin)
         try:
             hook = config.load().hook("better")
-        except (Exception, SystemExit) as error:  # importing it is its code, too
-            reason = f"The project's hook better failed: {type(error).__name__}: {error}"
-            results = [{"failed": reason}] * len(pairs)
-        else:
-            names = ("actual", "predicted")
-            results = [_call(hook, *([dict(zip(names, row)) for row in side] for side in pair))
-                       for pair in pairs]
-    print(json.dumps(results))
+            answer = [_call(hook, *pair) for pair in json.load(sys.stdin)]
+        except (Exception, SystemExit) as error:  # a project's code raises what it likes
+            answer = f"{type(error).__name__}: {error}"
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":
