@@ -179,10 +179,13 @@ def gh(words: list[str]) -> None:
                 packed.extractall(option("--dir"))
             return
         text, link = call(words[1], sys.stdin.buffer.read() if "--input" in words else None)
-        print(text.decode())
+        pages = [json.loads(text)]
         while "--paginate" in words and (match := re.search("<(.*)>", link)):
             text, link = call(match[1])
-            print(text.decode())
+            pages.append(json.loads(text))
+        is_list = option("--jq") == ".[]"
+        for answer in [each for page in pages for each in page] if is_list else pages:
+            print(json.dumps(answer))
     except urllib.error.HTTPError as error:
         sys.exit(f"gh: {json.load(error)['message']} (HTTP {error.code})")
     except urllib.error.URLError:

@@ -27,18 +27,18 @@ from nbproof.pipeline import dag
 from nbproof.review import base
 from nbproof.tracking.remotes import data_problem
 
-# Bytes at most: dvc.lock, a file for git, all together.
-LOCK, KEPT, ALL = 2_000_000, 1_000_000, 8_000_000_000
+LARGEST = 1_000_000  # bytes of dvc.lock, and of a file that git keeps
 OUTPUT = re.compile(r"(?=.{1,400}\Z)(?:data|models|metrics|reports)"
                     r"(?:/[A-Za-z0-9_@][A-Za-z0-9_.=+@-]{0,99})+")
 MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 
 
 class Results(NamedTuple):
-    """Checked results: the MD5 sums in dvc.lock and the files for git, both by path, and DVC's
-    objects, each with the store that has it."""
+    """Checked results: the MD5 sums in dvc.lock by path, where each output and dvc.lock itself
+    are, each file for git by its path, and DVC's objects, each with the store that has it."""
 
     outputs: dict[str, str]
+    places: dict[str, Path]
     kept: dict[str, Path]
     objects: list[tuple[HashFileDB, HashInfo]]
 
@@ -48,16 +48,14 @@ def recorded(text: str, where: str) -> dict[str, str]:
 
     Raise UserError, which names it as `where`, if it has another form."""
     try:
-        if len(text) > LOCK:
-            raise ValueError(f"it has more than {LOCK} characters")
+        if len(text) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} characters")
         stages = YAML(typ="safe", pure=True).load(text)["stages"].values() if text else []
         outs = [(out["path"], out["md5"]) for stage in stages for out in stage.get("outs", [])]
         for path, md5 in outs:
             if not OUTPUT.fullmatch(path) or not MD5.fullmatch(md5):
-                raise ValueError(f"{path!r} is no path below data/, models/, metrics/ or reports/, "
-                                 "or has no MD5 sum")
-        if len(dict(outs)) != len(outs):
-            raise ValueError("an output is recorded twice")
+                raise ValueError(f"{path!r} is no path below data/, models/, metrics/ or reports/ "
+                                 "of letters, digits and _.=+@-, or has no MD5 sum")
     except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where} cannot be used as dvc.lock: {reason}.") from None
@@ -88,10 +86,7 @@ def lay_out(folder: Path) -> None:
 def take(folder: Path) -> None:
     """Make the results in `folder` those of this checkout: dvc.lock, files, DVC's cache."""
     results = checked(folder)
-    targets = {"dvc.lock": folder / "dvc.lock"} | {
-        path: next(folder / half / path for half in ("git", "dvc")
-                   if (folder / half / path).exists()) for path in results.outputs}
-    for path in targets:  # a branch may have committed metrics/x.json -> ../.git/config
+    for path in results.places:  # a branch may have committed metrics/x.json -> ../.git/config
         for parent in (root() / path, *(root() / path).parents):
             if parent.is_symlink() and parent.is_relative_to(root()):
                 raise UserError(f"{parent.relative_to(root())} is a symbolic link, through which "
@@ -99,7 +94,7 @@ def take(folder: Path) -> None:
     with dag.opened(root()) as repo:
         for store, info in results.objects:
             transfer(store, repo.cache.local, {info}, shallow=False)
-    for path, source in targets.items():
+    for path, source in results.places.items():
         if (root() / path).is_dir():
             shutil.rmtree(root() / path)
         (root() / path).unlink(missing_ok=True)
@@ -119,27 +114,25 @@ def _copy(path: Path, target: Path) -> None:
 def checked(folder: Path) -> Results:
     """Return the results in `folder`; raise UserError unless all that dvc.lock records is there,
     nothing else is, and every byte is right."""
-    files = _files(folder)
-    if "dvc.lock" not in files:
+    text = base.here(folder, "dvc.lock")
+    if text is None:
         raise UserError("The run's results hold no dvc.lock.")
-    text = files["dvc.lock"].read_bytes().decode("utf-8", errors="replace")
     outputs = recorded(text, "dvc.lock of the run's results")
-    kept = {name.removeprefix("git/"): file for name, file in files.items() if name[:4] != "dvc/"}
-    if extra := [name for name in files if name != "dvc.lock" and not below(name[4:], outputs)]:
-        raise UserError(f"{extra[0]} is among the run's results and not recorded in dvc.lock.")
-    objects = []
+    kept = _kept(folder, outputs)
+    places, objects = {"dvc.lock": folder / "dvc.lock"}, []
     for path, md5 in outputs.items():
         halves = [half for half in ("git", "dvc") if (folder / half / path).exists()]
         if len(halves) != 1:
             raise UserError(f"{path} is recorded in dvc.lock and {'twice' if halves else 'not'} "
                             "among the run's results.")
-        place = str(folder / halves[0] / path)
+        places[path] = folder / halves[0] / path
         # a new store knows nothing of the files, so each byte is read
-        store, _, built = build(HashFileDB(localfs, place), place, localfs, "md5")
+        store, _, built = build(HashFileDB(localfs, str(places[path])), str(places[path]),
+                                localfs, "md5")
         if built.hash_info.value != md5:
             raise UserError(f"{path} does not have the bytes that dvc.lock records.")
         objects += [(store, built.hash_info)] if halves == ["dvc"] else []
-    return Results(outputs, kept, objects)
+    return Results(outputs, places, kept, objects)
 
 
 def below(path: str, outputs: Mapping[str, str]) -> bool:
@@ -147,33 +140,34 @@ def below(path: str, outputs: Mapping[str, str]) -> bool:
     return any(str(parent) in outputs for parent in (path, *Path(path).parents))
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Return each file below `folder` by its name. Raise UserError where one is no regular file,
-    too large, or no output by its place and name."""
-    found, size = {}, 0
+def _kept(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files for git below `folder` by their paths. Raise UserError where anything there
+    is no regular file of an output, or too large for git."""
+    kept = {}
     for path in folder.rglob("*"):
         name, status = path.relative_to(folder).as_posix(), path.lstat()
+        half, _, output = name.partition("/")
+        is_output = half in ("git", "dvc") and OUTPUT.fullmatch(output) and below(output, outputs)
         if stat.S_ISDIR(status.st_mode):
             continue
-        expected = name == "dvc.lock" or name[:4] in ("git/", "dvc/") and OUTPUT.fullmatch(name[4:])
-        if not expected or not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{name!r} among the run's results is no regular file with the path of "
-                            "an output: letters, digits and _.=+@- below data/, models/, metrics/ "
-                            "or reports/.")
-        found[name], size = path, size + status.st_size
-        most = {"dvc.": LOCK, "git/": KEPT}.get(name[:4], ALL)
-        if status.st_size > most or size > ALL:
-            raise UserError(f"{name} is too large: {status.st_size} bytes, {size} with all "
-                            "results before it.")
-    return found
+        if not (is_output or name == "dvc.lock") or not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{name!r} among the run's results is no regular file of an output "
+                            "that dvc.lock records.")
+        if half != "dvc":
+            kept[output or name] = path
+            if status.st_size > LARGEST:
+                raise UserError(f"{name} is too large for git: it has {status.st_size:,} bytes.")
+    return kept
 
 
 @contextlib.contextmanager
-def _remote() -> Iterator[Repo]:
-    """Open the project with its DVC remote, and REMOTE_USER and REMOTE_PASSWORD as credentials."""
+def _remote() -> Iterator[Repo | None]:
+    """Open the project with its DVC remote, and REMOTE_USER and REMOTE_PASSWORD as credentials;
+    None where no remote is configured."""
     with dag.opened(root()) as repo:
         if not (name := repo.config["core"].get("remote")):
-            raise UserError("No DVC remote is configured (nbproof remote).")
+            yield None
+            return
         settings = repo.config["remote"][name]
         account = [os.environ.get(f"REMOTE_{word}", "") for word in ("USER", "PASSWORD")]
         if any(account) and settings["url"].startswith("s3"):
@@ -192,20 +186,21 @@ def _remote() -> Iterator[Repo]:
 
 
 def pull(before: Mapping[str, str]) -> str:
-    """Fetch this commit's outputs and the base's executed notebooks; return how many files."""
+    """Fetch this commit's outputs, and the base's notebooks and predictions; return how many."""
     with _remote() as repo:
+        if repo is None:
+            return "No DVC remote is configured."
         repo.cloud.pull([HashInfo("md5", md5) for path, md5 in before.items()
-                         if path.endswith(".ipynb")])
+                         if path.endswith((".ipynb", ".csv"))])
         count = repo.pull(allow_missing=True, force=True)["stats"]["fetched"]
     return f"From the DVC remote: {count} files fetched."
 
 
 def push(objects: list[tuple[HashFileDB, HashInfo]]) -> str:
     """Push DVC's objects to the remote, if one is configured; return how many were new to it."""
-    with dag.opened(root()) as repo:
-        if not repo.config["core"].get("remote"):
-            return "No DVC remote is configured."
     with _remote() as repo:
+        if repo is None:
+            return "No DVC remote is configured."
         target = repo.cloud.get_remote_odb()
         for store, info in objects:  # an HTTP remote cannot take a folder's list from memory
             transfer(store, repo.cache.local, {info}, shallow=False)

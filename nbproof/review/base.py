@@ -1,6 +1,6 @@
 """The base of a review, the commit that a branch left, and the files of both sides.
 
-A file of the base comes from git, from DVC's cache, or from the DVC remote.
+A file of the base comes from git or from DVC's cache.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.repo import Repo
-from dvc_data.hashfile.hash_info import HashInfo
 
 from nbproof.notebook.errors import UserError
 from nbproof.pipeline.config import recorded
@@ -19,11 +18,8 @@ DEFAULTS = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
-    """Return what git prints; None where it fails. UserError where it is not installed."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
-    except FileNotFoundError:
-        raise UserError("The report needs git, which is not installed.") from None
+    """Return what git prints; None where it fails."""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
     return done.stdout if done.returncode == 0 else None
 
 
@@ -85,50 +81,30 @@ def outs(entry: dict | None) -> dict[str, str | None]:
 @dataclass(frozen=True)
 class Sides:
     """The workspace and the commit `base` ("": none), with the stages that the dvc.lock of each
-    records, and that of the commit here. `offline`: nothing is fetched from the DVC remote."""
+    records."""
 
     repo: Repo
     root: Path
     base: str
     lock: dict
     old_lock: dict
-    committed: dict
-    offline: bool
 
     @classmethod
-    def of(cls, repo: Repo, root: Path, base: str, offline: bool) -> "Sides":
-        texts = here(root, "dvc.lock"), at(root, base, "dvc.lock"), at(root, "HEAD", "dvc.lock")
-        return cls(repo, root, base, *(recorded(text or "") for text in texts), offline)
+    def of(cls, repo: Repo, root: Path, base: str) -> "Sides":
+        texts = here(root, "dvc.lock"), at(root, base, "dvc.lock")
+        return cls(repo, root, base, *(recorded(text or "") for text in texts))
 
     def both(self, stage: str, path: str) -> tuple[str | None, str | None]:
-        """Return the text of an output in the base and here, None where it cannot be had."""
-        return self.then(stage, path)[0], self.now(stage, path)
+        """Return the text of an output in the base and here, None where it cannot be had: of the
+        base from git or DVC's cache, here from a file that may be a link into the cache."""
+        texts = at(self.root, self.base, path), here(self.root, path)
+        return tuple(self._stored(lock.get(stage), path) if text is None else text
+                     for text, lock in zip(texts, (self.old_lock, self.lock)))
 
-    def now(self, stage: str, path: str) -> str | None:
-        """Return the text of an output here; from DVC's cache where the file is a link into one."""
-        content = here(self.root, path)
-        return self._stored(self.lock.get(stage), path)[0] if content is None else content
-
-    def then(self, stage: str, path: str) -> tuple[str | None, str]:
-        """Return the text of an output in the base; or None and why it cannot be had."""
-        text = at(self.root, self.base, path)
-        return self._stored(self.old_lock.get(stage), path) if text is None else (text, "")
-
-    def _stored(self, entry: dict | None, path: str) -> tuple[str | None, str]:
-        """Return the text that DVC keeps of an output, fetched if need be; or None and why not."""
-        md5 = outs(entry).get(path)
-        if not md5 or md5.endswith(".dir"):
-            return None, "its dvc.lock does not record it"
-        file, remote = Path(self.repo.cache.local.oid_to_path(md5)), self.repo.config["core"]
-        reason = "" if self.offline or remote.get("remote") else ", and no DVC remote is configured"
-        if not (file.exists() or self.offline or reason):
-            try:
-                self.repo.cloud.pull([HashInfo("md5", md5)])
-            except Exception as error:  # each kind of remote raises what its own library raises
-                reason = f", and the DVC remote failed ({type(error).__name__})"
-        if not file.exists():
-            return None, f"it is not in DVC's cache here{reason or ' or on the DVC remote'}"
-        content = file.read_bytes()
-        if hashlib.md5(content).hexdigest() != md5:
-            return None, "its copy in DVC's cache is damaged"
-        return content.decode("utf-8", "replace"), ""
+    def _stored(self, entry: dict | None, path: str) -> str | None:
+        """Return the text that DVC's cache has of an output, if it is whole."""
+        md5 = outs(entry).get(path) or ".dir"
+        file = Path(self.repo.cache.local.oid_to_path(md5))
+        content = file.read_bytes() if not md5.endswith(".dir") and file.exists() else b""
+        is_whole = hashlib.md5(content).hexdigest() == md5
+        return content.decode("utf-8", "replace") if is_whole else None

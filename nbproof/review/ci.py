@@ -4,6 +4,7 @@ What a workflow knows comes by variables: no text of others stands in a shell's 
 """
 
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -17,6 +18,8 @@ from typer import Argument, Option
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 
+# What the report has until its pages are uploaded, about as long as their addresses.
+REVIEW, TRY = (f"https://{name}.invalid/{'-' * 60}" for name in ("review", "try"))
 app = typer.Typer(no_args_is_help=True, help="Set GitHub up; take a run's results; CI's steps.")
 
 
@@ -75,48 +78,47 @@ def pull(base: Base = "") -> None:
         print(artifact.pull(artifact.at(base)))
     except UserError as error:
         print(f"{error} What is missing is made again.")
-        if "No DVC remote" not in str(error):
-            reason.write_text(str(error), encoding="utf-8")
+        reason.write_text(str(error), encoding="utf-8")
 
 
 @app.command()
-def pages(base: Base = "", run: Run = 0, event: Event = "",
+def pages(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl = "",
           attempt: Annotated[int, Option(envvar="GITHUB_RUN_ATTEMPT", min=1)] = 1) -> None:
-    """Write the pages to upload: the review, and one that runs the model in the browser."""
-    suffix = f"{run}-{attempt}.html"  # a file's name is its artifact's, once in a run
-    review, tried = empty("review"), empty("try")
-    page = load("nbproof.review.render").build(base, is_main=event == "push")[1]
-    (review / f"review-{suffix}").write_text(page, encoding="utf-8")
+    """Write the report, and the pages to upload: the review, one to ask the model in a browser."""
+    read = {name: path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            for name in ("run.log", "pull/why") for path in [root() / "scratch" / name]}
+    text, page = load("nbproof.review.render").build(
+        base, {"review": REVIEW, "try": TRY, "main": pages_url.rstrip("/")}, str(run or ""),
+        outcome=read["run.log"], pulled=read["pull/why"], is_main=event == "push")
+    suffix, tried = f"{run}-{attempt}.html", empty("try")  # a name is once in a run
+    (empty("report") / "report.md").write_text(text, encoding="utf-8")
+    (empty("review") / f"review-{suffix}").write_text(page, encoding="utf-8")
     artifact, contract = load("nbproof.review.artifact"), load("nbproof.pipeline.config").load()
     changed = artifact.here().items() - artifact.at(base).items()
     names = sorted(Path(path).stem for path, _ in changed if Path(path).match("models/*.onnx"))
-    champion = contract.compared().get("champion")
-    if champion in names or champion and event == "push":
-        names = [champion]
     if contract.page and names:
-        load("nbproof.serve.trypage").try_page(names[0])
-        page = root() / "reports" / f"try-{names[0]}.html"
-        shutil.copyfile(page, tried / f"try-{names[0]}-{suffix}")
+        champion = contract.compared().get("champion")
+        name = champion if champion in names else names[0]
+        load("nbproof.serve.trypage").try_page(name)
+        shutil.copyfile(root() / "reports" / f"try-{name}.html", tried / f"try-{name}-{suffix}")
 
 
 @app.command()
-def report(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl = "",
-           review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
+def report(review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
            try_url: Annotated[str, Option(envvar="TRY_URL")] = "",
            nbval: Annotated[str, Option(envvar="NBVAL", help="How nbval ended.")] = "") -> None:
-    """Write the report to scratch/report/report.md and add it to the job's summary."""
-    log = root() / "scratch" / "run.log"
-    outcome = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    links = {"review": review_url, "try": try_url, "main": pages_url.rstrip("/")}
-    why = root() / "scratch" / "pull" / "why"
-    pulled = why.read_text(encoding="utf-8") if why.exists() else None
-    text, _ = load("nbproof.review.render").build(
-        base, links, str(run or ""), outcome=outcome, pulled=pulled, is_main=event == "push")
+    """Finish the report with where its pages were uploaded, and add it to the job's summary."""
+    file = root() / "scratch" / "report" / "report.md"
+    text = file.read_text(encoding="utf-8")
+    for placeholder, address, words in ((REVIEW, review_url, r"\[([^]]*)\]"),
+                                        (TRY, try_url, r" \[()[^]]*\]")):
+        no_link = re.sub(rf"{words}\(<{placeholder}[^>]*>\)", r"\1", text)
+        text = text.replace(placeholder, address) if address else no_link
     if nbval in ("success", "failure"):
         first, newline, rest = text.partition("\n")
         how = "the same outputs" if nbval == "success" else "**other outputs**, see the run's log"
         text = f"{first} nbval: {how}.{newline}{rest}"
-    (empty("report") / "report.md").write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     summarise(text)
 
 
@@ -146,11 +148,12 @@ def comment(sha: Sha = "", pages_url: PagesUrl = "") -> None:
 
 @app.command()
 def publish(results: Annotated[Path, Option(help="The folder of results, not trusted.")],
-            sha: Sha = "", run: Run = 0, event: Event = "",
+            sha: Sha = "", run: Run = 0,
+            branch: Annotated[str, Option(envvar="HEAD_BRANCH", help="Whose head it was.")] = "",
             default: Annotated[str, Option(envvar="DEFAULT_BRANCH")] = "main",
             commits: Annotated[str, Option(envvar="COMMITS")] = "") -> None:
     """Check a run's results, push them to the DVC remote, commit what git keeps."""
-    done = load("nbproof.review.publish").publish(results, sha, event, default, run,
+    done = load("nbproof.review.publish").publish(results, sha, branch, default, run,
                                                   commits == "true")
     summarise(done)
     print(done)

@@ -22,7 +22,7 @@ from nbproof.pipeline.numbers import is_number, is_of_test
 from nbproof.review import base
 from nbproof.review.base import Sides
 from nbproof.review.notebook_diff import hide, notebook, printed
-from nbproof.review.plots import Plot, plot_of
+from nbproof.review.plots import curve
 from nbproof.runner.source import counted
 
 
@@ -31,26 +31,22 @@ class StageResult:
     """One stage. `name` is the one for people, `page` that of its page (empty: a command).
 
     `status` is ran, unchanged, failed, not run or removed; of one that is not run `needs` are the
-    stages that it waits for, else `why` is the reason.
-    `is_alike`: its code, data and parameters are the base's; other bytes are another machine's.
+    stages that it waits for.
     `failure` has the number of the cell that stopped a notebook (from 1), error, reason, source
     and what it had printed. Pairs are of the base and of here: metrics, predictions, executed
-    notebooks (None where `unseen` says why)."""
+    notebooks, None where one cannot be had."""
 
     stage: str
     name: str
     page: str = ""
     status: str = "removed"
     needs: tuple[str, ...] = ()
-    why: str = ""
-    is_alike: bool = False
-    is_committed: bool = True  # its outputs are those that the commit records
     failure: dict = field(default_factory=dict)
     metrics: tuple[dict, dict] = ({}, {})
     answers: tuple = ((), ())
     notebooks: tuple = (None, None)
-    unseen: str = ""
-    plots: tuple[Plot, ...] = ()
+    is_unseen: bool = False  # the base's notebook is recorded, and not here to be compared
+    curves: tuple[dict, ...] = ()  # as plots.curve makes them
 
     @property
     def is_current(self) -> bool:
@@ -62,7 +58,8 @@ class Facts:
     """Everything for one review. Ids of commits are full; `base` is empty where there is none.
 
     `outcome` is what the run printed, `pulled` why the DVC remote gave nothing, `params` maps a
-    parameter to its values in the base and here; with `is_main` numbers of the test data show."""
+    parameter to its values in the base and here; with `is_main` numbers of the test data show.
+    `trouble` is why the pipeline cannot be read."""
 
     project: config.Project
     head: str
@@ -70,9 +67,9 @@ class Facts:
     outcome: str
     pulled: str
     is_main: bool
+    uncommitted: tuple[str, ...]
     results: tuple[StageResult, ...] = ()
     params: dict = field(default_factory=dict)
-    uncommitted: tuple[str, ...] = ()
     trouble: str = ""
 
     @property
@@ -81,26 +78,25 @@ class Facts:
                      if self.project.compare in (each.stage, each.name)), None)
 
 
-def collect(revision: str | None = None, outcome: str = "", pulled: str | None = None,
+def collect(revision: str | None = None, outcome: str = "", pulled: str = "",
             is_main: bool = False) -> Facts:
     """Compare the workspace with the commit where the branch left `revision` (base.base_of).
 
-    `outcome` is what the run printed: it names the commands that failed. `pulled` is given where a
-    pull has been tried before: the reason why it failed, or "". UserError where git has no such
-    revision, or DVC is at work here.
+    `outcome` is what the run printed: it names the commands that failed. UserError where git has no
+    such revision, or DVC is at work here.
     """
     fork = base.base_of(root(), revision) or ""
-    known = (config.load(), base.commit(root(), "HEAD") or "", fork, outcome, pulled or "", is_main)
+    known = (config.load(), base.commit(root(), "HEAD") or "", fork, outcome, pulled, is_main,
+             _uncommitted())
     try:
         with dag.opened(root()) as repo:
             stages = dag.read(repo)
-            sides = Sides.of(repo, root(), fork, pulled is not None)
-            results = _results(sides, stages, outcome, is_main)
-            return Facts(*known, results, _params(sides), _uncommitted())
+            sides = Sides.of(repo, root(), fork)
+            return Facts(*known, _results(sides, stages, outcome, is_main), _params(sides))
     except (UserError, YAMLError) as error:
         if isinstance(error.__context__, LockError):  # the review can be had a moment later
             raise
-        return Facts(*known, trouble=str(error), uncommitted=_uncommitted())
+        return Facts(*known, trouble=str(error))
 
 
 def judge(facts: Facts) -> verdict.Verdict:
@@ -127,11 +123,10 @@ def judge(facts: Facts) -> verdict.Verdict:
 
 def _uncommitted() -> tuple[str, ...]:
     """Return the files of the project that differ from the commit."""
-    prefix = len(base.git(root(), "rev-parse", "--show-prefix") or b"\n") - 1  # below git's root
-    changed = base.git(root(), "status", "--porcelain", "-z", "--untracked-files=all",
-                       "--no-renames", "--", ".") or b""
-    return tuple(entry[3 + prefix:] for entry in changed.decode("utf-8", "replace").split("\0")
-                 if entry)
+    changed = [base.git(root(), *words) or b"" for words in (
+        ("diff", "--relative", "--name-only", "-z", "HEAD"),
+        ("ls-files", "--others", "--exclude-standard", "-z"))]
+    return tuple(sorted(b"".join(changed).decode("utf-8", "replace").split("\0")[:-1]))
 
 
 def _params(sides: Sides) -> dict:
@@ -159,9 +154,7 @@ def _results(sides: Sides, stages: dict[str, Stage], outcome: str,
             is_named = bool({name, short[name]} & failed)
             results[name] = _without(sides, stage, names[name], blocked, is_named)
         else:
-            same = [path for need in needs if need.status == "unchanged"
-                    for path in stages[need.stage].outputs]
-            results[name] = _current(sides, stage, names[name], same, is_main)
+            results[name] = _current(sides, stage, names[name], is_main)
     gone = [StageResult(name, names[name], metrics=(_metrics(sides, name)[0], {}))
             for name in names if name not in stages]
     return (*(results[name] for name in stages), *gone)
@@ -169,51 +162,30 @@ def _results(sides: Sides, stages: dict[str, Stage], outcome: str,
 
 def _without(sides: Sides, stage: Stage, name: str, blocked: tuple[str, ...],
              is_named: bool) -> StageResult:
-    """Return the result of a stage that failed or did not run, with the reason."""
+    """Return the result of a stage that failed or did not run."""
     page = stage.short if stage.notebook else ""
     executed = notebook(base.here(sides.root, f"reports/{page}.ipynb"))
     failure = _failure(sides, stage, executed) if executed and not blocked else {}
-    missing = not any((sides.root / path).exists() for path in stage.outputs)
-    why = "results are not in this folder" if missing else "out of date"
     return StageResult(stage.name, name, page, "failed" if failure or is_named else "not run",
-                       blocked, why, failure=failure, metrics=(_metrics(sides, stage.name)[0], {}),
+                       blocked, failure, metrics=(_metrics(sides, stage.name)[0], {}),
                        notebooks=(None, executed if failure else None))
 
 
-def _current(sides: Sides, stage: Stage, name: str, same: list[str],
-             is_main: bool) -> StageResult:
-    """Return the result of a stage whose results are here; `same` are inputs as in the base."""
-    page, path = stage.short if stage.notebook else "", f"reports/{stage.short}.ipynb"
-    old, new = sides.old_lock.get(stage.name), sides.lock[stage.name]
-    is_alike = old != new and _is_alike(old, new, same)
-    has_run = not sides.base or old != new and not is_alike
-    metrics, pair, unseen = _metrics(sides, stage.name), (None, None), ""
-    answers = tuple(map(verdict.rows, sides.both(stage.name, f"models/{stage.short}.csv")))
-    if page:
-        text, unseen = sides.then(stage.name, path)
-        pair = tuple(map(notebook, (text, sides.now(stage.name, path))))
-        for executed in () if is_main else pair:
-            hide(executed, [key for key in metrics[1] if is_of_test(key)])
+def _current(sides: Sides, stage: Stage, name: str, is_main: bool) -> StageResult:
+    """Return the result of a stage whose results are here."""
+    old = sides.old_lock.get(stage.name)
+    has_run = old != sides.lock[stage.name]
+    metrics = _metrics(sides, stage.name)
+    answers = map(verdict.rows, sides.both(stage.name, f"models/{stage.short}.csv"))
+    executed = sides.both(stage.name, f"reports/{stage.short}.ipynb") if stage.notebook else ()
+    pair = tuple(map(notebook, executed)) or (None, None)
+    for each in () if is_main else pair:
+        hide(each, [key for key in metrics[1] if is_of_test(key)])
     return StageResult(
-        stage.name, name, page, "ran" if has_run else "unchanged", is_alike=is_alike,
-        is_committed=base.outs(sides.committed.get(stage.name, new)) == base.outs(new),
-        metrics=metrics[:1] * 2 if is_alike else metrics, notebooks=pair,
-        answers=answers[:1] * 2 if is_alike else answers,
-        unseen=unseen if old and has_run else "", plots=_plots(sides, stage) if has_run else ())
-
-
-def _is_alike(old: dict | None, new: dict, same: list[str]) -> bool:
-    """Return whether two records of a stage have the same command, parameters and inputs.
-
-    What a stage made that is itself alike is the same input, whatever its bytes: they are those of
-    two machines.
-    """
-    if not old or any(old.get(key) != new.get(key) for key in ("cmd", "params")):
-        return False
-    deps = [{dep["path"]: dep.get("md5") for dep in entry.get("deps", [])} for entry in (old, new)]
-    return deps[0].keys() == deps[1].keys() and all(
-        deps[0][path] == md5 or any(f"{out}/".startswith(f"{path}/") or path.startswith(f"{out}/")
-                                    for out in same) for path, md5 in deps[1].items())
+        stage.name, name, stage.short if stage.notebook else "", "ran" if has_run else "unchanged",
+        metrics=metrics, answers=tuple(answers), notebooks=pair,
+        is_unseen=bool(old and has_run and stage.notebook and not pair[0]),
+        curves=_curves(sides, stage) if has_run else ())
 
 
 def _failure(sides: Sides, stage: Stage, executed: NotebookNode) -> dict:
@@ -254,8 +226,8 @@ def _parsed(path: str, text: str) -> dict:
         return {}
 
 
-def _plots(sides: Sides, stage: Stage) -> tuple[Plot, ...]:
-    """Return the tables that dvc.yaml plots."""
-    return tuple(plot_of(out.def_path, out.plot, *sides.both(stage.name, out.def_path))
-                 for out in dag.dvc_stage(sides.repo, stage.name).outs
-                 if out.plot and sides.now(stage.name, out.def_path))
+def _curves(sides: Sides, stage: Stage) -> tuple[dict, ...]:
+    """Return the curves that dvc.yaml plots."""
+    curves = [curve(out.plot, *sides.both(stage.name, out.def_path))
+              for out in dag.dvc_stage(sides.repo, stage.name).outs if out.plot]
+    return tuple(filter(None, curves))

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
-from nbproof.review.gh import api, gh, pull_requests, repository
+from nbproof.review.gh import api, gh, listed, pull_requests, repository
 from nbproof.review.sanitise import sanitised
 
 AUTHOR = "github-actions[bot]"  # who a workflow's own token writes as
@@ -40,12 +40,7 @@ def comment(sha: str, pages_url: str) -> str:
         return f"The workflow report has not ended for {sha[:8]}: its end posts the comment."
     first, newline, rest = _report(run, sha, pages_url).partition("\n")
     text = f"{first}{_tests(sha)}{newline}{rest}"
-    try:
-        return "\n".join(post(pull["number"], text) for pull in pulls)
-    except UserError:
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            Path(summary).write_text(text, encoding="utf-8")
-        raise
+    return "\n".join(post(pull["number"], text) for pull in pulls)
 
 
 def _latest_run(workflow: str, sha: str) -> dict | None:
@@ -86,11 +81,14 @@ def _tests(sha: str) -> str:
 
 def post(number: int, report: str) -> str:
     """Leave one comment of ours with `report` on pull request `number`; return how."""
-    comments, ours = _comments(number)
-    if _cml_would_find(comments, ours) and _by_cml(number, shortened(report, LIMITS[0])):
+    comments = listed(f"issues/{number}/comments")
+    marked = [each for each in comments[:CML_READS] if CML_MARK.search(each["body"] or "")]
+    is_found = (marked[-1] if marked else None) is _ours(comments)  # what CML would update
+    if is_found and shutil.which("cml") and _by_cml(number, shortened(report, LIMITS[0])):
         return f"Posted by CML on pull request {number}."
     for limit, wait in zip(LIMITS, (1, 4, 16, None)):
-        _, ours = _comments(number)  # an answer can get lost, and CML can post before it fails
+        # read again: an answer can get lost, and CML can post before it fails
+        ours = _ours(listed(f"issues/{number}/comments"))
         body = {"body": f"{shortened(report, limit)}\n\n{MARK}\n\n{CML_SIGN}"}
         try:
             if ours:
@@ -106,37 +104,31 @@ def post(number: int, report: str) -> str:
     raise AssertionError("the last try returns or raises")
 
 
-def _comments(number: int) -> tuple[list[dict], dict | None]:
-    """Return all comments, and ours: by its author and by its mark, which anyone could copy."""
-    comments = api(f"issues/{number}/comments?per_page=100", "--paginate")
+def _ours(comments: list[dict]) -> dict | None:
+    """Return our comment: by its author and by its mark, which anyone could copy."""
     ours = [comment for comment in comments if MARK in (comment["body"] or "")
             and (comment["user"] or {}).get("login") == AUTHOR]
-    return comments, ours[-1] if ours else None
-
-
-def _cml_would_find(comments: list[dict], ours: dict | None) -> bool:
-    """Return whether CML is here and would update our comment or make the first one."""
-    marked = [comment for comment in comments[:CML_READS] if CML_MARK.search(comment["body"] or "")]
-    return bool(shutil.which("cml")) and (marked[-1] if marked else None) is ours
+    return ours[-1] if ours else None
 
 
 def _by_cml(number: int, report: str) -> bool:
+    """Have CML post a report; return whether it did."""
+    # --publish, CML's default, would upload each local file that the text links to
+    command = ["cml", "comment", "update", "--driver=github", f"--target=pr/{number}",
+               "--repo=https://{}/{}".format(*repository()), "--publish=false",
+               f"--watermark-title={TITLE}"]
+    variables = {"REPO_TOKEN": os.environ.get("GH_TOKEN", ""), "ITERATIVE_DO_NOT_TRACK": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.md"
         file.write_text(f"{report}\n\n{MARK}\n", encoding="utf-8", newline="\n")
-        # --publish, CML's default, would upload each local file that the text links to
-        command = ["cml", "comment", "update", "--driver=github", "--repo=https://{}/{}".format(*repository()),
-                   f"--target=pr/{number}", "--publish=false", f"--watermark-title={TITLE}"]
-        variables = {"REPO_TOKEN": os.environ.get("GH_TOKEN", ""), "ITERATIVE_DO_NOT_TRACK": "1"}
         try:
-            done = subprocess.run([*command, str(file)], env=os.environ | variables, text=True,
-                                  capture_output=True, errors="replace", timeout=180)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            print(f"CML could not post ({type(error).__name__}): gh posts.")
+            subprocess.run([*command, str(file)], env=os.environ | variables, check=True, text=True,
+                           capture_output=True, errors="replace", timeout=180)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = " ".join(str(getattr(error, "stderr", "") or error).split())[:300]
+            print(f"CML could not post, so gh posts: {reason}")
             return False
-    if done.returncode:
-        print(f"CML could not post, so gh posts: {' '.join(done.stderr.split())[:300]}")
-    return done.returncode == 0
+    return True
 
 
 def shortened(report: str, limit: int) -> str:

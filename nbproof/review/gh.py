@@ -49,29 +49,25 @@ def gh(*words: str, stdin: str = "", waits: tuple[int, ...] = (1, 4, 16)) -> str
     raise UserError(f"gh {' '.join(words[:4])} failed: {reason}")
 
 
-def api(path: str, *words: str, body: dict | None = None, missing_ok: bool = False) -> list | dict:
-    """Return the JSON of GitHub's REST API for a `path` below the repository, a list whole.
+def api(path: str, *words: str, body: dict | None = None) -> dict:
+    """Return the JSON of GitHub's REST API for a `path` below the repository.
 
     A `body` is sent once, by POST or as `words` say: what it made would be made twice."""
     address = f"repos/{repository()[1]}/{path}"
-    if body is not None:
-        return json.loads(gh("api", address, *words, "--input", "-", stdin=json.dumps(body),
-                             waits=()))
-    try:
-        text, pages = gh("api", address, *words), []
-    except UserError as error:
-        if missing_ok and "HTTP 404" in str(error):
-            return {}
-        raise
-    while text := text.lstrip():  # `--paginate` prints one list behind the other
-        page, end = json.JSONDecoder().raw_decode(text)
-        pages, text = [*pages, page], text[end:]
-    return [item for page in pages for item in page] if isinstance(pages[0], list) else pages[0]
+    if body is None:
+        return json.loads(gh("api", address))
+    return json.loads(gh("api", address, *words, "--input", "-", stdin=json.dumps(body), waits=()))
+
+
+def listed(path: str) -> list[dict]:
+    """Return the whole list that GitHub's REST API has at a `path` below the repository."""
+    address = f"repos/{repository()[1]}/{path}?per_page=100"
+    lines = gh("api", address, "--paginate", "--jq", ".[]").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def pull_requests(sha: str) -> list[dict]:
     """Return the open pull requests whose head is the commit `sha` now, whatever a run says.
 
     All open ones are read: /commits/SHA/pulls does not know the commits of a fork."""
-    pulls = api("pulls?state=open&per_page=100", "--paginate")
-    return [pull for pull in pulls if pull["head"]["sha"] == sha]
+    return [pull for pull in listed("pulls") if pull["head"]["sha"] == sha]

@@ -72,5 +72,5 @@ def render(facts: Facts, verdict: Verdict, drawn: Drawn, published: str = "") ->
     return environment.get_template("review.html.j2").render(
         facts=facts, verdict=verdict, drawn=drawn, published=published, marks=MARKS,
         code=lambda name: f"<code>{html.escape(name)}</code>",
-        bold=lambda text: f"<strong>{text}</strong>", drawing=plots.drawing, short=plots.short,
+        bold=lambda text: f"<strong>{text}</strong>", short=plots.short,
         number=number, light=light, dark=dark) + "\n"

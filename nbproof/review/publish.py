@@ -10,26 +10,26 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.review import artifact
-from nbproof.review.gh import api, pull_requests, repository
 
 TRAILER = "Published-From-Run: "
 WHO = ("-c", "user.name=github-actions[bot]",
        "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com")
 
 
-def publish(folder: Path, sha: str, event: str, default: str, run: int, commits: bool) -> str:
-    """Publish the results in `folder` of a run of the commit `sha`; return what was done.
+def publish(folder: Path, sha: str, branch: str, default: str, run: int, commits: bool) -> str:
+    """Publish the results in `folder` of a run of the commit `sha`, which was the head of `branch`
+    of this repository, as GitHub's event says; return what was done.
 
     On the default branch other results than the committed ones are refused: nobody reviewed them.
     """
     results = artifact.checked(folder)
-    if not (branch := _branch(sha, event, default)):
-        return f"{sha[:8]} is no longer the head of a branch that is published: nothing to do."
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200}", branch):
+        raise UserError(f"Nothing is published for the branch {branch!r}: its name has signs other "
+                        "than letters, digits and ._/+#@-.")
     _git("fetch", "--quiet", "--depth=1", "origin", f"refs/heads/{branch}")
     if _git("rev-parse", "FETCH_HEAD") != sha:
         return f"{branch} has newer commits than {sha[:8]}: the newer run publishes."
@@ -49,21 +49,6 @@ def publish(folder: Path, sha: str, event: str, default: str, run: int, commits:
     commit = _commit(sha, results, before, f"Results of CI for {sha[:12]}\n\n{TRAILER}{run}")
     _git("push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")  # git refuses if it moved
     return f"{said} {commit} holds dvc.lock and the small outputs of this run."
-
-
-def _branch(sha: str, event: str, default: str) -> str:
-    """Return the branch whose head is `sha`, by GitHub's API; empty where there is none.
-
-    The default branch for a push, else that of an open pull request from this repository."""
-    if event == "push":
-        return default if api(f"branches/{quote(default)}")["commit"]["sha"] == sha else ""
-    heads = [pull["head"] for pull in pull_requests(sha)]
-    branch = next((head["ref"] for head in heads
-                   if (head["repo"] or {}).get("full_name") == repository()[1]), "")
-    if branch == default or not re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200})?", branch):
-        raise UserError(f"Nothing is published for the branch {branch!r}: it is the default "
-                        "branch, or its name has signs other than letters, digits and ._/+#@-.")
-    return branch
 
 
 def _commit(sha: str, results: artifact.Results, before: dict[str, str], message: str) -> str:

@@ -1,11 +1,9 @@
 """The comment: a review as Markdown that is safe to post on GitHub and keeps to its limits."""
 
-import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from nbproof.notebook import tracking
 from nbproof.pipeline.numbers import change, count, is_of_test
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import page, plots
@@ -17,9 +15,7 @@ LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for w
 # How much is shown of each kind. Where the comment is too long, the next level is tried.
 LEVELS = (
     {"rows": 500, "lines": 120, "charts": 3, "failures": 10, "width": 1000, "names": ""},
-    {"rows": 500, "lines": 20, "charts": 3, "failures": 5, "width": 300,
-     "names": "changed outputs"},
-    {"rows": 500, "lines": 0, "charts": 1, "failures": 3, "width": 300,
+    {"rows": 500, "lines": 20, "charts": 1, "failures": 3, "width": 300,
      "names": "changed outputs, curves"},
     {"rows": 50, "lines": 0, "charts": 0, "failures": 1, "width": 100,
      "names": "changed outputs, curves, failures, metrics, parameters, stages"},
@@ -50,11 +46,14 @@ def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str 
     template = environment.get_template("comment.md.j2")
     has_make = (facts.project.root / "Makefile").is_file()
     values = {
-        **_stages(facts), **_changes(facts), **_outputs(facts, drawn), **_curves(facts, verdict),
+        **_stages(facts), **_outputs(facts, drawn), "tables": _changes(facts),
+        "curves": sorted(
+            ((each.name, drawn) for each in facts.results for drawn in each.curves
+             if not drawn["is_same"]), key=lambda curve: curve[0] != verdict.now.champion),
         "facts": facts, "verdict": verdict, "links": links, "run": run, "change": change,
         "key": facts.project.metric.key, "marks": MARKS, "notes": _notes(facts, verdict),
-        "sentence": verdict.sentence(code, lambda text: f"**{text}**"), "drawing": plots.drawing,
-        "command": "make" if has_make else "nbproof", "server": server_of(tracking.address())}
+        "sentence": verdict.sentence(code, lambda text: f"**{text}**"),
+        "command": "make" if has_make else "nbproof"}
     for most in LEVELS:
         text = template.render(most=most, **values)
         if len(text) <= LIMIT:
@@ -71,12 +70,10 @@ def _stages(facts: Facts) -> dict:
     has_failed = failed or not_run or not facts.results
     return {"failed": failed, "not_run": not_run, "ran": by_status["ran"],
             "stages": len(facts.results) - len(by_status["removed"]),
-            "log": facts.outcome.strip() if has_failed and not is_explained else "",
-            "other": [each.name for each in facts.results
-                      if each.is_current and not each.is_committed]}
+            "log": facts.outcome.strip() if has_failed and not is_explained else ""}
 
 
-def _changes(facts: Facts) -> dict:
+def _changes(facts: Facts) -> list[tuple]:
     """Return the tables of metrics and parameters that are not those of the base."""
     metrics = [[code(each.name), code(key), *map(value, pair), change(*pair)]
                for each in facts.results if each.is_current or each.status == "removed"
@@ -87,44 +84,26 @@ def _changes(facts: Facts) -> dict:
     params = [[code(key), *map(code, pair)] for key, pair in facts.params.items()]
     first = ", ".join(f"{summary(key, 60)} {summary(old, 40)} → {summary(new, 40)}"
                       for key, (old, new) in facts.params.items()) if len(params) <= 3 else ""
-    return {"tables": [
-        ("Metrics", "", ["stage", "metric", "base", "branch", "change"], metrics),
-        ("Parameters", first, ["parameter", "base", "branch"], params)]}
+    return [("Metrics", "", ["stage", "metric", "base", "branch", "change"], metrics),
+            ("Parameters", first, ["parameter", "base", "branch"], params)]
 
 
 def _outputs(facts: Facts, drawn: Drawn) -> dict:
     """Return the changed lines of each notebook that ran again, and which have none."""
     hunks = {each.page: [line for cell in drawn.diffs[each.page] for line in cell.hunk]
              for each in facts.results if each.page in drawn.diffs}
-    changed = [(each, "\n".join(hunks[each.page]), sum(line[0] in "+-!" for line in
-                hunks[each.page])) for each in facts.results if hunks.get(each.page)]
-    return {"changed": changed, "unseen": [each for each in facts.results if each.unseen],
-            "same": [each.name for each in facts.results if hunks.get(each.page) == []]}
-
-
-def _curves(facts: Facts, verdict: Verdict) -> dict:
-    """Return the curves that changed, the champion's first, and the champion's confusion matrix."""
-    curves = [(each, plot, plots.ends(plot)) for each in facts.results for plot in each.plots
-              if not plot.template and not plot.now.equals(plot.before)]
-    matrices = [plots.confusion(plot) for each in facts.results for plot in each.plots
-                if plot.template == "confusion" and each is facts.comparison]
-    return {"curves": sorted(curves, key=lambda curve: curve[0].name != verdict.now.champion),
-            "matrix": next(iter(matrices), ())}
+    changed = [(each, "\n".join(hunk), sum(line[0] in "+-!" for line in hunk))
+               for each in facts.results if (hunk := hunks.get(each.page))]
+    same = [each.name for each in facts.results if hunks.get(each.page) == []]
+    return {"changed": changed, "same": same}
 
 
 def _notes(facts: Facts, verdict: Verdict) -> list[str]:
-    """Return what a reader should know about the numbers: the hook's words, other machines."""
+    """Return what a reader should know about the numbers, the hook's words too."""
     notes = [code(note, 400) for note in (facts.trouble, facts.pulled) if note]
     notes += [f"{code(judged.name)}: {code(judged.why, 400)}" for judged in verdict.judgements
               if judged.why][:5]
-    alike = [code(each.name) for each in facts.results if each.is_alike and not each.is_committed]
-    if alike:
-        notes.append(f"{', '.join(alike[:10])} ran again with the same inputs, with different "
-                     "bytes: this machine rounds differently. The base's numbers are shown.")
+    if unseen := [code(each.name) for each in facts.results if each.is_unseen]:
+        notes.append(f"The base's outputs of {', '.join(unseen[:10])} are not in DVC's cache here, "
+                     "so they are not compared: `dvc fetch --all-commits` brings what is kept.")
     return notes
-
-
-def server_of(uri: str | None) -> str:
-    """Return an http address without user, password, query and fragment: each may be secret."""
-    address = re.split(r"[?#]", tracking.without_credentials(uri or ""))[0]
-    return address if address.startswith(("http://", "https://")) else ""

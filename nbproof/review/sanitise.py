@@ -7,7 +7,8 @@ What a report needs passes by its form. Every pattern takes time that grows with
 
 import html
 import re
-import unicodedata
+
+from nbproof.review.markdown import plain
 
 BREAK = "\u200b"
 LONGEST = 1_000_000  # characters that are read; GitHub takes 65,536 in a comment
@@ -27,10 +28,7 @@ ACTING = (  # what GitHub acts on; a diff's @@ stays
 def sanitised(text: str, links: tuple[str, ...] = ()) -> str:
     """Return `text` with all broken but headings, tables, emphasis, code, plain charts, folds and
     links to addresses below one of `links`."""
-    text = text[:LONGEST]
-    hidden = {sign for sign in {*text} - {"\n", "\t"}
-              if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Cn")}
-    text = text.translate(dict.fromkeys(map(ord, hidden), "\ufffd"))
+    text = plain(text[:LONGEST])
     parts, done = [], 0
     matches = [*CHART.finditer(text), *LINK.finditer(text)]
     for match in sorted(matches, key=lambda match: match.start()):

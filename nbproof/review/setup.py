@@ -52,8 +52,11 @@ def setup(check: bool) -> int:
         title, path, right, lines = (re.sub("REPO|CHECK|BRANCH", lambda word: words[word[0]], text)
                                      for text in setting)
         state = "off" if ": " in title else "missing"
-        if check and right in json.dumps(api(path, missing_ok=True)):
-            state = "set"
+        try:
+            state = "set" if check and right in json.dumps(api(path)) else state
+        except UserError as error:
+            if "HTTP 404" not in str(error):
+                raise
         missing |= {title} if check and state == "missing" else set()
         print(f"{state:8} {title}" if check else f"\n# {title}\n{lines}")
     return int(bool(missing))

@@ -123,22 +123,14 @@ class World:
                             "GH_STANDIN": self.api.address}.items():
             monkeypatch.setenv(name, value)
         self.api.artifacts = {"42": {"results": self.results}}
-        self.pull_request("topic")
-
-    def pull_request(self, ref: str, repository: str | None = "owner/name", sha: str = "") -> None:
-        whose = repository and {"full_name": repository}
-        head = {"ref": ref, "sha": sha or self.sha, "repo": whose}
-        self.api.pulls = [{"number": 7, "head": head}]
 
     def set_results(self, outputs: dict) -> None:
         shutil.rmtree(self.results)
         write_results(self.results, outputs)
 
-    def publish(self, sha: str = "", event: str = "pull_request", commits: bool = True) -> str:
+    def publish(self, sha: str = "", branch: str = "topic", commits: bool = True) -> str:
         """Publish; return what was said."""
-        tip = git(self.origin, "rev-parse", "main")
-        self.api.settings["branches/main"] = {"commit": {"sha": tip}}
-        return publish.publish(self.results, sha or self.sha, event, "main", 42, commits)
+        return publish.publish(self.results, sha or self.sha, branch, "main", 42, commits)
 
     @property
     def head(self) -> str:

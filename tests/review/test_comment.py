@@ -29,7 +29,6 @@ def github(request, monkeypatch, tmp_path, inside):
         "HTTP_PROXY": server.address, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
         "GH_CONFIG_DIR": str(tmp_path / "gh"), "GH_TOKEN": "secret-token",
         "GITHUB_SERVER_URL": "https://github.localhost", "GITHUB_REPOSITORY": "owner/name",
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(comment.shutil, "which", lambda name, **_: None)  # no CML
@@ -64,8 +63,10 @@ def test_faults_that_pass_are_tried_again(github, faults):
 
 def test_what_github_refuses_is_one_sentence_and_ends(github):
     github.faults = [("POST", 403)] * 10
-    with pytest.raises(UserError, match=r"gh api repos/owner/name/issues/7/comments .*HTTP 403"):
+    with pytest.raises(UserError, match=r"gh api repos/owner/name/issues/7/comments .*HTTP 403"
+                       ) as error:
         comment.post(7, "report")
+    assert "secret-token" not in str(error.value)
     assert not github.comments and len(github.requests) < 20
 
 
@@ -144,14 +145,6 @@ def test_a_run_without_a_usable_report_is_told_by_its_failed_step(github, posted
         [body] = [one["body"] for one in github.ours()]
         assert body.startswith(f"**no report**: the run of {HEAD[:8]} ended at its step `make s")
         assert "@x" not in body
-
-
-def test_a_report_that_cannot_be_posted_is_in_the_summary(github, posted, tmp_path):
-    github.pulls, github.faults = [pull(7)], [("POST", 403)] * 4
-    with pytest.raises(UserError) as error:
-        posted("the report")
-    assert "the report" in (tmp_path / "summary.md").read_text()
-    assert "secret-token" not in str(error.value)
 
 
 @pytest.mark.parametrize(("origin", "expected"), [

@@ -15,7 +15,7 @@ from .tiny import FIGURES, HOSTILE
 def changed(tiny):
     tiny.said = {"oak": f"It learns.\n{HOSTILE}"}
     tiny.begin().models["oak"]["rate"] = tiny.models["elm"]["rate"] = 0.5
-    tiny.said, tiny.figure = {"oak": "It learns a lot."}, {"oak": "blue", "elm": "again"}
+    tiny.said, tiny.figure = {"oak": "It learns a lot."}, {"oak": "blue"}
     tiny.scores["oak"] = [0.97, 0.985, 0.995]
     tiny.run("oak", "elm", "compare")
     return tiny.review(links={"main": "https://ci.example"})
@@ -26,11 +26,11 @@ def test_every_changed_notebook_before_and_after(changed):
     oak, elm = (page.find(id=name).parent for name in ("oak", "elm"))
     assert [title.get_text() for title in oak.find_all("h3")] == [
         "Cell 2, Training", "Cell 4, How good is it?"]
-    assert "a lot." in [mark.get_text() for mark in oak.find_all("ins")][0]
+    assert {"learns", "lot."} <= {mark.get_text() for mark in oak.find_all("ins")}
     addresses = [image["src"].partition(",")[2] for image in oak.select(".sides img")]
     assert addresses == [FIGURES["grey"], FIGURES["blue"]]
     assert {image["alt"] for image in oak.select("img")} == {"Figure: How good is it?"}
-    assert FIGURES["again"] != FIGURES["grey"] and "nothing that a reader sees" in elm.get_text()
+    assert "nothing that a reader sees" in elm.get_text()
     assert not page.find_all(["script", "iframe", "link"])
     links = [link["href"] for link in oak.find_all("a")][:2]
     assert links == ["#page-oak", "https://ci.example/oak.html"] and page.find(id="page-oak")
@@ -76,17 +76,17 @@ TABLE = "| model | score |\n|:--|--:|\n| **mlp** | {} |\n"
 
 def test_numbers_in_a_table_are_marked_where_they_stand():
     cell, = differences([("a", TABLE.format("0.9890"))], [("a", TABLE.format("0.9848"))])
-    merged = cell.new
-    assert cell.old == "" and merged.count("<table") == 1 and "**" not in merged
-    assert "<del>0.9890</del><ins>0.9848</ins>" in merged
+    assert "**" not in cell.new
+    assert "<del>0.9890</del></td>" in cell.old and "<ins>0.9848</ins></td>" in cell.new
+    assert [side.count(mark) for side, mark in ((cell.old, "<del>"), (cell.new, "<ins>"))] == [1, 1]
     assert cell.hunk[-2:] == ("-mlp │ 0.9890", "+mlp │ 0.9848")
 
 
 def test_rows_that_came_are_marked_side_by_side():
     more = TABLE.format("0.9") + "| cnn | 0.99 |\n"
     cell, = differences([("a", TABLE.format("0.9"))], [("a", more)])
-    assert "<ins>0.99</ins>" in cell.new and "<ins>0.9</ins>" not in cell.new
-    assert cell.old and "<del>" not in cell.old
+    assert "<ins>0.99</ins>" in cell.new and cell.new.count("<ins>") == 2
+    assert "<del>" not in cell.old
 
 
 def test_cells_that_came_and_went():
@@ -100,7 +100,8 @@ def test_prose_that_changed_is_on_the_page_alone():
     sides = [nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="m")])
              for text in ("# T\n\nold words", "# T\n\nnew words")]
     cell, = compare(*sides, *(cells.body(side, Path()) for side in sides))
-    assert "<del>old</del><ins>new</ins> words" in cell.new and cell.hunk == ()
+    assert "<del>old</del> words" in cell.old and "<ins>new</ins> words" in cell.new
+    assert cell.hunk == ()
 
 
 def test_long_outputs_take_no_minutes():

@@ -24,7 +24,6 @@ def test_right_results_are_pushed_and_committed_together(world):
     # it makes no loop: another machine's bytes are not put on top of its own commit
     sha, pushed = world.head, world.pushed
     world.set_results(AFTER | {"models/mlp": b"another machine's model"})
-    world.pull_request("topic", sha=sha)
     assert "is a commit of this job" in world.publish(sha) and world.head == sha
     assert world.pushed > pushed
 
@@ -39,7 +38,6 @@ def test_a_link_or_a_filter_of_the_branch_does_nothing(world):
     git(world.work, "commit", "--quiet", "-m", "evil")
     git(world.work, "push", "--quiet", "origin", "HEAD:refs/heads/topic")
     sha = git(world.work, "rev-parse", "HEAD")
-    world.pull_request("topic", sha=sha)
     before = (world.trusted / "publishing" / ".git" / "config").read_bytes()
     assert "holds dvc.lock" in world.publish(sha)
     listed = git(world.origin, "ls-tree", "-r", "topic", "metrics/").splitlines()
@@ -69,11 +67,10 @@ def test_a_branch_with_newer_commits_is_left_alone(world):
 
 def test_on_main_nothing_is_committed(world):
     with pytest.raises(UserError, match=r"not those that main records .*by a pull request"):
-        world.publish(event="push")
+        world.publish(branch="main")
     assert world.untouched()
     world.set_results(BEFORE)
-    assert "main records these results already" in world.publish(event="push") and world.pushed
-    assert "no longer the head" in world.publish("cd" * 20, event="push")
+    assert "main records these results already" in world.publish(branch="main") and world.pushed
 
 
 def test_what_is_wrong_publishes_nothing(world):
@@ -98,16 +95,8 @@ def test_a_rule_of_the_branch_is_told(world):
         world.publish()
 
 
-@pytest.mark.parametrize(("ref", "repository", "sha"), [
-    ("topic", "fork/name", ""), ("topic", None, ""), ("topic", "owner/name", "ab" * 20)])
-def test_only_the_head_of_a_branch_of_this_repository_is_published(world, ref, repository, sha):
-    world.pull_request(ref, repository, sha)
-    assert "no longer the head" in world.publish() and world.untouched()
-
-
-@pytest.mark.parametrize("ref", ["main", "--force", "a b", "+refs", "a:b"])
+@pytest.mark.parametrize("ref", ["--force", "a b", "+refs", "a:b", ""])
 def test_a_branch_by_another_name_is_refused(world, ref):
-    world.pull_request(ref)
     with pytest.raises(UserError, match="Nothing is published for the branch"):
-        world.publish()
+        world.publish(branch=ref)
     assert world.untouched()

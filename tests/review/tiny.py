@@ -12,22 +12,20 @@ from bs4 import BeautifulSoup
 from dvc.repo import Repo
 from markdown_it import MarkdownIt
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.review import render
 
 
-def figure(colour: str, comment: str = "") -> str:
+def figure(colour: str) -> str:
     """Return a small picture of one colour, as a notebook holds it."""
-    file, kept = io.BytesIO(), PngInfo()
-    kept.add_text("Comment", comment)
-    Image.new("RGB", (4, 3), colour).save(file, "png", pnginfo=kept, compress_level=0)
+    file = io.BytesIO()
+    Image.new("RGB", (4, 3), colour).save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
 
 
-FIGURES = {"grey": figure("grey"), "blue": figure("blue"), "again": figure("grey", "elsewhere")}
+FIGURES = {"grey": figure("grey"), "blue": figure("blue")}
 CONTRACT = "name: tiny\nmetric: {key: score, goal: max}\ncompare: compare\ndata: data.source\n"
 STAGES = """\
 stages:
