@@ -13,8 +13,8 @@ from nbproof.runner import determinism
 def announce() -> None:
     """Print first where this processor may give other bytes than the committed results have."""
     if (here := determinism.machine()) != determinism.NAME:
-        print(f"This machine computes as {here}, not as {determinism.NAME}: bytes of results may "
-              f"differ; numbers are compared within {load().tolerance} (project.yaml: tolerance).",
+        print(f"This machine rounds like {here}, not like {determinism.NAME}: results may have "
+              f"other bytes; numbers are compared within {load().tolerance} (project.yaml: tolerance).",
               flush=True)
 
 
@@ -51,7 +51,7 @@ def _other_bytes(short: str) -> str:
     far = f"outside {load().tolerance}: {', '.join(outside(short))}"
     if not outside(short):
         far = f"all numbers are the committed ones within {load().tolerance}"
-    return f"this machine computes otherwise ({machine}); {far}"
+    return f"this machine rounds differently ({machine}); {far}"
 
 
 def outside(short: str) -> list[str]:

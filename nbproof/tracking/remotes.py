@@ -87,7 +87,7 @@ def check() -> int:
         if (problem := data_problem(repo)) is not None:
             problems["DVC remote"] = problem
     for name, problem in problems.items():
-        print(f"{name} {problem or 'answers.'}")
+        print(f"{name} {problem or 'responds.'}")
     if not problems:
         print("No remote is set: runs, data and models stay on this machine.")
     return 1 if any(problems.values()) else 0
@@ -95,7 +95,7 @@ def check() -> int:
 
 def _sentence(url: str, reason: str, names: str) -> str:
     """Return that `url` does not answer as it should, the library's `reason`, and what to do."""
-    return (f"{tracking.without_credentials(url)} gives no answer that can be used "
+    return (f"{tracking.without_credentials(url)} gives no usable response "
             f"({tracking.without_credentials(reason)}): check the address, the network, and what "
             f"it takes as user and password, {names}.")
 

@@ -49,7 +49,7 @@ def test_what_varies_and_what_is_new(small, monkeypatch, capsys):
 def test_a_machine_that_computes_otherwise_is_compared_by_value(small, monkeypatch, error, far):
     monkeypatch.setattr(determinism, "machine", lambda: "linux-aarch64")
     assert compared(small, metrics_m__json=json.dumps({"error": error, "note": "x"}))[1:] == [
-        "m has other bytes from the same inputs: this machine computes otherwise (linux-aarch64); "
+        "m has other bytes from the same inputs: this machine rounds differently (linux-aarch64); "
         f"{far}."]
 
 
@@ -57,7 +57,7 @@ def test_a_machine_that_computes_otherwise_says_so_first(small, monkeypatch, cap
     monkeypatch.setattr(determinism, "machine", lambda: "linux-x86_64-sse")
     compare.announce()
     assert capsys.readouterr().out.startswith(
-        "This machine computes as linux-x86_64-sse, not as linux-x86_64-avx2: ")
+        "This machine rounds like linux-x86_64-sse, not like linux-x86_64-avx2: ")
 
 
 def test_without_git(small, monkeypatch):

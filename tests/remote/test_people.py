@@ -92,10 +92,10 @@ def test_two_clones_share_everything_and_no_secret_is_kept(finished, bucket, tmp
     with servers.mlflow_server(tmp_path / "server") as server:
         where = ("--data", "s3://dvc/cycle", "--endpoint", bucket.endpoint)
         said = call(finished, "remote", "--tracking", server.address, *where)
-        assert "Tracking server answers.\nDVC remote answers." in said
+        assert "Tracking server responds.\nDVC remote responds." in said
         for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
             wrong = call(finished, "remote", code=1, **{name: "wrong"})
-            assert wrong.count("gives no answer that can be used") == 1 and name in wrong
+            assert wrong.count("gives no usable response") == 1 and name in wrong
         assert "registered champion now (version 1" in call(finished, "promote")
         assert "These are the results of data.label: None." in call(finished, "push")
         commit(finished)

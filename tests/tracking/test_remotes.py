@@ -36,7 +36,7 @@ def test_a_folder_is_a_remote_and_another_remote_stays(here, tmp_path, capsys):
     before = f"{config.read_text()}['remote \"backup\"']\n    url = /backup\n"
     config.write_text(before)
     assert remotes.use("", "", str(tmp_path / "store"), "") == 0
-    assert "DVC remote answers." in capsys.readouterr().out
+    assert "DVC remote responds." in capsys.readouterr().out
     assert "url = /backup" in config.read_text() and "remote = origin" in config.read_text()
     (here / "params.yaml").write_text("data: {source: table}\n")
     assert remotes.transfer("push") == remotes.transfer("pull") == 0
@@ -51,5 +51,5 @@ def test_a_tracking_server_that_is_away_is_named(here, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert remotes.use("", "http://127.0.0.1:9", "", "") == 1
     printed = capsys.readouterr().out
-    assert "Tracking server http://127.0.0.1:9 gives no answer that can be used (" in printed
+    assert "Tracking server http://127.0.0.1:9 gives no usable response (" in printed
     assert (here / "remote.yaml").read_text().endswith("\ntracking: http://127.0.0.1:9\n")
