@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ sys.path[:0] = [str(ROOT / "tests" / name) for name in ("serve", "sweep")]
 import serving  # noqa: E402 - the projects that the tests serve
 from cluster import cluster  # noqa: E402
 
-from nbproof.serve import environment  # noqa: E402
+from nbproof.serve import cli  # noqa: E402
 from nbproof.workspace import bootstrap  # noqa: E402
 
 CONNECTIONS, ROUNDS, SECONDS, SWAPPING = (1, 8, 32), 3, 5, 60
@@ -54,16 +53,10 @@ def wrk(address: str, script: Path, connections: int, seconds: float, cpu: str =
             "all": int(re.search(r"(\d+) requests in", text)[1])}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def started(command: list, folder: Path, **variables: str):
     """Run a server on processor 0 for the block; yield its address."""
-    port = free_port()
+    port = serving.free_port()
     words = ["taskset", "-c", "0", *[str(word).replace("PORT", str(port)) for word in command]]
     with (folder / "output.txt").open("wb") as file:
         process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file,
@@ -88,7 +81,7 @@ def started(command: list, folder: Path, **variables: str):
 
 def servers(folder: Path) -> dict[str, tuple[list, dict]]:
     """Return how each server is started, and its environment."""
-    python = bootstrap.set_up(ROOT, environment.SMALL, environment.LOCKS[environment.SMALL])
+    python = bootstrap.set_up(ROOT, cli.SMALL, cli.LOCKS[cli.SMALL])
     python = python / bootstrap.PYTHON
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {
@@ -135,41 +128,23 @@ def compare(folder: Path, script: Path) -> None:
 
 
 def swap(folder: Path, script: Path) -> None:
-    """Move the alias every five seconds under load, and check the predictions of one client."""
+    """Move the alias every five seconds under load; check all predictions of the clients."""
     served = serving.Served(folder)
     versions = [served.register(ROOT / "models" / f"{name}.onnx", name) for name in (MODEL, OTHER)]
-    server, stop = served.start("--concurrent", "128"), threading.Event()
-    body, expected, wrong = json.loads(script.with_suffix(".json").read_text()), {}, 0
-
-    def move() -> None:
-        turn = 0
-        while not stop.wait(5):
+    server = served.start("--concurrent", "128")
+    with serving.Load(server, clients=8) as load:
+        for turn in range(SWAPPING // 5):
+            time.sleep(5)
             served.move("champion", versions[turn % 2])
-            turn += 1
-
-    results: list[dict] = []
-    threads = [threading.Thread(target=move), threading.Thread(
-        target=lambda: results.append(wrk(server.address, script, 8, SWAPPING, "0-1")))]
-    for thread in threads:
-        thread.start()
-    checked = 0
-    while not results:
-        status, content = server.ask("/invocations", body)
-        checked += 1
-        known = expected.setdefault(content.get("version"), content.get("predictions"))
-        wrong += status != 200 or not np.allclose(known, content["predictions"], atol=1e-5)
-    stop.set()
-    threads[0].join()
-    swaps = re.search(r"\nnbproof_swaps_total (\d+)", server.ask("/metrics")[1].decode())[1]
     server.stop()
-    print(f"\n{results[0]['all']:,} requests in {SWAPPING} s under {swaps} swaps: "
-          f"{results[0]['failed']} failed, p99 {results[0]['p99']:.1f} ms; {checked:,} predictions "
-          f"of {len(expected)} versions checked, {wrong} wrong.", flush=True)
+    wrong = max(0, len(load.seen) - len(versions))  # the same input: one prediction a version
+    print(f"\n{load.count:,} requests in {SWAPPING} s under swaps: {len(load.wrong)} failed, "
+          f"{wrong} other predictions than the {len(versions)} of the versions.", flush=True)
 
 
 def on_ray(folder: Path, script: Path) -> None:
     """Measure one replica and two on a cluster of three nodes, then kill a node under load."""
-    python = bootstrap.set_up(ROOT, environment.RAY, environment.LOCKS[environment.RAY])
+    python = bootstrap.set_up(ROOT, cli.RAY, cli.LOCKS[cli.RAY])
     python = python / bootstrap.PYTHON
     rates = {}
     with cluster(3, cpus=2, head_cpus=0, python=python) as nodes:
@@ -177,7 +152,7 @@ def on_ray(folder: Path, script: Path) -> None:
         served = serving.Served(folder, python)
         served.register(ROOT / "models" / f"{MODEL}.onnx", MODEL)
         for replicas in (1, 2):
-            words = ("--port", str(free_port()), "--replicas", f"{replicas}:{replicas}")
+            words = ("--port", str(serving.free_port()), "--replicas", f"{replicas}:{replicas}")
             server = served.start(*words, ready=False, **nodes.variables)
             server.listens(200)
             wrk(server.address, script, 8, 2, "0-1")

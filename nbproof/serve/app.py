@@ -1,7 +1,6 @@
 """The application: its addresses. FastAPI describes them at /docs and /openapi.json."""
 
 import base64
-import contextlib
 import io
 import platform
 import time
@@ -20,17 +19,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from nbproof.notebook.errors import trace
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.serve import protocol
 from nbproof.serve.follow import Follower
-from nbproof.serve.guard import Guard, error_response
+from nbproof.serve.guard import Guard, respond
 from nbproof.serve.log import LogFull, UnknownId
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import OnnxModel
 from nbproof.serve.options import Options
-from nbproof.serve.predictor import Predictor, Verdict
+from nbproof.serve.predictor import Predictor
 
 MAX_FILES = 64  # in one request
 LARGE = 100_000  # bytes of a body that is parsed in a thread
@@ -68,16 +66,15 @@ class Label(BaseModel):
 async def invocations(request: Request) -> Response:
     """Return the champion's predictions, in MLflow's scoring protocol."""
     predictor, began = request.app.state.predictor, time.time()
-    pair = predictor.follower.pair
-    content = (await request.body(), request.headers.get("content-type", ""), pair.champion)
-    is_large = len(content[0]) > LARGE
-    inputs = await run_in_threadpool(protocol.parse, *content) if is_large else (
-        protocol.parse(*content))
-    reply = await predictor.predict(pair, inputs, began)
+    pair, body = predictor.follower.pair, await request.body()
+    words = body, request.headers.get("content-type", ""), pair.champion
+    inputs = await run_in_threadpool(protocol.parse, *words) if len(body) > LARGE else (
+        protocol.parse(*words))
+    outputs, rows = await predictor.predict(pair, inputs, began)
     return _json({
-        "predictions": reply.outputs, "answers": [verdict.answer for verdict in reply.verdicts],
-        "ids": reply.ids, "version": pair.champion.version.version,
-    }, pair.challenger and BackgroundTask(predictor.shadow, pair, inputs, reply, None))
+        "predictions": outputs, "answers": [row["answer"] for row in rows],
+        "ids": [row["id"] for row in rows], "version": pair.champion.version.version,
+    }, pair.challenger and BackgroundTask(predictor.shadow, pair, inputs, rows, None))
 
 
 @router.post("/predict", openapi_extra=FILES)
@@ -95,19 +92,18 @@ async def predict(request: Request, details: bool = False, keep: bool = True) ->
                                  "model of several inputs: POST the numbers to /invocations.")
     files = await _files(request)
     inputs = await predictor.prepare(model, files)
-    reply = await predictor.predict(pair, inputs, began, keep)
-    answers = [_described(model, *case) for case in zip(reply.verdicts, reply.outputs)]
-    for row, answer in enumerate(answers):
+    outputs, rows = await predictor.predict(pair, inputs, began, keep)
+    answers = [_described(model, *case) for case in zip(rows, outputs)]
+    for answer, row, prepared in zip(answers, rows, next(iter(inputs.values()))):
         if keep:
-            answer["id"] = reply.ids[row]
+            answer["id"] = row["id"]
         if details:
-            prepared = next(iter(inputs.values()))[row]
             answer["prepared"] = np.round(prepared.astype(float), 4)
     shadow = keep and pair.challenger
     return _json({
         "model": model.version.model, "version": model.version.version,
-        "milliseconds": round(reply.milliseconds, 3), "answers": answers,
-    }, shadow and BackgroundTask(predictor.shadow, pair, inputs, reply, files))
+        "milliseconds": round(rows[0]["milliseconds"], 3), "answers": answers,
+    }, shadow and BackgroundTask(predictor.shadow, pair, inputs, rows, files))
 
 
 @router.post("/label")
@@ -158,33 +154,28 @@ async def metrics(request: Request) -> Response:
 
 def create(follower: Follower, log, metrics: Metrics, options: Options) -> FastAPI:
     """Return the application; `log` has `put` and `write_label`, as nbproof.serve.log.Log."""
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI):
-        yield
-        app.state.predictor.close()
-
     project = config.load()
-    app = FastAPI(title=project.name, version="1", redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title=project.name, version="1", redoc_url=None)
     app.state.predictor = Predictor(follower, log, metrics, options.threads, options.images)
     app.include_router(router)
-    files = {}
-    if project.page:
-        page = root() / project.page
-        files = {f"/{file.name}": file for file in page.parent.glob(f"{page.stem}.*")
-                 if file.suffix in ENDINGS} | {"/": page}
+    files = _page()
     for path, file in files.items():
-        app.add_api_route(path, _sender(file), include_in_schema=False)
-    for kind in (HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, _handle)
+        app.add_route(path, lambda _, file=file: FileResponse(
+            file, headers={"cache-control": "no-cache"}))
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _respond)
     paths = {route.path for route in router.routes}
     app.add_middleware(Guard, options=options, metrics=metrics, paths=paths, pages=set(files))
     return app
 
 
-def _sender(file: Path):
-    async def send() -> Response:
-        return FileResponse(file, headers={"cache-control": "no-cache"})
-    return send
+def _page() -> dict[str, Path]:
+    """Return the page and what it has beside it, by address."""
+    if not config.load().page:
+        return {}
+    page = root() / config.load().page
+    return {f"/{file.name}": file for file in page.parent.glob(f"{page.stem}.*")
+            if file.suffix in ENDINGS} | {"/": page}
 
 
 async def _files(request: Request) -> list[File]:
@@ -213,11 +204,12 @@ async def _files(request: Request) -> list[File]:
             for number, content in enumerate(found, start=1)]
 
 
-def _described(model: OnnxModel, verdict: Verdict, outputs: np.ndarray) -> dict:
+def _described(model: OnnxModel, row: dict, outputs: np.ndarray) -> dict:
     """Return one prediction in full: `answer` is null if the model abstains."""
     outputs = np.atleast_1d(outputs).tolist()
     labels = model.labels if len(model.labels) == len(outputs) else range(len(outputs))
-    return {**verdict._asdict(), "limit": model.limit if np.isfinite(model.limit) else None,
+    shown = {key: row[key] for key in ("answer", "best", "probability", "strangeness")}
+    return {**shown, "limit": model.limit if np.isfinite(model.limit) else None,
             "probabilities": {str(label): value for label, value in zip(labels, outputs)}}
 
 
@@ -236,17 +228,11 @@ def _json(content: dict, background: BackgroundTask | None = None) -> Response:
     return Response(body, media_type="application/json", background=background or None)
 
 
-async def _handle(request: Request, error: Exception) -> Response:
-    path = request.url.path[:100]
+async def _respond(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        error = protocol.wrong(f"{place}: {first['msg']}."[:300])
-    elif not isinstance(error, HTTPException):
-        trace()
-        error = HTTPException(500, "The server failed on this request.")
+        error = protocol.wrong(f"{'.'.join(map(str, first['loc']))}: {first['msg']}."[:300])
     elif error.status_code == 404 and error.detail == "Not Found":
+        path = request.url.path[:100]
         error = HTTPException(404, f"There is no {path}; /docs lists the addresses.")
-    elif error.status_code == 405:
-        error = HTTPException(405, f"{request.method} is not allowed on {path}.", error.headers)
-    return error_response(error)
+    return await respond(request, error)

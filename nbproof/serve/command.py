@@ -8,31 +8,35 @@ import sys
 import uvicorn
 
 from nbproof.notebook.errors import UserError
+from nbproof.notebook.files import root
 from nbproof.pipeline import config
 from nbproof.serve import app
 from nbproof.serve.connections import Connection
 from nbproof.serve.follow import Follower
-from nbproof.serve.log import Log, log_path
+from nbproof.serve.log import LOG, Log
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.options import Options
 
 
 def serve(options: Options) -> int:
-    """Serve until Ctrl-C or SIGTERM."""
-    options = options.checked()
-    if options.replicas:
-        raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
-    listening = _listen(options.host, options.port)
+    """Serve until Ctrl-C or SIGTERM; UserError where the port is taken."""
+    is_v6 = ":" in options.host
+    try:  # before the model is loaded: clients that connect from now on wait for it
+        listening = socket.create_server((options.host, options.port), backlog=512,
+                                         family=socket.AF_INET6 if is_v6 else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"Cannot listen at {options.host}:{options.port} ({error}): name another "
+                        "port, such as --port 8001.") from None
     metrics = Metrics()
     follower = Follower(metrics, options.threads)
     follower.start()
-    log = Log(log_path(), options.log_size, metrics.log_lost.inc)
+    log = Log(root() / LOG, options.log_size, metrics.log_lost.inc)
     settings = uvicorn.Config(
         app.create(follower, log, metrics, options), http=Connection, ws="none",
-        log_level="warning", access_log=False, server_header=False, lifespan="on", backlog=512,
-        timeout_keep_alive=30, timeout_graceful_shutdown=int(options.seconds) + 1)
+        log_level="warning", access_log=False, server_header=False, backlog=512,
+        timeout_graceful_shutdown=int(options.seconds) + 1)
     gc.freeze()  # to look through what is there from the start would keep requests waiting
-    name = f"[{options.host}]" if ":" in options.host else options.host
+    name = f"[{options.host}]" if is_v6 else options.host
     inputs = "inputs are logged" if options.images else "no inputs are logged"
     token = "a token is needed" if options.token else "no token"
     print(f"{config.load().name} is served at http://{name}:{listening.getsockname()[1]} "
@@ -44,18 +48,3 @@ def serve(options: Options) -> int:
         follower.close()
         log.close()
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket, port 0 is any free one; UserError where the port is taken."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio switches Nagle's delay off only where the protocol is named.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(512)  # clients that connect from now on wait for the model
-    except (OSError, OverflowError) as error:
-        raise UserError(f"Cannot listen at {host}:{port} ({error}): name another port, such as "
-                        "--port 8001.") from None
-    return listening

@@ -4,12 +4,12 @@ from collections import OrderedDict
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SECONDS = 10  # for the headers of a request
+SECONDS = 10  # from the begin of a connection, or a response, to the end of a request's headers
 MOST = 400  # connections without a request; with more, the oldest is closed
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with a time limit from its begin to the end of the headers.
+    """uvicorn's connection, with limits until the headers of a request are there.
 
     Connections without a whole request never use up the files that a process may open (often
     1,024), so a new one, a probe's of /health say, always finds room.
@@ -22,25 +22,20 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._wait()
 
-    def connection_lost(self, exc) -> None:
-        self._go_on()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._wait()
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # nothing pipelined
+            self._wait()
 
     def on_headers_complete(self) -> None:
         self._go_on()
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.transport.is_closing():
-            self.idle[self] = None  # until the next request, or uvicorn's keep-alive timeout
+    def connection_lost(self, exc) -> None:
+        self._go_on()
+        super().connection_lost(exc)
 
     def _wait(self) -> None:
-        self._go_on()
         self.timer = self.loop.call_later(SECONDS, self.transport.abort)
         self.idle[self] = None
         if len(self.idle) > MOST:
@@ -48,5 +43,4 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         self.idle.pop(self, None)
-        if self.timer:
-            self.timer.cancel()
+        self.timer.cancel()

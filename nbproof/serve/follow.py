@@ -77,43 +77,41 @@ class Follower:
         first = self._loaded("champion", champion, old.champion) or old.champion
         if first is None:
             return
-        second = None
-        if challenger and challenger.version != first.version.version:
-            second = self._loaded("challenger", challenger, old.challenger)
-        else:
-            self.refused.pop("challenger", None)
+        is_other = challenger and challenger.version != first.version.version
+        second = self._loaded("challenger", challenger if is_other else None, old.challenger)
         if (first, second) != (old.champion, old.challenger):
             self._swap(Pair(first, second))
 
-    def _loaded(self, alias: str, wanted: ModelVersion, now: OnnxModel | None) -> OnnxModel | None:
+    def _loaded(self, alias: str, wanted: ModelVersion | None,
+                now: OnnxModel | None) -> OnnxModel | None:
         """Return the model of `wanted`, None if it is refused; `now` where it cannot be had yet."""
         refused = self.refused.get(alias)
-        if refused and refused["version"] == wanted.version and refused["until"] > time.time():
+        if refused and wanted and refused["version"] == wanted.version and (
+                refused["until"] > time.time()):
             return None
-        if not (now and now.version == wanted):
-            try:
-                now = load(wanted, self.threads, self.read)
-            except RegistryError as error:
-                self._problem = (f"The registry does not send {wanted.model} ({wanted.version}): "
-                                 f"{error}.")
-                return now
-            except Exception as error:  # whatever a file of anybody's does, the old model stays
-                trace()
-                self._refuse(alias, wanted, " ".join(str(error).split()))
-                return None
         self.refused.pop(alias, None)
-        return now
-
-    def _refuse(self, alias: str, version: ModelVersion, why: str) -> None:
-        now = time.time()
-        self.refused[alias] = {"version": version.version, "model": version.model, "why": why,
-                               "time": now, "until": now + RETRY}
-        self.metrics.refused.labels(alias).inc()
-        print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
+        if wanted is None or now and now.version == wanted:
+            return wanted and now
+        try:
+            return load(wanted, self.threads, self.read)
+        except RegistryError as error:
+            self._problem = (f"The registry does not send {wanted.model} ({wanted.version}): "
+                             f"{error}.")
+            return now
+        except Exception as error:  # whatever a file of anybody's does, the old model stays
+            trace()
+            why, moment = " ".join(str(error).split()), time.time()
+            self.refused[alias] = {"version": wanted.version, "model": wanted.model, "why": why,
+                                   "time": moment, "until": moment + RETRY}
+            self.metrics.refused.labels(alias).inc()
+            print(f"Refused as {alias}: {why}", file=sys.stderr, flush=True)
+            return None
 
     def _swap(self, pair: Pair) -> None:
         old, self.pair, self.since = self.pair, pair, time.time()
-        self.metrics.serve(pair, swapped=old is not None)
+        self.metrics.swaps.inc(old is not None)
+        self.metrics.model.info({"champion": str(pair.champion),
+                                 "challenger": str(pair.challenger or "")})
         shadow = f", {pair.challenger} in shadow" if pair.challenger else ""
         print(f"{pair.champion} is served{' now' if old else ''}{shadow}.", file=sys.stderr,
               flush=True)

@@ -3,9 +3,15 @@
 import asyncio
 import hmac
 import time
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,15 +31,17 @@ DOCS = (  # FastAPI's page loads Swagger from this address
     "style-src 'unsafe-inline' https://cdn.jsdelivr.net; frame-ancestors 'none'")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
            "cross-origin-resource-policy": "same-origin"}
-CODES = {  # MLflow's error code by status
-    401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
-    422: "INVALID_PARAMETER_VALUE", 429: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR",
-    501: "NOT_IMPLEMENTED", 503: "REQUEST_LIMIT_EXCEEDED", 507: "INTERNAL_ERROR"}
+PAGE, SWAGGER = (Headers(HEADERS | {"content-security-policy": policy}).raw
+                 for policy in (POLICY, DOCS))
+AGAIN = {"retry-after": "1"}
 
 
-def error_response(error: HTTPException) -> JSONResponse:
+async def respond(_: Request, error: Exception) -> JSONResponse:
     """Return an error in the one form that errors have, MLflow's."""
-    content = {"error_code": CODES.get(error.status_code, "BAD_REQUEST"), "message": error.detail}
+    if not isinstance(error, HTTPException):
+        trace()
+        error = HTTPException(500, "The server failed on this request.")
+    content = {"error_code": HTTPStatus(error.status_code).name, "message": error.detail}
     return JSONResponse(content, error.status_code, headers=error.headers)
 
 
@@ -47,71 +55,68 @@ class Guard:
         self.paths, self.open = paths | pages, pages | set(OPEN)
         self.max_body = int(options.body * 1e6)
         self.requests = 0  # at this moment
-        self.hit = options.rate_limit()
+        self.rate = (0 if options.is_local else 50) if options.rate is None else options.rate
+        self.window = RateLimitItemPerSecond(max(1, round(2 * self.rate)), 2)
+        self.limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
-        policy = DOCS if scope["path"] == "/docs" else POLICY
-        headers = HEADERS | {"content-security-policy": policy}
-        headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        began, status, path = time.perf_counter(), 0, scope["path"]
 
         async def start(message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *headers]
+                own = SWAGGER if path == "/docs" else PAGE
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
-        is_probe = scope["path"] in PROBES
+        is_probe = path in PROBES
         self.requests += not is_probe
         try:
             self._admit(scope, is_probe)
             async with asyncio.timeout(self.options.seconds):
                 await self.app(scope, self._limited(receive), start)
-        except Exception as error:  # the application handles its own; these are of the limits
+        except Exception as error:  # of the limits, or what the application did not foresee
+            if isinstance(error, TimeoutError):
+                error = HTTPException(503, f"Timed out after {self.options.seconds:g} s.", AGAIN)
             if not status:
-                await error_response(self._explained(error))(scope, receive, start)
+                response = await respond(Request(scope), error)
+                await response(scope, receive, start)
         finally:
             self.requests -= not is_probe
-            path = scope["path"] if scope["path"] in self.paths else "other"
+            path = path if path in self.paths else "other"
             self.metrics.requests(path, status).inc()
             self.metrics.seconds(path).observe(time.perf_counter() - began)
 
-    def _explained(self, error: Exception) -> HTTPException:
-        if isinstance(error, HTTPException):
-            return error
-        if isinstance(error, TimeoutError):
-            return _busy(503, f"Timed out after {self.options.seconds:g} s.")
-        trace()
-        return HTTPException(500, "The server failed on this request.")
-
     def _admit(self, scope: Scope, is_probe: bool) -> None:
         """Raise HTTPException where this request is not let in."""
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host, path = headers.get(b"host", ""), scope["path"]
+        headers = dict(Headers(scope=scope))
+        host, origin = headers.get("host", ""), headers.get("origin")
         if self.options.is_local and urlsplit(f"//{host}").hostname not in LOCAL:
             # A page of another name that leads here would read what is sent to it.
             raise HTTPException(421, "This server accepts only requests addressed to localhost.")
-        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-        is_foreign = urlsplit(origin).netloc != host if origin and not site else False
+        site = headers.get("sec-fetch-site")
+        is_foreign = origin and not site and urlsplit(origin).netloc != host
         if scope["method"] == "POST" and (is_foreign or site in ("cross-site", "same-site")):
             raise HTTPException(403, "A page of another address may not use this server.")
         if is_probe:
             return
         if self.requests > self.options.concurrent:
-            raise _busy(503, "The server is busy: try again in a second.")
+            raise HTTPException(503, "The server is busy: try again in a second.", AGAIN)
         # Before the token is compared: wrong ones are limited, too.
-        if self.hit and not self.hit((scope.get("client") or ("",))[0]):
-            raise _busy(429, "More requests a second than this server admits: slow down.")
-        token = f"Bearer {self.options.token}".encode()
-        sent = headers.get(b"authorization", "").encode("latin-1")
-        if self.options.token and path not in self.open and not hmac.compare_digest(sent, token):
+        client = (scope.get("client") or ("",))[0]
+        if self.rate and not self.limiter.hit(self.window, client):
+            raise HTTPException(
+                429, "More requests a second than this server admits: slow down.", AGAIN)
+        token, sent = f"Bearer {self.options.token}", headers.get("authorization", "")
+        if self.options.token and scope["path"] not in self.open and not hmac.compare_digest(
+                sent.encode(), token.encode()):
             raise HTTPException(401, "Send the header Authorization: Bearer TOKEN.",
                                 {"www-authenticate": "Bearer"})
-        length = headers.get(b"content-length", "0")
+        length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.max_body:
             raise self._too_large()
 
@@ -131,7 +136,3 @@ class Guard:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"The body may have {self.max_body:,} bytes.")
-
-
-def _busy(status: int, message: str) -> HTTPException:
-    return HTTPException(status, message, {"retry-after": "1"})

@@ -55,7 +55,7 @@ class UnknownId(Exception):
 
 
 class Log:
-    """The log of one server. `put` never waits; `label` is done when the label is on the disk."""
+    """The log of one server. `put` never waits."""
 
     def __init__(self, path: Path, megabytes: float = 256,
                  count_lost: Callable[[int], None] = lambda number: None):
@@ -108,7 +108,7 @@ class Log:
         try:
             if self.database is None or not self.path.exists():
                 self.database = connect(self.path)
-            with _transaction(self.database) as database:
+            with self.database as database:
                 rows = [database.execute(*item[:2]).rowcount for item in items if not item[2]]
                 is_full = not _fits(database, self.limit)
                 rows = [0 if is_full else database.execute(*item[:2]).rowcount
@@ -137,15 +137,11 @@ class Log:
         self.problem = str(error)
 
 
-def log_path() -> Path:
-    """Return where this project's log is."""
-    return root() / LOG
-
-
 def connect(path: Path) -> sqlite3.Connection:
     """Return the log at `path`, made where it is missing. Raise sqlite3.Error or OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
+    # The write lock is taken with a transaction's first command, so that two servers take turns.
+    database = sqlite3.connect(path, timeout=TIMEOUT, isolation_level="IMMEDIATE")
     for _ in range(100):
         try:
             database.execute("PRAGMA journal_mode = WAL")
@@ -167,11 +163,12 @@ def forget() -> int:
 
     What servers have not written yet, and what they are computing, is not written afterwards.
     """
-    if not log_path().exists():
+    path = root() / LOG
+    if not path.exists():
         return 0
     try:
-        with contextlib.closing(connect(log_path())) as database:
-            with _transaction(database):
+        with contextlib.closing(connect(path)) as database:
+            with database:
                 deleted = [database.execute(f"DELETE FROM {table}").rowcount
                            for table in ("answers", "labels")]
                 database.execute("INSERT INTO forgotten VALUES (?)", (time.time(),))
@@ -182,19 +179,6 @@ def forget() -> int:
         raise UserError(f"{LOG} cannot be emptied ({error}): end the servers of this folder and "
                         "run nbproof forget again.") from None
     return sum(deleted)
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection):
-    """All or nothing; the write lock is taken at once, so that two servers wait for each other."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield database
-        database.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
 
 
 def _fits(database: sqlite3.Connection, limit: int) -> bool:

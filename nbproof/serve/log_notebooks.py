@@ -7,7 +7,6 @@ people sent.
 import json
 import shutil
 import sys
-from pathlib import Path
 
 from nbproof.notebook import served
 from nbproof.notebook.errors import UserError
@@ -20,7 +19,7 @@ from nbproof.runner.execute import execute_notebook
 ALARM = 3  # the exit code of drift
 COLLECTED = "data/collected"
 VERSION = f"{COLLECTED}.json"  # what the stage that reads the data depends on
-KEPT = (COLLECTED, VERSION, f"{COLLECTED}.dvc")  # what harvest replaces
+READY = "scratch/harvest-ready"  # the version that a person said yes to, until DVC keeps it
 
 
 def drift() -> int:
@@ -38,7 +37,7 @@ def drift() -> int:
 
 def harvest(yes: bool) -> int:
     """Run the notebook that collects labelled inputs; after a yes, make them data/collected."""
-    _restore()
+    _take()
     form = f'{{"cases": number, "new": number}}, and {COLLECTED}'
     if (facts := _run("harvest", form)) is None:
         return 1
@@ -56,9 +55,10 @@ def harvest(yes: bool) -> int:
     question = f"Add them to {COLLECTED}? Look through {page} first. [y/N] "
     if not yes and input(question).strip().lower() not in ("y", "yes"):
         return 1
-    _replace(made, facts["cases"])
-    print(f"{COLLECTED} is a new version: commit {COLLECTED}.dvc and {VERSION}, and send the data "
-          "with nbproof push.")
+    version = {"cases": facts["cases"], "digest": digest(made)}
+    write_whole(made.with_suffix(".json"), json.dumps(version, indent=2) + "\n")
+    made.parent.rename(root() / READY)
+    _take()
     return 0
 
 
@@ -101,52 +101,23 @@ def _wrong(name: str, form: str) -> UserError:
                      "and did not.")
 
 
-def _replace(made: Path, cases: int) -> None:
-    """Put the folder `made` in the place of data/collected and let DVC keep it, or change nothing.
+def _take() -> None:
+    """Make the version READY, where there is one, data/collected, and let DVC keep it.
 
-    A whole copy of the old version is beside it until all is done, also after a kill.
+    READY is whole until all is done: after a kill or an error, the next harvest does it again.
     """
-    backup = root() / "scratch" / "harvest-backup"
-    unfinished = backup.with_name("harvest-unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    _copy(root(), unfinished)
-    unfinished.rename(backup)
-    try:
-        _remove(root() / COLLECTED)
-        shutil.move(made, root() / COLLECTED)
-        version = {"cases": cases, "digest": digest(root() / COLLECTED)}
-        write_whole(root() / VERSION, json.dumps(version, indent=2) + "\n")
-        with dag.opened(root()) as repo:
-            repo.scm_context.quiet = True  # DVC's advice on git; ours follows
-            repo.add([str(root() / COLLECTED)])
-    except BaseException:
-        _restore()
-        raise
-    backup.rename(unfinished)
-    shutil.rmtree(unfinished)
-
-
-def _restore() -> None:
-    """Bring back the version before a harvest that was interrupted; may itself be interrupted."""
-    backup = root() / "scratch" / "harvest-backup"
-    if backup.is_dir():
-        for name in KEPT:
-            _remove(root() / name)
-        _copy(backup, root())
-        shutil.rmtree(backup)
-
-
-def _copy(source: Path, target: Path) -> None:
-    (target / "data").mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name)
-        elif (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    ready = root() / READY
+    if not ready.is_dir():
+        return
+    shutil.rmtree(root() / COLLECTED, ignore_errors=True)
+    shutil.copytree(ready / "collected", root() / COLLECTED)
+    write_whole(root() / VERSION, (ready / "collected.json").read_text("utf-8"))
+    with dag.opened(root()) as repo:
+        repo.scm_context.quiet = True  # DVC's advice on git; ours follows
+        repo.add([str(root() / COLLECTED)])
+    done = ready.with_name("harvest-done")
+    shutil.rmtree(done, ignore_errors=True)
+    ready.rename(done)  # a part of READY would be taken for all of it
+    shutil.rmtree(done)
+    print(f"{COLLECTED} is a new version: commit {COLLECTED}.dvc and {VERSION}, and send the data "
+          "with nbproof push.")

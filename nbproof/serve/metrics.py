@@ -32,11 +32,3 @@ class Metrics:
         self.log_lost = made(Counter, "log_lost", "Predictions that the log did not keep")
         self.labels = made(Counter, "labels", "Labels that people gave")
         self.model = made(Info, "model", "The models that are served")
-
-    def serve(self, pair, swapped: bool) -> None:
-        """Record which models are served now."""
-        first, second = pair.champion.version, pair.challenger and pair.challenger.version
-        self.model.info({"version": first.version, "model": first.model,
-                         "shadow_version": second.version if second else "",
-                         "shadow": second.model if second else ""})
-        self.swaps.inc(swapped)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
-from ruamel.yaml.error import YAMLError
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, from_yaml, root
@@ -20,10 +19,6 @@ from nbproof.tracking.versions import ModelVersion
 TOLERANCE = 1e-4  # between a prediction and the one that is stored with the model
 TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64,
          "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
-
-
-class NoOnnxFile(UserError):
-    """The version has no ONNX file, so it cannot be served."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +50,13 @@ def from_folder(name: str) -> ModelVersion:
 def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) -> "OnnxModel":
     """Return the model of a version.
 
-    Raise UserError where it is damaged, fails its check or (NoOnnxFile) has no ONNX file, and
-    RegistryError where `read` cannot get a file now.
+    Raise UserError where it is damaged, fails its check or has no ONNX file, and RegistryError
+    where `read` cannot get a file now.
     """
     name = f"{version.model} ({version.version})"
     content = read(version, f"portable/{version.model}.onnx")
     if content is None:
-        raise NoOnnxFile(f"{name} has no ONNX file, and only ONNX models can be served: nbproof "
+        raise UserError(f"{name} has no ONNX file, and only ONNX models can be served: nbproof "
                          "run writes it, nbproof pull brings it, nbproof promote registers it.")
     mlmodel = read(version, "model/MLmodel")
     if mlmodel is None:
@@ -79,13 +74,17 @@ class OnnxModel:
         self.digest = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()
         if version.tags.get("portable_digest", self.digest) != self.digest:
             raise UserError(f"{self} is damaged: its ONNX file is not the one that was registered.")
-        self.metadata, self.columns = self._described(mlmodel)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # the exception has the message, too
         # Threads that wait for work would otherwise take a processor.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
+            described = from_yaml(mlmodel.decode())
+            self.metadata = described.get("metadata") or {}  # which the hook `prepare` gets
+            signature = json.loads((described.get("signature") or {}).get("inputs") or "[]")
+            self.columns = [str(column["name"]) for column in signature  # of a table
+                            if column.get("type") != "tensor" and "name" in column]
             self.session = onnxruntime.InferenceSession(content, options,
                                                         providers=["CPUExecutionProvider"])
             stored = self.session.get_modelmeta().custom_metadata_map
@@ -99,7 +98,7 @@ class OnnxModel:
             self._check(stored)
         except UserError:
             raise
-        except Exception as error:  # onnxruntime has a class for each of its errors
+        except Exception as error:  # of anybody's files
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{self} cannot be loaded: {reason}.") from None
 
@@ -122,8 +121,6 @@ class OnnxModel:
         outputs = np.asarray(found[self.first])
         if outputs.dtype.kind == "f" and not np.isfinite(outputs).all():
             raise ValueError(f"{self} predicts a value that is not finite")
-        if self.first == "probabilities":
-            np.minimum(outputs, 1, out=outputs)  # rounding may leave 1.0000001
         return Predictions(outputs, found.get("features"), found.get("strangeness"))
 
     def abstains(self, strangeness: float | None) -> bool:
@@ -137,18 +134,6 @@ class OnnxModel:
             return f"{row[0]:g}", float(row[0])
         best = int(row.argmax())
         return self.labels[best] if len(self.labels) == len(row) else str(best), float(row[best])
-
-    def _described(self, mlmodel: bytes) -> tuple[dict, tuple[str, ...]]:
-        """Return MLmodel's metadata, which `prepare` gets, and the names of a table's columns."""
-        try:
-            content = from_yaml(mlmodel.decode())
-            inputs = json.loads((content.get("signature") or {}).get("inputs") or "[]")
-            named = [column for column in inputs if column.get("type") != "tensor"]
-            return content.get("metadata") or {}, tuple(str(column["name"]) for column in named
-                                                        if "name" in column)
-        except (YAMLError, ValueError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:150]
-            raise UserError(f"MLmodel of {self} cannot be read: {reason}.") from None
 
     def _check(self, stored: dict[str, str]) -> None:
         """Run once, on the stored inputs where there are any, and compare the predictions."""

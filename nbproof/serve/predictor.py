@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -23,22 +24,11 @@ MAX_WAITING = 64_000_000  # bytes of inputs that may wait for the challenger
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
-class Verdict(NamedTuple):
-    """A prediction in words: `answer` is the best label, None if the model abstains."""
-
-    answer: str | None
-    best: str
-    probability: float
-    strangeness: float | None
-
-
 class Reply(NamedTuple):
-    """The model's outputs [N, ...], and for each case the id in the log and the verdict."""
+    """The model's outputs [N, ...], and a row of the log for each case."""
 
     outputs: np.ndarray
-    ids: list[str]
-    verdicts: list[Verdict]
-    milliseconds: float
+    rows: list[dict]
 
 
 class Predictor:
@@ -54,43 +44,35 @@ class Predictor:
         self.pool = ThreadPoolExecutor(max(1, cores // threads), "predict")
         self.preparing = ThreadPoolExecutor(1, "prepare")  # a hook need not be thread-safe
         self.shadowing = ThreadPoolExecutor(1, "shadow")
-        self.waiting, self.tasks = 0, set()
+        self.waiting = 0
 
-    async def predict(self, pair: Pair, inputs: dict, began: float, keep: bool = True,
-                      files: list | None = None) -> Reply:
+    async def predict(self, pair: Pair, inputs: dict, began: float, keep: bool = True) -> Reply:
         """Return the champion's predictions and log them; `began` is the request's time."""
-        parts = await self._run(self.pool, pair.champion, inputs)
-        milliseconds, ids, start = 1000 * (time.time() - began), [], 0
-        values = next(iter(inputs.values()))
-        for predictions, verdicts in parts:
-            new = [os.urandom(16).hex() for _ in verdicts]
-            for verdict in verdicts:
-                known = str(verdict.answer is not None).lower()
-                self.metrics.answers(pair.champion.version.version, known).inc()
+        loop, model, parts = asyncio.get_running_loop(), pair.champion, []
+        for part in _parts(inputs):
+            parts.append(await loop.run_in_executor(
+                self.pool, _predict, model, part, self.log_inputs))
+        facts = {"time": began, "milliseconds": 1000 * (time.time() - began),
+                 "version": model.version.version, "model": model.version.model}
+        for _, rows in parts:
+            for row in rows:
+                row |= facts
+                known = str(row["answer"] is not None).lower()
+                self.metrics.answers(model.version.version, known).inc()
             if keep:
-                self.log.put(ANSWER, [
-                    {"id": id, "time": began, "milliseconds": milliseconds,
-                     "version": pair.champion.version.version, "model": pair.champion.version.model,
-                     **verdict._asdict(), "features": _bytes(predictions.features, row),
-                     "input": _bytes(values, start + row) if self.log_inputs else None}
-                    for row, (id, verdict) in enumerate(zip(new, verdicts))])
-            ids, start = ids + new, start + len(new)
+                self.log.put(ANSWER, rows)
             if len(parts) > 1:
                 await asyncio.sleep(0)  # others take their turn
-        outputs = [predictions.outputs for predictions, _ in parts]
-        verdicts = [verdict for _, some in parts for verdict in some]
-        outputs = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-        return Reply(outputs, ids, verdicts, milliseconds)
+        return Reply(np.concatenate([outputs for outputs, _ in parts]),
+                     [row for _, rows in parts for row in rows])
 
     async def prepare(self, model: OnnxModel, files: list) -> dict[str, np.ndarray]:
         """Return what the hook `prepare` makes of files: the model's one input."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self.preparing, check_pixels, files)
         # One file at a time: others take their turn, and what is given up ends with its file.
-        rows = [await loop.run_in_executor(self.preparing, self._prepare, model, file)
-                for file in files]
-        values = np.concatenate(rows)
-        return {model.inputs[0].name: np.ascontiguousarray(values, dtype=model.dtype)}
+        return _joined(model, [await loop.run_in_executor(
+            self.preparing, self._prepare, model, file) for file in files])
 
     def _prepare(self, model: OnnxModel, file) -> np.ndarray:
         file.seek(0)
@@ -102,59 +84,60 @@ class Predictor:
             trace()
             raise HTTPException(422, "This file cannot be read.") from None
 
-    async def shadow(self, pair: Pair, inputs: dict, reply: Reply, files: list | None) -> None:
+    async def shadow(self, pair: Pair, inputs: dict, rows: list, files: list | None) -> None:
         """Let the challenger predict the same, for the log alone; called after the reply."""
         size = sum(values.nbytes for values in inputs.values())
         if self.waiting + size > MAX_WAITING:
             self.metrics.shadow_missed.inc()
             return
-        self.waiting += size
-        task = asyncio.create_task(self._shadow(pair, inputs, reply, files))
-        self.tasks.add(task)  # asyncio itself holds tasks weakly
-        task.add_done_callback(self.tasks.discard)
-        task.add_done_callback(lambda _: setattr(self, "waiting", self.waiting - size))
 
-    async def _shadow(self, pair: Pair, inputs: dict, reply: Reply, files: list | None) -> None:
+        def end(_) -> None:
+            self.waiting -= size
+
+        self.waiting += size
+        asyncio.get_running_loop().run_in_executor(
+            self.shadowing, self._shadow, pair, inputs, rows, files).add_done_callback(end)
+
+    def _shadow(self, pair: Pair, inputs: dict, rows: list, files: list | None) -> None:
         model = pair.challenger
         try:
             if files and model.metadata != pair.champion.metadata:
-                inputs = await self.prepare(model, files)
-            parts = await self._run(self.shadowing, model, inputs)
+                inputs = _joined(model, [self.preparing.submit(self._prepare, model, file).result()
+                                         for file in files])
+            own = [row for part in _parts(inputs) for row in _predict(model, part, False)[1]]
         except Exception:  # of the challenger's library: nobody but the counter needs to know
             trace()
             self.metrics.shadow_failed.inc()
             return
-        verdicts = [verdict for _, some in parts for verdict in some]
-        for verdict, other in zip(verdicts, reply.verdicts):
-            self.metrics.shadow.labels(str(verdict.best == other.best).lower()).inc()
+        for row, other in zip(own, rows):
+            self.metrics.shadow.labels(str(row["best"] == other["best"]).lower()).inc()
         self.log.put(SHADOW, [
-            {"id": id, "version": model.version.version, "answer": verdict.answer}
-            for id, verdict in zip(reply.ids, verdicts)])
-
-    async def _run(self, pool: ThreadPoolExecutor, model: OnnxModel, inputs: dict) -> list:
-        """Return predictions and verdicts, in parts of at most ROWS cases."""
-        loop, parts = asyncio.get_running_loop(), []
-        for start in range(0, len(next(iter(inputs.values()))), ROWS):
-            part = {name: values[start : start + ROWS] for name, values in inputs.items()}
-            parts.append(await loop.run_in_executor(pool, _predict, model, part))
-        return parts
-
-    def close(self) -> None:
-        """Let the threads end."""
-        for pool in (self.pool, self.preparing, self.shadowing):
-            pool.shutdown(cancel_futures=True)
+            {"id": other["id"], "version": model.version.version, "answer": row["answer"]}
+            for row, other in zip(own, rows)])
 
 
-def _predict(model: OnnxModel, inputs: dict):
-    predictions = model.run(inputs)
-    verdicts = []
-    for row, output in enumerate(predictions.outputs):
+def _parts(inputs: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(next(iter(inputs.values()))), ROWS):
+        yield {name: values[start : start + ROWS] for name, values in inputs.items()}
+
+
+def _joined(model: OnnxModel, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {model.inputs[0].name: np.ascontiguousarray(np.concatenate(arrays), model.dtype)}
+
+
+def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarray, list[dict]]:
+    """Return the outputs, and a row of the log for each: an `answer` of None is to abstain."""
+    predictions, rows = model.run(inputs), []
+    values = next(iter(inputs.values())) if log_inputs else None
+    for number, output in enumerate(predictions.outputs):
         best, probability = model.best(output)
         strangeness = predictions.strangeness
-        strangeness = None if strangeness is None else float(strangeness[row])
-        answer = None if model.abstains(strangeness) else best
-        verdicts.append(Verdict(answer, best, probability, strangeness))
-    return predictions, verdicts
+        strangeness = None if strangeness is None else float(strangeness[number])
+        rows.append({
+            "id": os.urandom(16).hex(), "answer": None if model.abstains(strangeness) else best,
+            "best": best, "probability": probability, "strangeness": strangeness,
+            "features": _bytes(predictions.features, number), "input": _bytes(values, number)})
+    return predictions.outputs, rows
 
 
 def _bytes(values: np.ndarray | None, row: int) -> bytes | None:

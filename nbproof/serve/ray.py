@@ -6,9 +6,9 @@ user_config: `serve.run` would restart them all, since a person cannot name a de
 """
 
 import asyncio
-import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,7 +29,7 @@ from nbproof.notebook.files import CONTRACT, root
 from nbproof.pipeline import config
 from nbproof.serve import app as application
 from nbproof.serve.follow import Follower
-from nbproof.serve.log import Log, log_path
+from nbproof.serve.log import LOG, Log
 from nbproof.serve.metrics import Metrics
 from nbproof.serve.model import read_file
 from nbproof.serve.options import Options
@@ -45,7 +45,7 @@ class Home:
     def __init__(self, folder: str, options: Options, variables: dict[str, str]):
         os.chdir(folder)
         os.environ |= variables
-        self.log = Log(log_path(), options.log_size)
+        self.log = Log(root() / LOG, options.log_size)
 
     def __del__(self):
         self.log.close()  # Ray Serve calls this when it ends the actor
@@ -95,7 +95,7 @@ def build() -> FastAPI:
 
 def deployments(options: Options, here: dict) -> ray_serve.Application:
     """Return what Ray Serve deploys: Home, on the node with the resource `here`, and replicas."""
-    fewest, most = options.between()
+    fewest, most = between(options)
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     home = ray_serve.deployment(Home).options(
         max_ongoing_requests=1000, logging_config=QUIET,
@@ -109,15 +109,23 @@ def deployments(options: Options, here: dict) -> ray_serve.Application:
     return replica.bind(home.bind(str(root()), options, variables), options)
 
 
+def between(options: Options) -> tuple[int, int]:
+    """Return the fewest and the most replicas; UserError for another form than FEWEST:MOST."""
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", options.replicas or "2:4")
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError("--replicas must be the fewest and the most, such as 2:4, found "
+                        f"{options.replicas}.")
+    return int(match[1]), int(match[2])
+
+
 def app(arguments: dict) -> ray_serve.Application:
     """Return what a RayService deploys (docs/production/rayservice.yaml), by its `args`."""
-    return deployments(Options(**{"host": "0.0.0.0", **arguments}).checked(), {"log": 1})
+    return deployments(Options(**{"host": "0.0.0.0", **arguments}), {"log": 1})
 
 
 def serve(options: Options) -> int:
     """Deploy on the cluster at RAY_ADDRESS; Ctrl-C or SIGTERM removes the application."""
-    options = options.checked()
-    options.between()
+    between(options)
     if versions.current("champion") is None:
         raise UserError("On a cluster the champion must be registered: nbproof promote does it.")
     with tempfile.TemporaryDirectory() as folder:
@@ -126,20 +134,20 @@ def serve(options: Options) -> int:
         shutil.copytree(root() / "notebooks", Path(folder) / "notebooks")
         _connect(folder)
         name, here = config.load().name, {f"node:{ray.util.get_node_ip_address()}": 0.001}
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             ray_serve.start(proxy_location="HeadOnly", logging_config=QUIET,
                             http_options={"host": options.host, "port": options.port})
             ray_serve.run(deployments(options, here), name=name)
             print(f"{name} is served at http://{options.host}:{options.port} of the cluster's "
                   "head (Ctrl-C ends it).", file=sys.stderr, flush=True)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return 0
         finally:
             ray_serve.delete(name)
             if not ray_serve.status().applications:
                 ray_serve.shutdown()  # its proxy would keep this port
-    return 0
 
 
 def _connect(folder: str) -> None:

@@ -143,6 +143,7 @@ def _tags(name: str) -> dict[str, str]:
                         "them, nbproof pull brings them).")
     tags = {"model": name, "model_digest": digest(folder), key: str(metrics[key]),
             "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
+            "git_dirty": str(bool(tracking.changes())).lower(),
             "dvc_lock": digest(root() / "dvc.lock")}
     for part, suffix in FILES.items():
         if (file := folder.with_name(f"{name}.{suffix}")).exists():

@@ -266,44 +266,33 @@ const percent = (value) => value > .9995 ? "over 99.9 %" : `${(100 * value).toFi
 
 function show(newest = answer) {
   answer = newest;
-  const first = answer?.answers[0], second = answer?.shadow?.answers?.[0];
+  const first = answer?.answers[0];
   const classes = document.body.classList;
   classes.toggle("empty", !first);
   classes.toggle("abstained", first?.answer === null);
-  classes.toggle("shadowed", Boolean(second));
-  element("has-shadow").hidden = !second;
-  for (const button of element("bars").children) showBar(button, first, second);
+  for (const button of element("bars").children) showBar(button, first);
   write("digit", first?.answer ?? (first ? "?" : ""));
   write("confidence", !first ? "Waiting for a stroke"
     : first.answer === null ? "No answer" : `${percent(first.probability)} sure`);
-  write("note", first ? note(first, second) : "");
+  write("note", first ? note(first) : "");
   write("time", first ? `in ${answer.milliseconds.toFixed(1)} ms` : "");
   if (first) write("first", named(answer));
-  if (second) write("second", `shadow: ${named(answer.shadow)}`);
   showInput(first?.prepared.flat(9) ?? [0]);
 }
 
-function showBar(button, first, second) {
-  const name = button.dataset.label, texts = [];
-  button.querySelectorAll("i").forEach((bar, n) => {
-    const prediction = [first, second][n], value = prediction?.probabilities[name] ?? 0;
-    bar.style.transform = `scaleY(${value})`;
-    if (prediction) texts.push(`${["champion", "shadow"][n]} ${percent(value)}`);
-  });
+function showBar(button, first) {
+  const name = button.dataset.label, value = first?.probabilities[name] ?? 0;
+  button.querySelector("i").style.transform = `scaleY(${value})`;
   button.disabled = !first;
   button.classList.toggle("best", first?.answer === name);
   button.setAttribute("aria-pressed", label === name);
-  const values = texts.length ? ` (${texts.join(", ")})` : "";
-  button.setAttribute("aria-label", `It was ${article(name)}${values}`);
+  const shown = first ? ` (${percent(value)})` : "";
+  button.setAttribute("aria-label", `It was ${article(name)}${shown}`);
 }
 
-function note(first, second) {
+function note(first) {
   const guess = `Best\u00a0guess:\u00a0${first.best}`;
-  if (first.answer === null) return `Unlike the digits it was trained on. ${guess}`;
-  if (!second) return "";
-  if (second.answer === null) return "The shadow gives no answer";
-  if (second.answer === first.answer) return "The shadow agrees";
-  return `The shadow predicts ${second.answer}`;
+  return first.answer === null ? `Unlike the digits it was trained on. ${guess}` : "";
 }
 
 function showInput(values) {
@@ -332,7 +321,7 @@ function addBars(labels) {
   element("bars").replaceChildren(...labels.map((name) => {
     const button = Object.assign(document.createElement("button"), { type: "button" });
     button.dataset.label = name;
-    button.innerHTML = '<span class="pair"><i></i><i class="second"></i></span><b></b>';
+    button.innerHTML = '<span class="pair"><i></i></span><b></b>';
     button.lastChild.textContent = name;
     button.addEventListener("click", () => choose(name));
     return button;

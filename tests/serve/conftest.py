@@ -37,8 +37,8 @@ def started(inside):
         options, metrics = Options(**options), Metrics()
         follower = Follower(metrics)
         follower.start()
-        written = log.Log(log.log_path(), options.log_size, metrics.log_lost.inc)
-        made = app.create(follower, written, metrics, options.checked())
+        written = log.Log(project.root / log.LOG, options.log_size, metrics.log_lost.inc)
+        made = app.create(follower, written, metrics, options)
         client = TestClient(made, base_url="http://localhost", raise_server_exceptions=False)
         client.follower, client.log = follower, written
         opened.append(client.__enter__())

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from nbproof.notebook.files import digest
-from nbproof.serve import environment
+from nbproof.serve import cli
 from nbproof.workspace import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +207,12 @@ def empty_store() -> Path:
     return path
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def environment_of_servers() -> Path:
     """Return .venv-serve of this repository, filled where it is not."""
-    return bootstrap.set_up(ROOT, environment.SMALL, environment.LOCKS[environment.SMALL])
+    return bootstrap.set_up(ROOT, cli.SMALL, cli.LOCKS[cli.SMALL])

@@ -47,7 +47,7 @@ def test_what_is_not_right_is_refused_and_the_old_model_stays(follower, served, 
         (no_model, {}, "cannot be loaded"), (bait, {}, "cannot be loaded"),
         (None, {}, "has no ONNX file"), (nets[3], {"model": "../../etc/passwd"}, "no ONNX file"),
         (nets[3], {"mlmodel": None}, "has no file MLmodel"),
-        (nets[3], {"mlmodel": "[1, 2"}, "cannot be read"),
+        (nets[3], {"mlmodel": "[1, 2"}, "cannot be loaded"),
     ):
         version = served.register(file, **options)
         follower.look()

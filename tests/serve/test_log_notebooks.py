@@ -77,31 +77,27 @@ def test_harvest_keeps_versions_by_dvc_after_a_yes(folder):
     assert (folder / "data/collected/cases.csv").read_text() == "a"
 
 
-def test_a_version_that_is_cut_or_not_taken_leaves_the_old_one(folder, inside, monkeypatch):
+def test_a_harvest_that_is_cut_is_completed_by_the_next_and_loses_nothing(
+        folder, inside, monkeypatch):
     assert run(folder, "harvest", COLLECTS.format(text="a", new=1), "--yes").returncode == 0
     first = kept(folder)
+    made = folder / log_notebooks.READY / "collected"
+    made.mkdir(parents=True)
+    (made / "cases.csv").write_text("b")
+    (made.parent / "collected.json").write_text('{"cases": 3}')
     inside(folder)
-
-    def replace() -> None:
-        made = folder / "scratch/made"
-        made.mkdir()
-        (made / "cases.csv").write_text("b")
-        with pytest.raises(KeyboardInterrupt):
-            log_notebooks._replace(made, 3)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(log_notebooks, "write_whole", stop)
-    replace()
-    assert kept(folder) == first
-    monkeypatch.setattr(log_notebooks, "_restore", lambda: None)  # as after kill -9
-    replace()
-    assert kept(folder) != first
-    monkeypatch.undo()
-    inside(folder)
+    for name in ("shutil.copytree", "write_whole", "dag.opened"):  # as after kill -9
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"nbproof.serve.log_notebooks.{name}", stop)
+            log_notebooks._take()
     assert run(folder, "harvest", "raise ValueError('cut')", "--yes").returncode == 1
-    assert kept(folder) == first
+    now = kept(folder)
+    assert (now["cases.csv"], now["collected.json"]) == (b"b", b'{"cases": 3}')
+    assert now["collected.dvc"] != first["collected.dvc"] and not made.parent.exists()
 
 
 def test_what_is_missing_is_named(folder):

@@ -30,11 +30,10 @@ def browser():
 @pytest.fixture
 def opened(browser):
     """`opened(address)` is its page; what the browser complains about fails the test."""
-    contexts, complaints = [], []
+    context, complaints = browser.new_context(), []
 
-    def open_page(address: str, **options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
+    def open_page(address: str):
+        page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: None if request.url.startswith(
@@ -43,8 +42,7 @@ def opened(browser):
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    context.close()
     expected = ("401", "ERR_CONNECTION_REFUSED")
     assert [text for text in complaints if not any(word in text for word in expected)] == []
 
@@ -95,22 +93,6 @@ def test_a_drawing_is_predicted_labelled_and_logged_once(served, nets, opened, i
     assert [log["label"][:2], log["best"][:2]] == [["1", "4"], ["7", "7"]]
     draw(page)
     shows(page, "status", "^The server does not respond")
-
-
-def test_with_a_finger_on_a_phone(served, nets, opened):
-    server = served.put(nets[7]).start()
-    page = opened(server.address, viewport={"width": 390, "height": 844}, has_touch=True,
-                  is_mobile=True, color_scheme="dark")
-    session, box = page.context.new_cdp_session(page), page.locator("#board").bounding_box()
-    points = [{"x": box["x"] + x * box["width"] / 280, "y": box["y"] + y * box["width"] / 280}
-              for x, y in SEVEN]
-    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points[:1]})
-    for point in points[1:]:
-        session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
-    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    shows(page, "digit", "^7$")
-    sizes = page.evaluate("[document.documentElement.scrollWidth, scrollY]")
-    assert sizes == [390, 0], "a finger draws and does not scroll"
 
 
 @pytest.mark.parametrize("ends", ["</body>", ""], ids=["whole", "without </body>"])

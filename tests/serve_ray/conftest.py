@@ -11,14 +11,14 @@ from cluster import Cluster, cluster  # noqa: E402
 from portable_models import portable  # noqa: E402
 from serving import ROOT, Served  # noqa: E402
 
-from nbproof.serve import environment  # noqa: E402
+from nbproof.serve import cli  # noqa: E402
 from nbproof.workspace import bootstrap  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of .venv-serve-ray of this repository, which is filled where it is not."""
-    venv = bootstrap.set_up(ROOT, environment.RAY, environment.LOCKS[environment.RAY])
+    venv = bootstrap.set_up(ROOT, cli.RAY, cli.LOCKS[cli.RAY])
     return venv / bootstrap.PYTHON
 
 

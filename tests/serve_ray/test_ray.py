@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import sqlite3
 import time
 
@@ -11,16 +10,10 @@ import pytest
 from cluster import cluster
 from portable_models import portable
 from ruamel.yaml import YAML
-from serving import ROOT, ZERO, Load, Served, Server
+from serving import ROOT, ZERO, Load, Served, Server, free_port
 
 FILE = ROOT / "docs" / "production" / "rayservice.yaml"
 TOKEN = "0123456789abcdef0123"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from portable_models import portable
+from projects import commit
 from stores import train
 
 from nbproof.notebook import tracking
@@ -41,11 +42,14 @@ def champion():
 
 def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp_path):
     portable(trained / "models" / "near.onnx", 3)
+    (trained / ".gitignore").write_text("mlflow.db*\n")
+    commit(trained, "init", "-q")
     assert said(registry.promote) == \
         "near is the registered champion now (version 1, data.source: table).\n"
     tags = champion().tags
     assert {"git_commit", "dvc_lock", "model_digest", "portable_digest"} <= tags.keys()
     assert (tags["model"], tags["data"], tags["rmse"]) == ("near", "table", "0.5")
+    assert tags["git_dirty"] == "false"
     run = tracking.client().get_run(champion().run_id)
     assert run.info.run_name == "near, promoted" and run.info.status == "FINISHED"
     (tmp_path / "copy").mkdir()
@@ -56,8 +60,11 @@ def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp
     assert (folder / "model" / "MLmodel").exists()
     assert "near is the registered champion already (version 1)" in said(registry.promote)
     portable(trained / "models" / "near.onnx", 3, limit=1.0)
+    params = trained / "params.yaml"
+    params.write_text(params.read_text() + "# changed\n")
     assert "champion now (version 2, data.source: table): " in said(registry.promote), \
         "another ONNX file is another version"
+    assert champion().tags["git_dirty"] == "true", "params.yaml is not committed"
 
 
 def test_the_alias_moves_for_what_is_better_or_named_and_back(trained, said):
