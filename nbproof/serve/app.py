@@ -119,7 +119,6 @@ async def label(request: Request, body: Label) -> Response:
         raise HTTPException(404, "The log has no prediction with this id.") from None
     except LogFull as error:
         raise HTTPException(507, f"The label was not written: {error}.") from None
-    predictor.metrics.labels.inc()
     return _json(body.model_dump())
 
 

@@ -66,6 +66,9 @@ class Follower:
                 self._problem = "The registry names no champion; the models stay."
         except RegistryError as error:
             self._problem = f"The registry does not respond ({error}); the models stay."
+        except Exception as error:  # the thread must outlive whatever the registry holds
+            trace()
+            self._problem = f"The registry cannot be followed ({error}); the models stay."
         if self._problem and self._problem != self.problem:
             print(self._problem, file=sys.stderr, flush=True)
         self.problem = self._problem
@@ -109,17 +112,10 @@ class Follower:
 
     def _swap(self, pair: Pair) -> None:
         old, self.pair, self.since = self.pair, pair, time.time()
-        self.metrics.swaps.inc(old is not None)
-        self.metrics.model.info({"champion": str(pair.champion),
-                                 "challenger": str(pair.challenger or "")})
         shadow = f", {pair.challenger} in shadow" if pair.challenger else ""
         print(f"{pair.champion} is served{' now' if old else ''}{shadow}.", file=sys.stderr,
               flush=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(1 if versions.is_local() else 3):
-            try:
-                self.look()
-            except Exception as error:  # this thread must outlive whatever the registry holds
-                trace()
-                self.problem = f"The registry cannot be followed ({error})."
+            self.look()

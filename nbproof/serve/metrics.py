@@ -2,7 +2,7 @@
 
 import functools
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -26,9 +26,6 @@ class Metrics:
         self.shadow = made(Counter, "shadow", "The challenger's predictions by agreement", "agrees")
         self.shadow_missed = made(Counter, "shadow_missed", "Requests without room for it")
         self.shadow_failed = made(Counter, "shadow_failed", "Requests on which it failed")
-        self.swaps = made(Counter, "swaps", "Swaps of the models")
         self.refused = made(Counter, "refused", "Versions that were refused", "alias")
         self.registry = made(Gauge, "registry_up", "Whether the registry names a champion")
         self.log_lost = made(Counter, "log_lost", "Predictions that the log did not keep")
-        self.labels = made(Counter, "labels", "Labels that people gave")
-        self.model = made(Info, "model", "The models that are served")

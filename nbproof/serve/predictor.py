@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,13 +23,6 @@ MAX_WAITING = 64_000_000  # bytes of inputs that may wait for the challenger
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
-class Reply(NamedTuple):
-    """The model's outputs [N, ...], and a row of the log for each case."""
-
-    outputs: np.ndarray
-    rows: list[dict]
-
-
 class Predictor:
     """Computes predictions in threads. `log` has `put`, as nbproof.serve.log.Log."""
 
@@ -46,8 +38,12 @@ class Predictor:
         self.shadowing = ThreadPoolExecutor(1, "shadow")
         self.waiting = 0
 
-    async def predict(self, pair: Pair, inputs: dict, began: float, keep: bool = True) -> Reply:
-        """Return the champion's predictions and log them; `began` is the request's time."""
+    async def predict(self, pair: Pair, inputs: dict, began: float,
+                      keep: bool = True) -> tuple[np.ndarray, list[dict]]:
+        """Return the champion's outputs [N, ...] and a row of the log for each case, and log them.
+
+        `began` is the time of the request.
+        """
         loop, model, parts = asyncio.get_running_loop(), pair.champion, []
         for part in _parts(inputs):
             parts.append(await loop.run_in_executor(
@@ -63,8 +59,8 @@ class Predictor:
                 self.log.put(ANSWER, rows)
             if len(parts) > 1:
                 await asyncio.sleep(0)  # others take their turn
-        return Reply(np.concatenate([outputs for outputs, _ in parts]),
-                     [row for _, rows in parts for row in rows])
+        return (np.concatenate([outputs for outputs, _ in parts]),
+                [row for _, rows in parts for row in rows])
 
     async def prepare(self, model: OnnxModel, files: list) -> dict[str, np.ndarray]:
         """Return what the hook `prepare` makes of files: the model's one input."""

@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -88,30 +87,25 @@ def _hash(text: str) -> str:
 
 
 def _runtime() -> list[bytes]:
-    """Return onnxruntime-web's script and its WebAssembly; from npm once, then from scratch/."""
-    folder = root() / "scratch" / "onnxruntime-web" / PACKAGE.partition("@")[2]
-    if not all((folder / name).exists() for name in FILES):
-        _fetch(folder)
-    contents = [(folder / name).read_bytes() for name in FILES]
-    if [hashlib.sha256(content).hexdigest() for content in contents] != list(FILES.values()):
-        raise UserError(f"{folder.relative_to(root())} is not {PACKAGE}: remove the folder and run "
-                        "nbproof try again.")
-    return contents
-
-
-def _fetch(target: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise UserError("nbproof try needs npm, which downloads onnxruntime-web: install Node.js "
-                        "(on Debian, apt install npm).")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True,
-                              text=True)
-        packed = next(Path(folder).glob("*.tgz"), None)
-        if done.returncode or packed is None:
+    """Return onnxruntime-web's script and its WebAssembly, which npm downloads to scratch/ once."""
+    packed = root() / "scratch" / f"{PACKAGE.replace('@', '-')}.tgz"
+    packed.parent.mkdir(exist_ok=True)
+    if not packed.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            raise UserError("nbproof try needs npm, which downloads onnxruntime-web: install "
+                            "Node.js (on Debian, apt install npm).")
+        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=packed.parent, text=True,
+                              capture_output=True)
+        if done.returncode:
             reason = " ".join(done.stderr.split())[-200:]
             raise UserError(f"npm did not download {PACKAGE}: {reason}")
+    try:
         with tarfile.open(packed) as archive:
-            for name in FILES:
-                member = archive.extractfile(f"package/dist/{name}")
-                write_whole(target / name, member.read())
+            contents = [archive.extractfile(f"package/dist/{name}").read() for name in FILES]
+    except (OSError, EOFError, KeyError, tarfile.TarError):  # half of a download, say
+        contents = []
+    if [hashlib.sha256(content).hexdigest() for content in contents] != list(FILES.values()):
+        raise UserError(f"scratch/{packed.name} is not {PACKAGE}: remove it and run nbproof try "
+                        "again.")
+    return contents
