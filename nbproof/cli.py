@@ -143,12 +143,9 @@ def remote(
     tracking: Annotated[str, Option(help="An MLflow server.")] = "",
     data: Annotated[str, Option(help="A DVC remote: s3://, https://, ssh://, or a folder.")] = "",
     endpoint: Annotated[str, Option(help="The address of an S3-compatible store.")] = "",
-    unset: Annotated[bool, Option("--unset", help="Back to this machine alone.")] = False,
 ) -> int:
     """Track runs and keep data on servers; without options, test what is set."""
     remotes = load("nbproof.tracking.remotes")
-    if unset:
-        return remotes.unset()
     if url or tracking or data:
         return remotes.use(url, tracking, data, endpoint)
     return remotes.check()

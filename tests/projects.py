@@ -46,6 +46,13 @@ def nbproof_process(folder: Path, *words: str, **environment: str) -> subprocess
     return command(folder, sys.executable, "-m", "nbproof", *words, **environment)
 
 
+def said(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
+    """What `nbproof ...` prints; it must end with `code`."""
+    done = nbproof(folder, *words, **environment)
+    assert done.returncode == code and "Traceback" not in done.stdout, done.stdout
+    return done.stdout
+
+
 def stages_run(output: str) -> set[str]:
     """The notebooks that `output` of a run says were executed."""
     return {line.split(":")[0] for line in output.splitlines() if ": every cell ran" in line}

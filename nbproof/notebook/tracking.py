@@ -13,12 +13,11 @@ import math
 import numbers
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -95,6 +94,21 @@ def client(store: str = ""):
             "damaged one move away, and the next command makes a new one.") from None
 
 
+@contextlib.contextmanager
+def refused(sentence: str) -> Iterator[None]:
+    """Raise UserError where MLflow, the network or the disk fails in the block: `sentence`, with
+    the {store} and the {reason} in their places."""
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints what it raises, too
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        trace()
+        store, reason = map(without_credentials, (address(), str(error)))
+        raise UserError(sentence.format(store=store, reason=reason)) from None
+
+
 def without_credentials(text: str, length: int = 300) -> str:
     """Return `text` on one line, without SQL and without user and password in any address."""
     text = re.sub(r"://[^/\s]*@", "://", text.partition("[SQL: ")[0])
@@ -118,27 +132,6 @@ def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root(), capture_output=True, encoding="utf-8",
                               errors="replace").stdout
     return ""
-
-
-def process() -> str:
-    """Return this process as the tag `process` of runs names it: HOST:PID."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def close_dead_runs(client) -> None:
-    """Mark as KILLED the runs that are RUNNING and whose process is not on this machine."""
-    import psutil
-
-    for run in runs(client, "attributes.status = 'RUNNING' and tags.process != ''"):
-        host, _, pid = run.data.tags["process"].partition(":")
-        if host != socket.gethostname() or not psutil.pid_exists(int(pid)):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def runs(client, query: str) -> list:
-    """Return the runs of all experiments for which `query` holds, the oldest first."""
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    return client.search_runs(ids, query, max_results=50_000, order_by=["start_time ASC"])
 
 
 def experiment(client, name: str = "") -> str:
@@ -206,8 +199,7 @@ class Run:
         self.name, self.began, store = name, time.monotonic(), address()
         self.id = self.trial = os.environ.get("NBPROOF_RUN_ID", "")
         self.server = "" if self.trial or store == local_address() else store
-        self.client, self.failed, self.next_copy = None, False, 0.0
-        self.logged, self.infinite = set(), set()
+        self.client, self.failed, self.next_copy, self.logged = None, False, 0.0, set()
         tags = (tags or {}) | dict(zip(("data", "data_digest"), data or ()))
         self._write(lambda: self._open(store, parameters, tags))
         self._copy()
@@ -218,9 +210,8 @@ class Run:
 
         self.client = client(store if self.trial else local_address())
         if not self.trial:
-            close_dead_runs(self.client)
             changed = changes()
-            tags |= {"notebook": self.name, "process": process(),
+            tags |= {"notebook": self.name,
                      "mlflow.source.name": f"notebooks/{self.name}.ipynb",
                      "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
                      "git_dirty": str(bool(changed)).lower()}
@@ -240,11 +231,8 @@ class Run:
         now, values = int(time.time() * 1000), {key: float(metrics[key]) for key in metrics}
         infinite = {key: f"{value} at step {step}" for key, value in values.items()
                     if math.isinf(value)}
-        if infinite.keys() - self.infinite:  # MLflow would show 1.797e308
-            self.infinite |= infinite.keys()
+        if infinite:  # MLflow would show 1.797e308
             self.tag(infinite)
-            say(message=f"MLflow keeps no infinite number: {self.name} has tags instead, "
-                        f"{infinite}.")
         rows = [Metric(key, values[key], now, step) for key in values.keys() - infinite.keys()]
         self.logged |= values.keys()
         self._write(lambda: self.client.log_batch(self.id, rows))
@@ -334,8 +322,9 @@ def sync() -> int:
         return 0
     local, server, sent, failed = client(local_address()), client(), [], []
     with FileLock(root() / "mlflow.db.sync.lock"):  # two would make two copies
-        close_dead_runs(local)
-        for run in runs(local, f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"):
+        ids = [each.experiment_id for each in local.search_experiments()]
+        query = f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"
+        for run in local.search_runs(ids, query, max_results=50_000, order_by=["start_time ASC"]):
             name = run.data.tags["notebook"]
             try:
                 copy_run(local, run.info.run_id, server)

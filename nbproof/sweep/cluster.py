@@ -16,8 +16,7 @@ from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.runner import reaper
-from nbproof.sweep.studies import RETRIES
-from nbproof.sweep.trial import EVERY, Job, work
+from nbproof.sweep.trial import EVERY, RETRIES, Job, work
 
 
 class SharedJournal(JournalFileBackend):

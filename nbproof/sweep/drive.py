@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -20,13 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
-from nbproof.pipeline import config, dag
+from nbproof.pipeline import dag
 from nbproof.pipeline.stage import cell_timeout
 from nbproof.runner import html, reaper
 from nbproof.runner.execute import execute_notebook
-from nbproof.sweep import space, studies
+from nbproof.sweep import space
 from nbproof.sweep.space import Sweep
-from nbproof.sweep.trial import EVERY, Job, kept, work
+from nbproof.sweep.trial import EVERY, STOPPED, Job, ended, opened, recover, slots, work
 
 
 def sweep(model: str, force: bool = False) -> int:
@@ -34,6 +35,9 @@ def sweep(model: str, force: bool = False) -> int:
 
     Return 0 if a trial ran to its end.
     """
+    if os.environ.get("RAY_ADDRESS") and not find_spec("ray"):
+        raise UserError("RAY_ADDRESS is set, and Ray is not installed here: "
+                        "uv pip install -r requirements/sweep.txt installs it.")
     wanted, folder = _read(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,37 +67,24 @@ def _sweep(wanted: Sweep, folder: Path) -> int:
     if log.exists():  # a full disk can leave a part of a line, after which Optuna reads no more
         whole = log.read_bytes()
         write_whole(log, whole[: whole.rfind(b"\n") + 1])
-    with kept():
-        study = studies.opened(wanted, JournalFileBackend(str(log)))
-        if (folder / "best.json").exists() and len(studies.ended(study)) == wanted.trials:
+    with tracking.refused(STOPPED):
+        study = opened(wanted, JournalFileBackend(str(log)))
+        if (folder / "best.json").exists() and len(ended(study)) == wanted.trials:
             print(f"This sweep of {name} is finished: reports/sweep-{name}.html shows it. To begin "
                   f"anew: nbproof sweep {name} --force.")
             return 0
         if study.get_trials():
             print(f"Going on with the sweep of {name} where it was interrupted.", flush=True)
-        store = tracking.client()
-        job = _job(wanted, log, study, store)
-        studies.recover(study, store)
-        for slot in range(len(studies.slots(study)), wanted.trials):
+        tags = {"mlflow.source.git.commit": tracking.commit(), "notebook": name,
+                "mlflow.source.type": "NOTEBOOK", "mlflow.source.name": wanted.stage.notebook,
+                "sweep": folder.name}
+        job = Job(wanted, str(log), time.time() + 60 * wanted.minutes, cell_timeout(),
+                  tracking.experiment(tracking.client(), "sweep"), tags)
+        recover(study)
+        for slot in range(len(slots(study)), wanted.trials):
             study.enqueue_trial({}, {"slot": slot})
         _watch(study, job)
-        store.set_terminated(job.tags["mlflow.parentRunId"])
     return _conclude(wanted, folder, study)
-
-
-def _job(wanted: Sweep, log: Path, study: optuna.Study, store) -> Job:
-    """Return what the workers need. The study remembers the sweep's own MLflow run."""
-    tags = {"mlflow.source.git.commit": tracking.commit(), "notebook": wanted.stage.short,
-            "mlflow.source.type": "NOTEBOOK", "mlflow.source.name": wanted.stage.notebook,
-            "process": tracking.process()}  # by which a later run closes it if this is killed
-    experiment = tracking.experiment(store, "sweep")
-    if "run_id" not in study.user_attrs:
-        run = store.create_run(experiment, run_name=f"sweep of {wanted.stage.short}", tags=tags)
-        study.set_user_attr("run_id", run.info.run_id)
-    parent = study.user_attrs["run_id"]
-    store.update_run(parent, "RUNNING")
-    return Job(wanted, str(log), time.time() + 60 * wanted.minutes, cell_timeout(), experiment,
-               tags | {"mlflow.parentRunId": parent})
 
 
 def _watch(study: optuna.Study, job: Job) -> None:
@@ -103,7 +94,7 @@ def _watch(study: optuna.Study, job: Job) -> None:
         from nbproof.sweep.cluster import on_ray as run
     with contextlib.closing(run(job)) as looks:
         for _ in looks:
-            states = [trial.state for trial in studies.ended(study)]
+            states = [trial.state for trial in ended(study)]
             if len(states) == known:
                 continue
             known, done = len(states), states.count(TrialState.COMPLETE)
@@ -138,8 +129,8 @@ def _described(trial: FrozenTrial, wanted: Sweep) -> str:
 
 def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
     """Make the page, and print the best trial in one sentence."""
-    ended, name = studies.ended(study), wanted.stage.short
-    if all(trial.state != TrialState.COMPLETE for trial in ended):
+    trials, name = ended(study), wanted.stage.short
+    if all(trial.state != TrialState.COMPLETE for trial in trials):
         print(f"No trial of {name} finished; their notebooks are in MLflow, experiment "
               f"sweep. To begin anew: nbproof sweep {name} --force.", file=sys.stderr)
         return 1
@@ -147,25 +138,15 @@ def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
     best = study.best_trial
     note = {"model": name, "run_id": best.user_attrs["run_id"]}
     write_whole(folder / "best.json", json.dumps(note))  # nbproof adopt reads it
-    print(f"Best: {_described(best, wanted)}.\n{_against_params(wanted, best.value)}\n"
+    print(f"Best: {_described(best, wanted)}.\n"
           f"reports/sweep-{name}.html shows all trials; nbproof adopt best --model {name} takes "
           "the best into params.yaml.")
-    if not any(trial.intermediate_values for trial in ended):
+    if not any(trial.intermediate_values for trial in trials):
         print(f"No trial is stopped early: the progress of {wanted.stage.notebook} does not report "
               f"{wanted.metric.key}.")
-    if len(ended) < wanted.trials:
+    if len(trials) < wanted.trials:
         print(f"The {wanted.minutes:g} minutes are over: the same command goes on.")
     return 0
-
-
-def _against_params(wanted: Sweep, best: float) -> str:
-    """Return whether the best trial is ahead of the last run, if that had the values of now."""
-    ours = config.load().metrics(wanted.stage.short).get(wanted.metric.key)
-    with dag.opened(root()) as repo:
-        if dag.changed(repo, [wanted.stage.name]) or ours is None:
-            return "There is no result of params.yaml to compare with: nbproof run makes it."
-    verb = "beats" if wanted.metric.better(best, ours) else "does not beat"
-    return f"It {verb} the parameters in params.yaml, which reached {ours:.4g}."
 
 
 def _page(wanted: Sweep, folder: Path) -> None:

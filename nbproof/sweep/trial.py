@@ -1,19 +1,22 @@
-"""A worker: executes the notebook with one set of values after another until no trial waits."""
+"""A worker: executes the notebook with one set of values after another until no trial waits.
 
-import contextlib
+The study is Optuna's journal, with as many slots as there are trials. A slot is a trial that waits
+for a worker. One that was lost in the middle waits again, so a slot may have several trials in the
+study, of which the last one counts.
+"""
+
 import dataclasses
 import functools
-import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import optuna
-from mlflow.exceptions import MlflowException
+from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
@@ -22,10 +25,52 @@ from nbproof.notebook.progress import STEP
 from nbproof.pipeline import config
 from nbproof.runner import StageFailure, reaper, secrets
 from nbproof.runner.execute import execute_notebook
-from nbproof.sweep import studies
 from nbproof.sweep.space import Sweep
 
 EVERY = 0.5  # seconds between two looks at the trials
+STOPPED = ("The sweep stopped: MLflow at {store} or the disk did not keep a trial ({reason}). Finished "
+           "trials are kept: fix that, and the same command goes on.")
+RETRIES = 3  # of a trial whose worker was lost
+
+
+def opened(wanted: Sweep, backend: BaseJournalBackend, worker: int = 0) -> optuna.Study:
+    """Return the study in a journal, made where there is none.
+
+    Each worker proposes other values, and the same ones each time if all else is the same.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    study = optuna.create_study(
+        storage=JournalStorage(backend), study_name=wanted.stage.short, load_if_exists=True,
+        direction=f"{wanted.metric.goal}imize",
+        pruner=optuna.pruners.SuccessiveHalvingPruner(wanted.grace, wanted.reduction))
+    study.sampler = optuna.samplers.TPESampler(seed=10_000 * len(ended(study)) + worker)
+    return study
+
+
+def slots(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trial that counts of each slot, in order."""
+    last = {trial.user_attrs.get("slot", -1): trial for trial in study.get_trials()}
+    return [last[slot] for slot in sorted(last) if slot >= 0]
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that have ended."""
+    return [trial for trial in slots(study) if trial.state.is_finished()]
+
+
+def recover(study: optuna.Study, worker: int | None = None) -> None:
+    """Let trials that were lost wait again: all of them, or those of one worker RETRIES times."""
+    for trial in slots(study):
+        facts, is_running = trial.user_attrs, trial.state == TrialState.RUNNING
+        # A trial that could not be kept has failed for Optuna, but not by what its notebook did.
+        is_lost = is_running or trial.state == TrialState.FAIL and "failure" not in facts
+        if not is_lost or worker not in (None, facts.get("worker")):
+            continue
+        if is_running:
+            study.tell(trial.number, state=TrialState.FAIL)
+        lost = facts.get("lost", 0)
+        if worker is None or lost < RETRIES:
+            study.enqueue_trial(trial.params, {"slot": facts["slot"], "lost": lost + 1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,28 +93,15 @@ class Job:
         return {"num_cpus": self.wanted.fixed.get("threads") or 1}
 
 
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Raise UserError where MLflow or the disk does not take what the block writes."""
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it prints what it raises, too
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        address, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
-        raise UserError(f"The sweep stopped: MLflow at {address} or the disk did not keep a trial "
-                        f"({reason}). Finished trials are kept: fix that, and the same command "
-                        "goes on.") from None
-
-
 def work(job: Job, number: int, backend: BaseJournalBackend, session: reaper.Session,
          threads: int = 1) -> None:
     """Execute trials, some at the same time, until none waits or the time is over.
 
     A worker that replaces a lost one has its `number`, and begins with the trial that it had.
     """
-    with kept():
-        store, study = tracking.client(), studies.opened(job.wanted, backend, number)
-        studies.recover(study, store, number)
+    with tracking.refused(STOPPED):
+        store, study = tracking.client(), opened(job.wanted, backend, number)
+        recover(study, number)
         objective = functools.partial(reach, job=job, number=number, store=store, session=session)
         study.optimize(objective, timeout=job.until - time.time(), n_jobs=threads,
                        catch=(StageFailure,))
@@ -85,7 +117,7 @@ def reach(trial: optuna.Trial, job: Job, number: int, store, session: reaper.Ses
         raise StageFailure("no trial waits")
     trial.set_user_attr("worker", number)
     tried, slot = job.wanted.suggest(trial), f"{trial.user_attrs['slot']:05d}"
-    name, tags = job.wanted.stage.short, job.tags | {"trial": slot, "process": tracking.process()}
+    name, tags = job.wanted.stage.short, job.tags | {"trial": slot}
     run_id = store.create_run(job.experiment, run_name=f"{name} {slot}", tags=tags).info.run_id
     trial.set_user_attr("run_id", run_id)
     for parameter in tried.items():  # nbproof adopt takes them from there
@@ -133,6 +165,6 @@ def metric(wanted: Sweep, folder: Path) -> float:
     numbers = dataclasses.replace(config.load(), root=folder).metrics(name)
     if type(numbers.get(key)) not in (int, float):
         raise UserError(f"The sweep stopped: metrics/{name}.json has no number {key}; it has "
-                        f"{', '.join(numbers)}. Say which one counts: sweep.{name}.metric in "
+                        f"{', '.join(numbers) or 'none'}. Say which one counts: sweep.{name}.metric in "
                         "params.yaml, or metric.key in project.yaml.")
     return numbers[key]

@@ -5,7 +5,6 @@ or, without the hook, when the metric is better on the same data; and always whe
 the model. The run of a version ("NAME, promoted") holds the model, its ONNX file and its answers.
 """
 
-import contextlib
 import csv
 import functools
 import hashlib
@@ -23,21 +22,10 @@ from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whol
 from nbproof.pipeline import config
 from nbproof.tracking import versions
 
+UNCHANGED = "The registry at {store} was not changed: {reason}"
 STAMP = ".dvc/tmp/promoted"  # the comparison that was promoted last: most runs need no registry
 FILES = {"portable": "onnx", "answers": "csv"}  # what a version may have beside the model
 SAME = ("model", "model_digest", "portable_digest")  # the tags by which two versions are one
-
-
-@contextlib.contextmanager
-def _registry():
-    """Yield a client of the registry; UserError where the store does not answer."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield tracking.client()
-    except (MlflowException, OSError, versions.RegistryError) as error:
-        store, reason = map(tracking.without_credentials, (tracking.address(), str(error)))
-        raise UserError(f"The registry at {store} was not changed: {reason}") from error
 
 
 def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int:
@@ -50,8 +38,8 @@ def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int
     if not name:
         raise UserError("There is no comparison yet, so no champion: nbproof run makes it.")
     tags = _tags(name)
-    with _registry() as client:
-        old = versions.current("champion")
+    with tracking.refused(UNCHANGED):
+        client, old = tracking.client(), versions.current("champion")
         if challenger:
             if not old or _is_same(old, tags):
                 raise UserError("A challenger needs another model as the champion.")
@@ -76,20 +64,23 @@ def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: b
         return f"{name} is the registered champion already (version {old.version})."
     if not named and (reason := _why_not(old, tags)):
         return f"{stays}: {reason} nbproof promote {name} replaces it anyway."
-    question = f"{name} has {_instead(old, tags)}. Is it to be the champion?"
+    question = f"{name}: {_instead(old, tags)}. Is it to be the champion?"
     asks = named and not yes and sys.stdin.isatty()
     return f"{stays}." if asks and not typer.confirm(question) else ""
 
 
 def _instead(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     key = config.load().metric.key
+    if not key:
+        return f"instead of {_shown(old)}"
     return f"{key} {tags[key]} instead of {old.tags.get(key)} ({_shown(old)})"
 
 
 def rollback() -> int:
     """Exchange the aliases `champion` and `previous`."""
-    with _registry() as client:
-        now, before = versions.current("champion"), versions.current("previous")
+    with tracking.refused(UNCHANGED):
+        client = tracking.client()
+        now, before = map(versions.current, ("champion", "previous"))
         if not now or not before or now.version == before.version:
             raise UserError("There is no champion before this one: nbproof promote MODEL names "
                             "one.")
@@ -137,11 +128,12 @@ def _tags(name: str) -> dict[str, str]:
     project, folder = config.load(), root() / "models" / name
     key, metrics, described = project.metric.key, project.metrics(name), folder / "MLmodel"
     model = from_yaml(described.read_text("utf-8")) if described.exists() else {}
-    if not (model.get("signature") and key in metrics):
+    if not (model.get("signature") and (not key or key in metrics)):
+        number = f", and {key} in metrics/{name}.json" if key else ""
         raise UserError(f"{name!r} cannot be registered: that needs models/{name}, an MLflow model "
-                        f"with a signature, and {key} in metrics/{name}.json (nbproof run makes "
-                        "them, nbproof pull brings them).")
-    tags = {"model": name, "model_digest": digest(folder), key: str(metrics[key]),
+                        f"with a signature{number} (nbproof run makes it, nbproof pull brings it).")
+    tags = {"model": name, "model_digest": digest(folder),
+            **({key: str(metrics[key])} if key else {}),
             "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
             "git_dirty": str(bool(tracking.changes())).lower(),
             "dvc_lock": digest(root() / "dvc.lock")}
@@ -203,6 +195,8 @@ def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
             return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
     if not is_same_data:
         return f"it was evaluated on other data ({before.get('data')}, now {tags['data']})."
+    if not key:
+        return f"{CONTRACT} names no metric and no hook `better` by which the new one is better."
     is_better = key in before and project.metric.better(float(tags[key]), float(before[key]))
     return "" if is_better else f"its {key} is {before.get(key)}, now {tags[key]}."
 

@@ -60,18 +60,6 @@ def use(url: str, server: str, data: str, endpoint: str) -> int:
     return check()
 
 
-def unset() -> int:
-    """Remove both addresses, and the credentials for them, which DVC would not accept alone."""
-    (root() / "remote.yaml").unlink(missing_ok=True)
-    for level in ("local", "repo"):
-        with Config(str(root() / ".dvc"), validate=False).edit(level, validate=False) as config:
-            if config.get("core", {}).get("remote") == NAME:
-                del config["core"]["remote"]
-            config.setdefault("remote", {}).pop(NAME, None)
-    print("Everything stays on this machine: runs in mlflow.db, data and models in DVC's cache.")
-    return 0
-
-
 def check() -> int:
     """Make one authenticated call to each remote that is set; return 0 if each answers."""
     from mlflow.exceptions import MlflowException

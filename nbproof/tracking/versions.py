@@ -30,7 +30,7 @@ FROM registered_model_aliases a JOIN model_versions v ON v.name = a.name AND v.v
 WHERE a.name = ? AND a.alias = ?"""
 
 
-class RegistryError(UserError):
+class RegistryError(UserError, OSError):
     """The registry does not respond now, or not as MLflow does; a later try may succeed."""
 
 

@@ -1,9 +1,7 @@
 """`nbproof add`: a notebook becomes a stage, as it is; `nbproof deps`: what a stage leaves out."""
 
-import difflib
 import json
 import re
-import sys
 from pathlib import Path
 
 import typer
@@ -17,7 +15,7 @@ from nbproof.pipeline.stage import cell_timeout, print_event
 from nbproof.runner import reaper, schema, source
 from nbproof.runner.execute import Failure, execute_notebook
 from nbproof.workspace import requirements
-from nbproof.workspace.entry import Yaml, fill
+from nbproof.workspace.entry import Yaml, fill, with_lines
 
 MISSING = re.compile(r"No module named '([\w.]+)'")
 
@@ -39,12 +37,17 @@ def add(notebook: Path, name: str, yes: bool) -> int:
     entry = pipeline.section("stages").setdefault(stage.name, CommentedMap())
     fill(entry, path, sorted(sections), read, written)
     ends = deps.changed_by_git([each for each in read if not made(each, stages)])
-    show([values, pipeline], ends)
+    values.show()
+    pipeline.show()
+    for each in ends:
+        print(f".gitattributes: {deps.attribute(each)}, for git would change its line ends")
     if not (yes or typer.confirm("Write this?", default=True)):
         return 1
     values.write()
     pipeline.write()
-    append(root() / ".gitattributes", map(deps.attribute, ends))
+    if ends:
+        path = root() / ".gitattributes"
+        write_whole(path, with_lines(path, map(deps.attribute, ends)))
     if requirements.refresh(root()):
         print("requirements/results.txt has the versions of the packages that it imports.")
     print(f"{stage.name} is a stage: nbproof run makes its results.")
@@ -126,26 +129,6 @@ def set_parameters(file: Yaml, notebook: Path) -> set[str]:
 
 def made(path: str, stages: dict[str, Stage]) -> bool:
     return any(observation.holds(stage.outputs, path) for stage in stages.values())
-
-
-def show(files: list[Yaml], ends: list[str]) -> None:
-    """Print what will change in the project's files."""
-    for file in files:
-        name = file.path.name
-        lines = difflib.unified_diff(file.before.splitlines(True), file.text().splitlines(True),
-                                     name, name, n=1)
-        sys.stdout.writelines(lines)
-    for path in ends:
-        print(f".gitattributes: {deps.attribute(path)}, for git would change its line ends")
-
-
-def append(path: Path, lines) -> None:
-    """Append to a text file those `lines` that it does not have."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    new = [line for line in lines if line not in text.splitlines()]
-    if new:
-        end = "" if not text or text.endswith("\n") else "\n"
-        write_whole(path, text + end + "".join(f"{line}\n" for line in new))
 
 
 def check_deps(name: str, fix: bool) -> int:

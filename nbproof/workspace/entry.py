@@ -1,6 +1,7 @@
 """The entry of a stage in dvc.yaml, made from what its notebook reads and writes."""
 
 import csv
+import difflib
 import io
 import json
 import re
@@ -12,7 +13,7 @@ from dvc.utils.flatten import flatten
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from nbproof.notebook.files import root, write_whole
+from nbproof.notebook.files import from_yaml, root, write_whole
 from nbproof.pipeline import config, deps, observation
 from nbproof.pipeline.numbers import is_number
 from nbproof.pipeline.observation import holds
@@ -38,7 +39,9 @@ class Yaml:
             self.content = CommentedMap()
 
     def text(self) -> str:
-        """Return the file as it will be."""
+        """Return the file as it will be; as it was where no value is another."""
+        if self.content == (from_yaml(self.before) or {}):
+            return self.before
         written = io.StringIO()
         self.yaml.dump(self.content, written)
         return self.head + written.getvalue()
@@ -49,8 +52,36 @@ class Yaml:
             self.content[name] = CommentedMap()
         return self.content[name]
 
+    def set(self, key: str, value: object) -> None:
+        """Give `key` (models.cnn.lr) a value.
+
+        A new key comes in front of the last one, so that comments after a section stay after it.
+        """
+        *parents, name = key.split(".")
+        holder = self.content
+        for parent in parents:
+            holder = holder.setdefault(parent, CommentedMap())
+        if name not in holder:
+            holder.insert(max(0, len(holder) - 1), name, value)
+        elif isinstance(holder[name], list) and isinstance(value, list):
+            holder[name][:] = value  # it stays on one line, or on several
+        elif holder[name] != value:  # the same one stays as it is written
+            holder[name] = value
+
+    def show(self) -> None:
+        """Print what will change."""
+        lines = (text.splitlines(keepends=True) for text in (self.before, self.text()))
+        sys.stdout.writelines(difflib.unified_diff(*lines, self.path.name, self.path.name, n=2))
+
     def write(self) -> None:
         write_whole(self.path, self.text())
+
+
+def with_lines(path: Path, lines: Iterable[str]) -> str:
+    """Return the text of a file with those of `lines` that it lacks at its end."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    new = [line for line in lines if line not in text.splitlines()]
+    return text + ("\n" if text and not text.endswith("\n") else "") + "\n".join([*new, ""])
 
 
 def fill(entry: CommentedMap, notebook: str, sections: list[str], read: Iterable[str],

@@ -11,6 +11,7 @@ import jinja2
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, write_whole
 from nbproof.workspace import requirements
+from nbproof.workspace.entry import with_lines
 from nbproof.workspace.git import ATTRIBUTES
 from nbproof.workspace.new import origin
 
@@ -55,8 +56,6 @@ def init(dry_run: bool) -> int:
         else:
             write_whole(folder / name, text)
     print(f"{'Would be written' if dry_run else 'Written'}: {', '.join(files)}.")
-    if absent := requirements.lock_text(folder)[1]:
-        print(f"Not installed here: {', '.join(absent)}. pip install {' '.join(absent)}")
     first = shlex.quote(notebooks[0].relative_to(folder).as_posix())
     print(f"No notebook was changed. Next: nbproof add {first}; nbproof git sets up diffs and "
           "merges by cells.")
@@ -70,7 +69,7 @@ def contents(folder: Path) -> dict[str, str]:
     files = {
         CONTRACT: PROJECT.format(name=name, lock=requirements.LOCK),
         "params.yaml": PARAMS, "dvc.yaml": STAGES,
-        requirements.LOCK: requirements.lock_text(folder)[0],
+        requirements.LOCK: requirements.lock_text(folder),
         ".gitignore": with_lines(folder / ".gitignore", IGNORED),
         ".gitattributes": with_lines(folder / ".gitattributes", ATTRIBUTES),
     }
@@ -105,10 +104,3 @@ def workflows(folder: Path) -> dict[str, str]:
         text = jinja2.Template(path.read_text("utf-8"), keep_trailing_newline=True)
         files[f".github/workflows/{name}"] = text.render(values)
     return files
-
-
-def with_lines(path: Path, lines: tuple[str, ...]) -> str:
-    """Return the text of a file with those of `lines` that it lacks at its end."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    new = [line for line in lines if line not in text.splitlines()]
-    return text + ("\n" if text and not text.endswith("\n") else "") + "\n".join([*new, ""])

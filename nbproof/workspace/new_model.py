@@ -8,7 +8,7 @@ from nbproof.notebook.files import from_yaml, root, write_whole
 from nbproof.notebook.params import section
 from nbproof.pipeline import config, dag
 from nbproof.runner import source
-from nbproof.workspace.params import with_values
+from nbproof.workspace.entry import Yaml
 
 
 def new_model(name: str, like: str = "") -> int:
@@ -21,12 +21,12 @@ def new_model(name: str, like: str = "") -> int:
                         f"params.yaml makes {', '.join(models) or 'none'}.")
     _check_free(name, stages)
     old, group = models[like]
-    values, params = vars(section(f"{group}.{like}")), root() / "params.yaml"
-    text = with_values(params.read_text(encoding="utf-8"), {f"{group}.{name}": values})
+    params = Yaml("params.yaml")
+    params.set(f"{group}.{name}", vars(section(f"{group}.{like}")))
     graph = root() / "dvc.yaml"
     write_whole(graph, listed(graph.read_text(encoding="utf-8"), like, name))
     write_whole(old.with_stem(name), _notebook(old, group, like, name))
-    write_whole(params, text)
+    params.write()
     print(f"notebooks/{name}.ipynb and {group}.{name} in params.yaml are made from {like}: "
           "change the model and its story, then nbproof run.")
     return 0

@@ -2,17 +2,11 @@
 
 import ast
 import contextlib
-import difflib
-import io
 import json
 import os
 import re
-import sys
-from functools import reduce
-from operator import getitem
 
 import typer
-from ruamel.yaml import YAML
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
@@ -20,6 +14,7 @@ from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.params import section
 from nbproof.pipeline import dag
 from nbproof.runner import schema, source
+from nbproof.workspace.entry import Yaml
 
 # A line of the parameters cell: name, type, value (a text may hold a #), comment.
 LINE = re.compile(r"""(?m)^(\w+)(:[^=\n]+=\s*)("[^"\n]*"|'[^'\n]*'|[^#\n]*?)(\s*(?:#.*)?)$""")
@@ -46,15 +41,13 @@ def adopt(run: str, yes: bool, model: str = "") -> int:
     if run == "last" and (other := [key for key in explored if explored[key] != logged.get(key)]):
         raise UserError(f"{path} has another {', '.join(other)} than its newest finished run: run "
                         f"it to its end, or name the run that you mean (nbproof adopt {run_id}).")
-    file = root() / "params.yaml"
-    old = file.read_text(encoding="utf-8")
-    new = with_values(old, {declared[key].key: _typed(declared[key], logged[key])
-                            for key in logged})
-    lines = (text.splitlines(keepends=True) for text in (old, new))
-    sys.stdout.writelines(difflib.unified_diff(*lines, file.name, file.name, n=2))
-    if old != new and not (yes or typer.confirm("Write params.yaml?")):
+    file = Yaml("params.yaml")
+    for key in (key for key in logged if declared[key].section):
+        file.set(declared[key].key, _typed(declared[key], logged[key]))
+    file.show()
+    if file.text() != file.before and not (yes or typer.confirm("Write params.yaml?")):
         return 1
-    write_whole(file, new)
+    file.write()
     print(f"params.yaml has the values of run {run_id}: nbproof run trains {name} with them.")
     if (after := source.text(content)) != before:
         write_whole(root() / path, after)
@@ -101,9 +94,9 @@ def _restore(content: dict, path: str) -> dict[str, str]:
         name, kind, value, comment = line.groups()
         holders = [f"{variable}.{name}" for variable, key in variables.items()
                    if hasattr(section(key), name)]
-        if value in holders:
+        if not holders or value in holders:  # without a holder it has a default of its own
             return line[0]
-        if len(holders) != 1:
+        if len(holders) > 1:
             raise UserError(f"{path}: {len(holders)} of its sections of params.yaml have {name}: "
                             f"write its line as it was, such as `{name}{kind}P.{name}`.")
         with contextlib.suppress(ValueError, SyntaxError):  # it may be computed
@@ -123,27 +116,3 @@ def _typed(parameter: schema.Parameter, text: str) -> object:
     if not parameter.accepts(text):
         raise UserError(f"{parameter.key} must be {parameter.expected}; the run has {text!r}.")
     return text
-
-
-def with_values(text: str, values: dict[str, object]) -> str:
-    """Return params.yaml's `text` with values by key (`models.cnn.lr`) and its comments.
-
-    A new key comes in front of the last one, so that comments after a section stay after it.
-    """
-    yaml = YAML()  # it writes as `dvc exp run -S` does, but keeps quotes and long lines
-    yaml.preserve_quotes, yaml.width = True, sys.maxsize
-    content, written, is_changed = yaml.load(text), io.StringIO(), False
-    for key, value in values.items():
-        *parents, name = key.split(".")
-        holder = reduce(getitem, parents, content)
-        if name not in holder:
-            holder.insert(len(holder) - 1, name, value)
-        elif holder[name] == value:  # stays as it is written
-            continue
-        elif isinstance(holder[name], list) and isinstance(value, list):
-            holder[name][:] = value  # it stays on one line, or on several
-        else:
-            holder[name] = value
-        is_changed = True
-    yaml.dump(content, written)
-    return written.getvalue() if is_changed else text

@@ -37,7 +37,7 @@ def refresh(folder: Path) -> bool:
 
     Without the line of nbproof's results in it the lock is a person's, and stays.
     """
-    path, text = folder / LOCK, lock_text(folder)[0]
+    path, text = folder / LOCK, lock_text(folder)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     if before == text or before and not before.startswith("# nbproof results: "):
         return False
@@ -45,12 +45,10 @@ def refresh(folder: Path) -> bool:
     return True
 
 
-def lock_text(folder: Path) -> tuple[str, list[str]]:
-    """Return the versions here of what the project needs, and of what that needs in turn; and the
-    packages that its files name and that are not installed."""
+def lock_text(folder: Path) -> str:
+    """Return the versions here of what the project needs, and of what that needs in turn."""
     found: dict[str, str] = {}
-    needs = list(named(folder))
-    queue = [*EXECUTES, *needs, *imported(folder)]
+    queue = [*EXECUTES, *named(folder), *imported(folder)]
     while queue:
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
         package = next(iter(importlib.metadata.distributions(name=name)), None)
@@ -62,8 +60,7 @@ def lock_text(folder: Path) -> tuple[str, list[str]]:
             if not needed.marker or needed.marker.evaluate({"extra": ""}):
                 queue.append(needed.name)
     lines = [f"# nbproof results: {RESULTS}", "# Written by nbproof add, of what is installed."]
-    text = "\n".join([*lines, *(f"{name}=={found[name]}" for name in sorted(found))]) + "\n"
-    return text, [name for name in needs if not any(importlib.metadata.distributions(name=name))]
+    return "\n".join([*lines, *(f"{name}=={found[name]}" for name in sorted(found))]) + "\n"
 
 
 def named(folder: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from projects import command, commit, dvc, edit_params, nbproof, stages_run
+from projects import command, commit, dvc, edit_params, said, stages_run
 
 HERE = Path(__file__).parent
 
@@ -63,13 +63,6 @@ def test_notebooks_become_a_project_as_they_are(own, tmp_path, capsys):
     nothing_is_left_to_do(folder)
     elsewhere_are_the_same_bytes(own, folder)
     one_parameter_runs_what_depends_on_it(own, folder)
-
-
-def said(folder: Path, *words: str, code: int = 0) -> str:
-    """What `nbproof ...` prints; it must end with `code`."""
-    done = nbproof(folder, *words)
-    assert done.returncode == code and "Traceback" not in done.stdout, done.stdout
-    return done.stdout
 
 
 def the_pipeline_has_what_they_read_and_write(own: Set, folder: Path) -> None:

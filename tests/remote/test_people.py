@@ -11,7 +11,7 @@ import pytest
 import servers
 from mlflow.models import infer_signature
 from portable_models import portable
-from projects import commit, dvc, edit_params, nbproof, results
+from projects import commit, dvc, edit_params, nbproof, results, said
 
 from nbproof.pipeline import config
 from nbproof.tracking import registry, versions
@@ -82,17 +82,15 @@ def test_the_search_finds_what_it_looks_for():
 def test_two_clones_share_everything_and_no_secret_is_kept(finished, bucket, tmp_path):
     printed, clone = [], tmp_path / "clone"
 
-    def call(folder: Path, *words: str, code: int = 0, **variables: str) -> str:
-        done = nbproof(folder, *words, **bucket.credentials | variables)
-        assert done.returncode == code and "Traceback" not in done.stdout, done.stdout
-        printed.append(done.stdout)
-        return done.stdout
+    def call(folder: Path, *words: str, **options) -> str:
+        printed.append(said(folder, *words, **bucket.credentials | options))
+        return printed[-1]
 
     (tmp_path / "server").mkdir()
     with servers.mlflow_server(tmp_path / "server") as server:
         where = ("--data", "s3://dvc/cycle", "--endpoint", bucket.endpoint)
-        said = call(finished, "remote", "--tracking", server.address, *where)
-        assert "Tracking server responds.\nDVC remote responds." in said
+        answer = call(finished, "remote", "--tracking", server.address, *where)
+        assert "Tracking server responds.\nDVC remote responds." in answer
         for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
             wrong = call(finished, "remote", code=1, **{name: "wrong"})
             assert wrong.count("gives no usable response") == 1 and name in wrong

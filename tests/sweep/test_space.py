@@ -6,9 +6,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from projects import edit_params
 
-from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
-from nbproof.sweep import drive, studies
+from nbproof.sweep import drive, trial
 
 
 @pytest.fixture
@@ -53,37 +52,34 @@ def test_another_space_or_notebook_is_another_sweep_and_an_adopted_value_is_not(
 def test_lists_null_and_whole_numbers_are_tried_as_the_notebook_takes_them(here):
     tries(here, "{trials: 3, space: {sizes: [[1], [1, 2]], label: [null, a]}}", "data")
     wanted, _ = drive._read("data")
-    values = wanted.suggest(studies.opened(wanted, JournalFileBackend("data.log")).ask())
+    values = wanted.suggest(trial.opened(wanted, JournalFileBackend("data.log")).ask())
     assert values["sizes"] in ([1], [1, 2]) and values["label"] in (None, "a")
     tries(here, "{trials: 3, space: {step: {low: 1, high: 9, log: true}}}")
     wanted, _ = drive._read("near")
-    values = wanted.suggest(studies.opened(wanted, JournalFileBackend("near.log")).ask())
+    values = wanted.suggest(trial.opened(wanted, JournalFileBackend("near.log")).ask())
     assert type(values["step"]) is int and wanted.fixed == {"rounds": 3, "seed": 1}
 
 
 def test_a_lost_trial_comes_again_with_its_values_and_a_failed_one_does_not(here):
     tries(here)
     wanted, _ = drive._read("near")
-    study, store = studies.opened(wanted, JournalFileBackend("study.log")), tracking.client()
-    run_id = store.create_run(tracking.experiment(store, "sweep")).info.run_id
+    study = trial.opened(wanted, JournalFileBackend("study.log"))
     for slot in range(3):
         study.enqueue_trial({}, {"slot": slot})
     done, failed, lost = study.ask(), study.ask(), study.ask()
     study.tell(done, 1.0)
     failed.set_user_attr("failure", "on purpose")
     study.tell(failed, state=TrialState.FAIL)
-    for again in range(studies.RETRIES + 1):
+    for again in range(trial.RETRIES + 1):
         tried = wanted.suggest(lost)
         lost.set_user_attr("worker", 1)
-        lost.set_user_attr("run_id", run_id)
-        studies.recover(study, store, worker=0)  # has lost nothing
-        studies.recover(study, store, worker=1)
-        states = [trial.state.name for trial in studies.slots(study)]
-        if again < studies.RETRIES:
+        trial.recover(study, worker=0)  # has lost nothing
+        trial.recover(study, worker=1)
+        states = [each.state.name for each in trial.slots(study)]
+        if again < trial.RETRIES:
             assert states == ["COMPLETE", "FAIL", "WAITING"]
             lost = study.ask()
             assert wanted.suggest(lost) == tried
     assert states == ["COMPLETE", "FAIL", "FAIL"], "a trial is not repeated for ever"
-    assert store.get_run(run_id).info.status == "KILLED"
-    studies.recover(study, store)  # by a person who starts the sweep again
-    assert studies.slots(study)[2].state == TrialState.WAITING
+    trial.recover(study)  # by a person who starts the sweep again
+    assert trial.slots(study)[2].state == TrialState.WAITING

