@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from nbproof.notebook import files
-from nbproof.notebook.errors import UserError
 
 
 @pytest.fixture
@@ -29,12 +28,6 @@ def test_an_exploration_writes_to_scratch_and_a_stage_to_its_place(project, monk
     assert files.source("data/table") == project / "data" / "table"
     with pytest.raises(FileNotFoundError, match="^data/y is not there yet: nbproof run"):
         files.source("data/y")
-
-
-def test_outside_of_a_project(tmp_path, inside):
-    inside(tmp_path)
-    with pytest.raises(UserError, match="^There is no project.yaml in "):
-        files.root()
 
 
 def test_a_write_that_fails_leaves_the_old_file(project, monkeypatch):

@@ -1,7 +1,6 @@
 """params.yaml as a notebook reads it: the values that DVC reads, or one sentence."""
 
 import pytest
-from projects import ROOT
 
 from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
@@ -19,13 +18,6 @@ def test_values_are_those_that_dvc_reads(project):
     values = params.read()
     assert values == {"a": 0.001, "b": "yes", "c": 15, "d": [1, None]}
     assert type(values["a"]) is float
-
-
-def test_our_own_parameters_as_dvc_reads_them(inside):
-    import dvc.api
-
-    inside(ROOT)
-    assert params.read() == dvc.api.params_show(repo=str(ROOT))
 
 
 def test_a_section(project):

@@ -147,17 +147,6 @@ def test_a_challenger_stands_beside_the_champion(trained, said):
     assert (champion().version, versions.current("challenger").version) == ("1", "2")
 
 
-def test_a_moved_project_promotes_in_its_new_place(trained, said, tmp_path, inside):
-    hook(trained)
-    said(registry.promote, "far")
-    moved = inside(trained.rename(tmp_path / "moved to"))
-    assert "near is the registered champion now (version 2" in said(registry.promote), \
-        "the hook read the answers that came along"
-    run = tracking.client().get_run(champion().run_id)
-    assert run.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
-    assert not trained.exists(), "nothing is written where it was"
-
-
 def test_what_cannot_be_registered_is_refused_in_a_sentence(trained, said):
     with pytest.raises(UserError, match="'nobody' cannot be registered"):
         registry.promote("nobody")
