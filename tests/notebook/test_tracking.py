@@ -151,7 +151,7 @@ def test_what_is_infinite_is_a_tag(project, said):
         run.log(step, {"loss": float("inf"), "accuracy": float("nan")})
     run.finish({"loss": float("inf"), "least": -float("inf")})
     recorded, = runs_in("")
-    assert recorded.data.tags["loss"] == "inf at step 0" and "loss" not in recorded.data.metrics
+    assert recorded.data.tags["loss"] == "inf at step 2" and "loss" not in recorded.data.metrics
     assert recorded.data.tags["least"] == "-inf at step 0"
     assert math.isnan(recorded.data.metrics["accuracy"]) and not said
 
