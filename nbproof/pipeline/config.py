@@ -162,22 +162,19 @@ def _check(folder: Path, content: object, rules: dict, section: str = "") -> Non
             raise UserError(f"{CONTRACT}: {section}{key} must be {expected}, found {value!r}.")
 
 
-def check_metrics(name: str) -> str | None:
-    """Return the sentence on metrics/NAME.json of the model `name` where it lacks the metric.
+def check_metrics(name: str) -> str:
+    """Return why the stage of the model `name` fails where metrics/NAME.json lacks the metric.
 
-    Such a model would be missing from every table.
-    """
+    Such a model would be missing from every table. Empty where all is well."""
     key = load().metric.key
-    if not key:
-        return None
     try:
-        value = load().metrics(name).get(key)
+        value = load().metrics(name).get(key) if key else 0
     except UserError as error:
-        return str(error)
+        return f"because {error}"
     if type(value) in (int, float):
-        return None
-    return (f"metrics/{name}.json must hold a number as {key}, the metric that {CONTRACT} names, "
-            f"found {value!r:.60}.")
+        return ""
+    return (f"because metrics/{name}.json must hold a number as {key}, the metric that {CONTRACT} "
+            f"names, found {value!r:.60}.")
 
 
 def recorded(lock: str) -> dict[str, dict]:

@@ -1,7 +1,5 @@
 """What a run shows while it works: on a terminal a live table, elsewhere plain lines."""
 
-from collections.abc import Iterable
-
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,14 +17,15 @@ class Screen:
     In a log, a pipe or a simple terminal: a line a step.
     """
 
-    def __init__(self, stages: list[Stage], console: Console):
-        self.is_live = bool(stages) and console.is_terminal and not console.is_dumb_terminal
+    def __init__(self, stages: dict[str, Stage], names: set[str]):
+        console = Console()
+        self.is_live = console.is_terminal and not console.is_dumb_terminal
         self.metric = config.load().metric.key
         columns = ["{task.description}", *(f"{{task.fields[{name}]}}" for name in FIELDS)]
         texts = [TextColumn(column, markup=False) for column in columns]
         self.table = Progress(*texts, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         waits = dict.fromkeys(FIELDS, "") | {"state": "waits"}
-        self.short = {stage.name: stage.short for stage in stages}
+        self.short = {name: stage.short for name, stage in stages.items() if name in names}
         self.rows = {name: self.table.add_task(short, start=False, total=None, **waits)
                      for name, short in self.short.items()}
 
@@ -52,7 +51,7 @@ class Screen:
         row, shown = self.rows[name], {}
         if "state" in facts:
             shown["state"] = facts["state"]
-            if facts["state"] == "done":  # the result, which may differ from the last step's
+            if facts["state"] == "done" and self.metric:  # which may differ from the last step's
                 value = config.load().metrics(self.short[name]).get(self.metric)
                 shown |= {} if value is None else {"metric": f"{self.metric} {number(value)}"}
             is_start = facts["state"] == "runs"
@@ -67,8 +66,3 @@ class Screen:
             if not self.is_live:
                 self.line(f"{self.short[name]}: {progress.line(facts)}")
         self.table.update(row, **shown)
-
-
-def screen(found: dict[str, Stage], names: Iterable[str]) -> Screen:
-    """Return where a run of the stages `names` shows how far it is, a context manager."""
-    return Screen([stage for name, stage in found.items() if name in set(names)], Console())

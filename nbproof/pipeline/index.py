@@ -53,17 +53,22 @@ class Results:
 
 
 def results(stages: dict[str, Stage]) -> Results:
-    """Return what the models have reached; in CI, where people choose, nothing of the test data."""
+    """Return what the models have reached; in CI, where people choose, nothing of the test data.
+
+    In a project without a metric, all stages with metrics stand for models."""
     project, metric = config.load(), config.load().metric
+    if metric.key:
+        found = {stage.short: _metrics(stage.short) for stage in stages.values() if is_model(stage)}
+        found = {name: metrics for name, metrics in found.items() if metric.key in metrics}
+    else:
+        found = {stage.short: _numbers(stage) for stage in stages.values() if _numbers(stage)}
+    keys = dict.fromkeys(key for metrics in found.values() for key in metrics)
+    names = sorted(keys, key=lambda key: key != metric.key)  # the rest stays in its order
+    rows = [[name, *("" if key not in metrics else number(metrics[key]) for key in names)]
+            for name, metrics in found.items()]
     if not metric.key:
-        return _all_metrics(stages)
-    models = {stage.short: _metrics(stage.short) for stage in stages.values() if is_model(stage)}
-    models = {name: metrics for name, metrics in models.items() if metric.key in metrics}
-    names = list(dict.fromkeys(key for metrics in models.values()
-                               for key in [metric.key, *metrics]))
-    rows = [[name, *("" if metrics.get(key) is None else number(metrics[key]) for key in names)]
-            for name, metrics in models.items()]
-    best = min(models, key=lambda name: metric.best_first(models[name][metric.key]), default="")
+        return Results(names, rows)
+    best = min(found, key=lambda name: metric.best_first(found[name][metric.key]), default="")
     if not (champion := project.compared().get("champion")):
         return Results(names, rows, best)
     own = [f"{_words(key)} {number(value)}" for key, value in _metrics(project.compare).items()
@@ -71,19 +76,14 @@ def results(stages: dict[str, Stage]) -> Results:
     return Results(names, rows, best, f"The champion is {', '.join([champion, *own])}.")
 
 
-def _all_metrics(stages: dict[str, Stage]) -> Results:
-    """Return the numbers of each stage's files of metrics, of a project without a metric."""
-    measured = {}
-    for stage in stages.values():
-        for path in stage.metrics:
-            if path.endswith(".json") and (root() / path).exists():
-                content = flatten(json.loads((root() / path).read_text(encoding="utf-8")))
-                numbers = {key: value for key, value in content.items() if is_number(value)}
-                measured.setdefault(stage.short, {}).update(numbers)
-    names = list(dict.fromkeys(key for numbers in measured.values() for key in numbers))
-    rows = [[name, *("" if key not in numbers else number(numbers[key]) for key in names)]
-            for name, numbers in measured.items()]
-    return Results(names, rows)
+def _numbers(stage: Stage) -> dict[str, float]:
+    """Return the numbers in a stage's files of metrics that are JSON; {} where they are a list."""
+    numbers = {}
+    for path in stage.metrics:
+        if path.endswith(".json") and (root() / path).exists():
+            content = json.loads((root() / path).read_text(encoding="utf-8"))
+            numbers |= flatten(content) if isinstance(content, dict) else {}
+    return {key: value for key, value in numbers.items() if is_number(value)}
 
 
 def table(stages: dict[str, Stage]) -> str:
@@ -150,7 +150,8 @@ def _card(executed: Path, found: Results) -> dict:
     pictures = ["".join(bundle["image/png"]).strip() for bundle in data if "image/png" in bundle]
     picture = "".join(pictures[:1])
     rows = {row[0]: row[1:] for row in found.rows}
-    metric = f"{_words(found.names[0])} {rows[executed.stem][0]}" if executed.stem in rows else ""
+    shows = executed.stem in rows and config.load().metric.key
+    metric = f"{_words(found.names[0])} {rows[executed.stem][0]}" if shows else ""
     heading = _plain(title[1] if title else executed.stem)
     if "@" in executed.stem:  # one of many values for which the notebook runs
         heading += f": {executed.stem.partition('@')[2]}"

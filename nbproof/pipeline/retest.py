@@ -7,18 +7,17 @@ import shutil
 from collections.abc import Iterator
 
 import nbformat
-from filelock import FileLock, Timeout
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import dag
 from nbproof.pipeline.dag import Stage
+from nbproof.pipeline.run import alone
 from nbproof.pipeline.stage import cell_timeout, find
 from nbproof.runner import limits, reaper, schema, secrets, source
 from nbproof.runner.execute import execute_notebook
 
 HELD = ".dvc/tmp/test"  # the results, while a notebook writes them again
-LOCK = ".dvc/tmp/run.lock"
 
 
 def retest(names: list[str]) -> int:
@@ -34,14 +33,11 @@ def retest(names: list[str]) -> int:
     if stale:
         raise UserError(f"{', '.join(sorted(stale))} must run first: nbproof run.")
     differing = []
-    try:
-        with FileLock(root() / LOCK, timeout=0), reaper.session() as session:
-            for stage in wanted:
-                lines = differences(stage, session)
-                print(*lines or [f"{stage.short}: the same outputs"], sep="\n", flush=True)
-                differing += lines
-    except Timeout:
-        raise UserError("A run is at work in this folder: wait for it to end.") from None
+    with alone(), reaper.session() as session:
+        for stage in wanted:
+            lines = differences(stage, session)
+            print(*lines or [f"{stage.short}: the same outputs"], sep="\n", flush=True)
+            differing += lines
     return 1 if differing else 0
 
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
@@ -33,7 +33,6 @@ from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, html, reaper, schema
 
 BACKUP = ".dvc/tmp/dvc.lock"  # what dvc.lock was, while a stage is recorded
-SECONDS = ".dvc/tmp/nbproof-seconds.json"  # how long each stage took when it was last executed
 LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
 
 
@@ -46,25 +45,33 @@ def run_pipeline(jobs: int, force: bool, fallback: bool = True,
     """
     if jobs < 1:
         raise UserError(f"JOBS must be at least 1, found {jobs}.")
+    with alone():
+        run, sentence = Run(jobs, force), ""
+        run.bring_up_to_date()
+        # A result on other data than a review expects is no result.
+        if fallback and not os.environ.get("CI") and (sentence := run.fall_back()):
+            print(sentence, flush=True)
+            run = Run(jobs, force)
+            run.bring_up_to_date()
+        return run.close(register, sentence)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Work in the project's folder; UserError where another run does. A torn dvc.lock is mended.
+
+    The system releases the lock, however this process ends. Repo.commit looks for a stage in the
+    current folder.
+    """
     lock = root() / ".dvc" / "tmp" / "run.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    changed_values: dict[str, str] = {}  # parameters that a fallback changed, with the sentence
     try:
-        # The system releases the lock, however this process ends. Repo.commit looks for a stage
-        # in the current folder.
         with FileLock(lock, timeout=0), contextlib.chdir(root()):
-            while True:
+            restore_lock()
+            try:
+                yield
+            finally:
                 restore_lock()
-                run = Run(jobs, force)
-                try:
-                    run.bring_up_to_date()
-                finally:
-                    restore_lock()
-                values = run.fallbacks(changed_values) if fallback else {}
-                if not values:
-                    return run.close(register, list(changed_values.values()))
-                print(*values.values(), flush=True)
-                changed_values |= values
     except Timeout:
         raise UserError("Another run is at work in this folder: wait for it to end, then run "
                         "again.") from None
@@ -77,7 +84,7 @@ class Run:
         self.jobs, self.force, self.started = jobs, force, time.monotonic()
         self.stages: dict[str, Stage] = {}
         self.failed, self.changed, self.before = {}, set(), {}
-        self.seconds, self.verdict = {}, ""
+        self.verdict = ""
 
     def bring_up_to_date(self) -> None:
         """Read the graph, check it, and execute what changed."""
@@ -92,12 +99,11 @@ class Run:
                 self.changed = dag.with_downstream(changed, self.stages)
                 remove_torn(Path(self.repo.tmp_dir) / "rwlock")
             if self.changed:
-                earlier, self.seconds = self.snapshot(), read_seconds()
+                earlier = self.snapshot()
                 with (reaper.session() as self.session, self.kernels(),
-                      console.screen(self.stages, self.changed) as self.screen,
+                      console.Screen(self.stages, self.changed) as self.screen,
                       concurrent.futures.ThreadPoolExecutor(1) as self.pages):
                     self.walk()
-                write_whole(root() / SECONDS, json.dumps(self.seconds))
                 self.verdict = "" if self.failed else verdict.of_run(earlier, self.stages)
             recorded = recorded_names()
             name_removed(recorded, self.stages)
@@ -135,8 +141,8 @@ class Run:
                     waiting = [name for name in waiting if name not in blocked]
                     unfinished = {*waiting, *running.values()}
                     ready = [name for name in waiting if not self.stages[name].needs & unfinished]
-                    ready.sort(key=self.expected_seconds, reverse=True)
-                    for name in ready[: self.jobs - len(running)]:
+                    # A story goes from the simple to the costly: with that first, all end sooner.
+                    for name in ready[::-1][: self.jobs - len(running)]:
                         waiting.remove(name)
                         if execute := self.prepare(name):
                             running[pool.submit(execute)] = name
@@ -152,14 +158,6 @@ class Run:
                     self.screen.note(name, state="stopped")
                 self.screen.line(typed("Stopped. Finished stages are kept: nbproof run goes on."))
                 raise
-
-    def expected_seconds(self, name: str) -> float:
-        """Return how long a stage took last time: with the slowest first, a run ends sooner.
-
-        Of one that was never executed nothing is known. A story goes from the simple to the
-        costly, so the last one goes first.
-        """
-        return self.seconds.get(name, 1e9 + list(self.stages).index(name))
 
     def prepare(self, name: str) -> Callable | None:
         """Return what executes a stage, with its outputs removed; None where it need not run."""
@@ -188,7 +186,6 @@ class Run:
                 return self.record(name, "its results come from DVC's run-cache")
             self.before[name] = dag.digests(dvc_stage)
         self.screen.note(name, state="runs")
-        self.seconds[name] = -time.monotonic()
         return partial(self.execute, stage, dvc_stage.cmd)
 
     def restored(self, dvc_stage: PipelineStage) -> bool:
@@ -236,7 +233,6 @@ class Run:
         from nbproof.pipeline.stage import Outcome, edited
 
         stage, dvc_stage = self.stages[name], dag.dvc_stage(self.repo, name)
-        self.seconds[name] += time.monotonic()
         try:
             outcome = future.result()
         except UserError as error:
@@ -257,6 +253,7 @@ class Run:
         stage = self.stages[name]
         for path in stage.outputs:
             remove_empty_folders(root() / path)
+        restore_lock()  # where recording another stage failed
         lock, backup = root() / "dvc.lock", root() / BACKUP
         backup.write_bytes(lock.read_bytes() if lock.exists() else b"")
         self.repo.commit(name, force=True)
@@ -280,25 +277,21 @@ class Run:
             reasons = {name: outcome.reason for name, outcome in self.failed.items()}
             index.write(self.stages, reasons, blocked - set(self.failed), self.verdict)
 
-    def fallbacks(self, taken: dict[str, str]) -> dict[str, str]:
-        """Set the parameter that a failed notebook proposes; return it with what to tell.
+    def fall_back(self) -> str:
+        """Set the parameter that a failed notebook proposes; return what to tell of it.
 
-        No parameter is set twice in one run, so proposals that contradict each other end.
+        Empty where none is proposed, or one that its notebook does not accept or has already.
         """
-        if os.environ.get("CI"):  # a result on other data than a review expects is no result
-            return {}
         for name, outcome in self.failed.items():
             key, value = outcome.fallback.get("parameter"), outcome.fallback.get("value")
             notebook = self.stages[name].notebook
             declared = schema.declared(root() / notebook).values() if notebook else ()
-            known = {parameter.key: parameter for parameter in declared}
-            if key not in known or key in taken or not known[key].accepts(value):
-                continue
-            if reduce(getitem, key.split("."), params.read()) != value:
-                return {key: set_parameter(key, value, outcome.reason)}
-        return {}
+            if (any(parameter.key == key and parameter.accepts(value) for parameter in declared)
+                    and reduce(getitem, key.split("."), params.read()) != value):
+                return set_parameter(key, value, outcome.reason)
+        return ""
 
-    def close(self, register: Callable[[], None] | None, sentences: list[str]) -> int:
+    def close(self, register: Callable[[], None] | None, sentence: str) -> int:
         """Print the results, or what failed; return the exit code."""
         if self.failed:
             blocked = dag.with_downstream(set(self.failed), self.stages) - set(self.failed)
@@ -309,8 +302,9 @@ class Run:
             reasons = [typed(outcome.reason) for outcome in self.failed.values()]
             print(*reasons, sep="\n", file=sys.stderr)
             return 1
-        if self.changed:
-            print(*filter(None, [index.table(self.stages), self.verdict]), sep="\n", flush=True)
+        results = [index.table(self.stages), self.verdict] if self.changed else []
+        for text in filter(None, results):
+            print(text, flush=True)
         if register:
             register()
         seconds = f"Done in {time.monotonic() - self.started:.0f} s."
@@ -318,7 +312,8 @@ class Run:
         page = root() / index.PLACE
         shown = page.as_uri() if sys.stdout.isatty() else index.PLACE
         print(f"{done} The result: {shown}", flush=True)
-        print(*compare.compared(self.stages), *sentences, sep="\n")
+        for line in filter(None, [*compare.compared(self.stages), sentence]):
+            print(line)
         return 0
 
 
@@ -391,13 +386,6 @@ def restore_lock() -> None:
         else:
             (root() / "dvc.lock").unlink(missing_ok=True)
         backup.unlink()
-
-
-def read_seconds() -> dict[str, float]:
-    """Return how long each stage took; {} where that is not known, or a kill left half of it."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((root() / SECONDS).read_text(encoding="utf-8"))
-    return {}
 
 
 def remove_torn(path: Path) -> None:

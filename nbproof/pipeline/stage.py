@@ -86,7 +86,8 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
                              f"{command}"})
     reason = write_executed(stage, executed, failure, on_event)
     secret = without_secrets(stage)
-    reason = reason or (f"at {failure}" if failure else "") or secret or check_metrics(stage)
+    metrics = config.check_metrics(stage.short) if dag.is_model(stage) else ""
+    reason = reason or (f"at {failure}" if failure else "") or secret or metrics
     try:
         observed.finish(on_event)
     except StageFailure as unlisted:
@@ -103,7 +104,7 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
 def reached(stage: Stage) -> str:
     """Return the metric of a model for the line that ends its stage; empty for other stages."""
     key = config.load().metric.key
-    value = config.load().metrics(stage.short).get(key) if dag.is_model(stage) else None
+    value = config.load().metrics(stage.short).get(key) if key and dag.is_model(stage) else None
     return "" if value is None else f", {key} {number(value)}"
 
 
@@ -133,12 +134,6 @@ def without_secrets(stage: Stage) -> str:
     shown = [f"{path.relative_to(root()).as_posix()} held the value of {name}"
              for path, name in held]
     return f"because {', '.join(shown)}, so it was not kept." if held else ""
-
-
-def check_metrics(stage: Stage) -> str:
-    """Return what is wrong with a model's metrics; empty if nothing, or if it is no model."""
-    problem = config.check_metrics(stage.short) if dag.is_model(stage) else None
-    return f"because {problem}" if problem else ""
 
 
 def edited(stage: Stage, before: dict[str, object], after: dict[str, object]) -> str:

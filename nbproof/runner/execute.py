@@ -157,16 +157,11 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove what papermill and the kernel note about one run; outputs and counts stay."""
-    ran = [(cell.outputs, cell.execution_count) if cell.cell_type == "code" else None
-           for cell in notebook.cells]
     failure = notebook.metadata.get("failure")
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
-    source.strip(notebook)
-    for cell, result in zip(notebook.cells, ran):
-        if result:
-            cell.outputs, cell.execution_count = result
+    source.strip(notebook, outputs=True)
     if failure:
         notebook.metadata.failure = failure
     return notebook

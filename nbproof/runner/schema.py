@@ -30,17 +30,14 @@ KIND = re.compile(r"(list\[)?(int|float|bool|str)(?(1)\])( \| None)?")
 READS = re.compile(r"""^(\w+)\s*=\s*section\(\s*(["'])(.*?)\2\s*\)""", re.MULTILINE)
 NUMBER = r"\s*(-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf))\s*"
 INTERVAL = re.compile(rf"([\[(]){NUMBER},{NUMBER}([\])])")
-LITERAL = r""" "[^"]*" | '[^']*' | \[[^\]\#]*\] | -?[\d.]+(e[-+]?\d+)? | True | False | None """
-DECLARES = re.compile(rf"""
-    (?P<name>[a-zA-Z]\w*) \s*:\s* (?P<type>[^=#]*?) \s*=\s*
-    ((?P<variable>[a-zA-Z_]\w*)\.(?P=name) | (?P<default>{LITERAL})) \s*
-    (\#\s* (?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})? \s* (?P<meaning>[^\[({{\s].*)?)?
-    """, re.VERBOSE)
 COMMENT = re.compile(rf"""
     (;?\s*\#\s* ((?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})(?=\s|$))? \s* (?P<meaning>.*))? .*
     """, re.VERBOSE)
-READS_A_SECTION = re.compile(r"(?m)^\s*(\w+)\s*:[^=#]+=\s*\w+\.\1\b")
 MAGIC = re.compile(r"(?m)^\s*[%!].*$")
+FORM = (f"must read `name: type = P.name  # [low, high] meaning`: a type is {', '.join(TYPES)}, "
+        "list[...] of one, or one with `| None`; the range is of two numbers, a set such as "
+        "{a, b}, or missing. `nbproof adopt last` takes the value of an exploration into "
+        "params.yaml.")
 
 
 @dataclass(frozen=True)
@@ -101,42 +98,51 @@ def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
     if len(tagged) > 1:
         raise UserError(f"{where} must have one cell tagged `parameters`, found {len(tagged)}.")
     sections = sections_of(source.code(cell) for cell in cells if cell["cell_type"] == "code")
-    code, found = "\n".join(map(source.code, tagged)), {}
-    if not sections and not READS_A_SECTION.search(code):
-        return plain(code, where)
-    for line in code.splitlines():
-        line = line.strip()
-        if line and not line.startswith("#"):
-            parameter = _parameter(line, sections, f"{where}: `{line}` in the parameters cell")
-            found[parameter.name] = parameter
-    return found
-
-
-def plain(code: str, where: str) -> dict[str, Parameter]:
-    """Return the parameters of papermill's cell: names that are set to a number, a text, or so."""
-    lines, found = MAGIC.sub("", code).splitlines(), {}
+    code, found = MAGIC.sub("", "\n".join(map(source.code, tagged))), {}
     try:
-        statements = ast.parse("\n".join(lines)).body
+        statements = ast.parse(code).body
     except SyntaxError as error:
         raise UserError(f"{where}: the parameters cell is not Python: {error.msg}, in line "
                         f"{error.lineno}.") from None
+    lines = code.splitlines()
     for statement in statements:
-        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-        kind, value = _literal_of(statement)
-        if kind and len(targets) == 1 and isinstance(targets[0], ast.Name):
-            comment = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
-            allowed, meaning = COMMENT.fullmatch(comment.strip()).group("allowed", "meaning")
-            name = targets[0].id
-            found[name] = Parameter(name, kind, allowed or "", meaning or "",
-                                    section_of(where), value)
+        comment = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
+        if parameter := _parameter(statement, comment.strip(), sections, where):
+            found[parameter.name] = parameter
             continue
+        line = f"{where}: `{lines[statement.lineno - 1].strip()[:80]}` in the parameters cell"
+        if sections:
+            raise UserError(f"{line} {FORM}")
         # papermill sets the values after this cell, so what it computes has the cell's own.
         names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
         if used := sorted(names & found.keys()):
-            raise UserError(f"{where}: `{ast.unparse(statement)[:60]}` in the parameters cell uses "
-                            f"{used[0]} before its value from params.yaml is set: move this line "
-                            "to the next cell.")
+            raise UserError(f"{line} uses {used[0]} before its value from params.yaml is set: move "
+                            "this line to the next cell.")
     return found
+
+
+def _parameter(statement: ast.stmt, comment: str, sections: dict[str, str],
+               where: str) -> Parameter | None:
+    """Return what a statement of the tagged cell declares; None where it is no parameter."""
+    allowed, meaning = COMMENT.fullmatch(comment).group("allowed", "meaning")
+    if sections and (meaning or "").startswith(tuple("[({")):  # a range that is none
+        return None
+    kind = ast.unparse(statement.annotation) if isinstance(statement, ast.AnnAssign) else ""
+    is_typed = bool(KIND.fullmatch(kind))
+    match statement:
+        case ast.AnnAssign(ast.Name(name), _, ast.Attribute(ast.Name(variable), attribute)) if (
+                is_typed and attribute == name):
+            if variable not in sections:
+                raise UserError(f"{where}: `{ast.unparse(statement)}` in the parameters cell reads "
+                                f"{variable}: an earlier cell must define it, such as "
+                                f"`{variable} = section(\"models.cnn\")`.")
+            return Parameter(name, kind, allowed or "", meaning or "", sections[variable])
+        case ast.AnnAssign(ast.Name(name)) | ast.Assign([ast.Name(name)]) if (
+                is_typed or not sections):
+            kind, value = _literal_of(statement)
+            section = "" if sections else section_of(where)
+            return kind and Parameter(name, kind, allowed or "", meaning or "", section, value)
+    return None
 
 
 def _literal_of(statement: ast.stmt) -> tuple[str, object]:
@@ -166,13 +172,14 @@ def sections_read(notebook: Path) -> list[str]:
     code = [source.code(cell) for cell in source.read(notebook)["cells"]
             if cell["cell_type"] == "code"]
     return sorted({*sections_of(code).values(), *(
-        parameter.section for parameter in declared(notebook).values()
-        if parameter.section and (parameter.default is ... or is_there(parameter.section)))})
+        parameter.section for parameter in declared(notebook).values() if is_in_params(parameter))})
 
 
-def is_there(section: str) -> bool:
-    """Return whether params.yaml has the section of a papermill cell, which need not be."""
-    return (root() / "params.yaml").exists() and section in params.read()
+def is_in_params(parameter: Parameter) -> bool:
+    """Return whether params.yaml holds a value: the section of a papermill cell need not be."""
+    if parameter.default is ...:
+        return True
+    return (root() / "params.yaml").exists() and parameter.section in params.read()
 
 
 def is_tagged(cell: dict) -> bool:
@@ -185,31 +192,6 @@ def sections_of(codes: Iterable[str]) -> dict[str, str]:
     return {match[1]: match[3] for code in codes for match in READS.finditer(code)}
 
 
-def _parameter(line: str, sections: dict[str, str], where: str) -> Parameter:
-    match = DECLARES.fullmatch(line)
-    if not match or not KIND.fullmatch(match["type"]):
-        raise UserError(f"{where} must read `name: type = P.name  # [low, high] meaning`: a type "
-                        f"is {', '.join(TYPES)}, list[...] of one, or one with `| None`; the range "
-                        "is of two numbers, a set such as {a, b}, or missing. `nbproof adopt last` "
-                        "takes the value of an exploration into params.yaml.")
-    if match["default"]:
-        return Parameter(match["name"], match["type"], match["allowed"] or "",
-                         match["meaning"] or "", "", _literal(match["default"], where))
-    if match["variable"] not in sections:
-        raise UserError(f"{where} reads {match['variable']}: an earlier cell must define "
-                        f"it, such as `{match['variable']} = section(\"models.cnn\")`.")
-    return Parameter(match["name"], match["type"], match["allowed"] or "", match["meaning"] or "",
-                     sections[match["variable"]])
-
-
-def _literal(text: str, where: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise UserError(f"{where} must set a number, a text, True, False, None or a list of these, "
-                        "or read a section of params.yaml.") from None
-
-
 def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
     """Return the typed values of `notebook`: those `given` in its stage's command, else those of
     params.yaml, else the cell's own. Raise UserError for the first wrong one."""
@@ -218,7 +200,7 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
         raise UserError(f"dvc.yaml gives {shown(notebook)} a value for {min(unknown)}, which its "
                         f"parameters cell does not declare.{meant(min(unknown), known)}")
     for name, parameter in known.items():
-        section = _section_of(parameter, notebook)
+        section = _section(parameter.section, notebook) if is_in_params(parameter) else {}
         value = section.get(name, parameter.default)  # nothing accepts an Ellipsis
         where = "params.yaml" if section or parameter.default is ... else shown(notebook)
         if name in given:
@@ -235,12 +217,6 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
     return values
 
 
-def _section_of(parameter: Parameter, notebook: Path) -> dict:
-    """Return the section of params.yaml that holds a parameter; {} where its cell does."""
-    has_none = parameter.default is not ... and not is_there(parameter.section)
-    return {} if has_none else _section(parameter.section, notebook)
-
-
 def _section(name: str, notebook: Path) -> dict:
     """Return the section `name` of params.yaml, which `notebook` reads."""
     try:
@@ -253,9 +229,7 @@ def check_known(notebooks: Iterable[Path]) -> None:
     """Raise UserError where a section that `notebooks` read holds what none of them declares."""
     known: dict[str, dict[str, Path]] = {}
     for notebook in notebooks:
-        for parameter in declared(notebook).values():
-            if parameter.default is not ... and not is_there(parameter.section):
-                continue
+        for parameter in filter(is_in_params, declared(notebook).values()):
             known.setdefault(parameter.section, {})[parameter.name] = notebook
     for name, names in known.items():
         *_, reader = names.values()

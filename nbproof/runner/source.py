@@ -82,8 +82,9 @@ def conclusion(cells: list[dict]) -> str:
     return "\n\n".join(filter(None, map(str.strip, texts)))
 
 
-def strip(notebook: dict) -> dict:
-    """Take out, in place, outputs, counts and all that is ADDED; return the notebook."""
+def strip(notebook: dict, outputs: bool = False) -> dict:
+    """Take out, in place, all that is ADDED, and outputs and counts unless `outputs` stay; return
+    the notebook."""
     metadata = _source_of(notebook["metadata"])
     # The display name of python3 differs from machine to machine; another kernel is the author's.
     if (metadata.get("kernelspec") or KERNEL).get("name") == KERNEL["name"]:
@@ -96,7 +97,7 @@ def strip(notebook: dict) -> dict:
         if not unique:
             cell["id"] = f"cell-{number}"
         cell["metadata"] = _source_of(cell["metadata"])
-        if cell["cell_type"] == "code":
+        if cell["cell_type"] == "code" and not outputs:
             cell["outputs"], cell["execution_count"] = [], None
     return notebook
 

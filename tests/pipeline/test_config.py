@@ -1,8 +1,6 @@
 """project.yaml: everything in it is checked, and each mistake is one sentence."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 
@@ -45,7 +43,6 @@ def test_all_that_it_may_say_and_what_may_be_left_out(tmp_path):
     ("name: prices\n", "", ": name must be small letters, digits and _, a letter first, found N"),
     ("name: prices", "nane: prices", " must hold "),
     ("{key: rmse, goal: min}", "rmse", ": metric must hold goal, key, found rmse."),
-    ("metric: {key: rmse, goal: min}\n", "", ": metric must hold goal, key, found None."),
     ("key: rmse, ", "", ": metric.key must be the name of a number in metrics/NAME.json, found N"),
     ("goal: min", "goal: less", ": metric.goal must be min or max, found 'less'."),
     ("pins: pins.txt", "pins: no.txt", ": pins must be a file of the project, found 'no.txt'."),
@@ -53,7 +50,7 @@ def test_all_that_it_may_say_and_what_may_be_left_out(tmp_path):
     ("relative: 0.01", "relative: .nan", ": tolerance.relative must be a number of at least 0, "),
     ("pickle: true", "pickle: 'yes'", ": pickle must be true or false, found 'yes'."),
     ("page: draw.html", "page: /etc/a.html", ": serve.page must be an HTML file of the project, "),
-    ("page: draw.html", "port: 3", ": serve must hold page, found port."),
+    ("page: draw.html", "port: 3", ": serve must hold drift, harvest, page, found port."),
     ("science:better", "science.better", ": hooks.better must be module:function, found 'science."),
 ])
 def test_each_mistake_is_one_sentence(tmp_path, before, after, sentence):
@@ -100,7 +97,7 @@ METRIC = " must hold a number as rmse, the metric that project.yaml names, found
 
 
 @pytest.mark.parametrize("text, problem", [
-    ('{"rmse": 0.5, "by_class": {"a": 1}, "note": "text"}', None), ('{"rmse": NaN}', None),
+    ('{"rmse": 0.5, "by_class": {"a": 1}, "note": "text"}', ""), ('{"rmse": NaN}', ""),
     ('{"rmse": "0.5"}', f"{METRIC}'0.5'."), ('{"rmse": true}', f"{METRIC}True."),
     ('{"val": {"rmse": 1}}', f"{METRIC}None."),
     ("[0.5]", " must be a JSON object of names and numbers, found '[0.5]'."),
@@ -111,9 +108,4 @@ def test_metrics_without_the_metric(tmp_path, inside, text, problem):
     read(tmp_path)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "m.json").write_text(text)
-    assert config.check_metrics("m") == (problem and f"metrics/m.json{problem}")
-
-
-def test_importing_it_takes_no_pydantic():
-    script = "import nbproof.pipeline.config, sys; sys.exit('pydantic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    assert config.check_metrics("m") == (problem and f"because metrics/m.json{problem}")

@@ -16,7 +16,7 @@ def shown(monkeypatch, **terminal) -> list[list[str]]:
     """The words of the last lines that a run of two stages leaves on the screen."""
     output = io.StringIO()
     monkeypatch.setattr(console, "Console", lambda: Console(file=output, width=100, **terminal))
-    with console.screen(FOUND, {"train@a", "train@b[1]"}) as screen:
+    with console.Screen(FOUND, {"train@a", "train@b[1]"}) as screen:
         screen.note("train@a", state="runs")
         screen.note("train@a", cell=3, cells=4)
         screen.note("train@a", **STEP)
@@ -43,5 +43,3 @@ def test_plain_lines_elsewhere(small, monkeypatch, capsys):
         assert capsys.readouterr().out.splitlines() == [
             "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s",
             "a: [warning] 1 \\[x]"]
-    monkeypatch.setattr(console, "Console", lambda: Console(force_terminal=True))
-    assert not console.screen(FOUND, set()).is_live, "there is nothing to do"

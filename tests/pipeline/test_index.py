@@ -1,6 +1,7 @@
 """Pages where they are missing or not current, and an index with all results."""
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import nbformat
@@ -9,7 +10,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from projects import commit
 
-from nbproof.pipeline import dag, index
+from nbproof.pipeline import config, dag, index
 from nbproof.runner import determinism, html
 
 PICTURE = "iVBORw0KGgo="
@@ -97,16 +98,7 @@ def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatc
     assert determinism.machine() in facts["computed by"]
     (tmp_path / "project.yaml").open("a").write("# edited\n")
     index.write(found)
-    assert "not committed" in page(tmp_path).dd.get_text()
-
-
-def test_the_index_is_current_until_results_or_templates_change(found, tmp_path, monkeypatch):
-    assert not index.is_current()
-    index.write(found)
-    assert index.is_current()
-    with monkeypatch.context() as patched:
-        patched.setattr(html, "version", lambda: "other templates")
-        assert not index.is_current()
+    assert "not committed" in page(tmp_path).dd.get_text() and index.is_current()
     (tmp_path / "dvc.lock").write_text("stages: {near: {}}\n")
     assert not index.is_current()
 
@@ -134,3 +126,19 @@ def test_the_table_for_a_terminal(found, tmp_path, monkeypatch):
     for path in (tmp_path / "metrics").iterdir():
         path.unlink()
     assert index.table(found) == ""
+
+
+def test_a_project_without_a_metric(found, tmp_path):
+    """All numbers of the files that DVC knows as metrics; no card and no row counts more."""
+    (tmp_path / "project.yaml").write_text("name: tiny\n")
+    config.load.cache_clear()
+    (tmp_path / "metrics" / "far.json").write_text("[1, 2]")
+    (tmp_path / "metrics" / "near.json").write_text('{"a": {"b": 2}, "text": "x"}')
+    stages = {name: replace(stage, metrics=stage.outputs[:1]) for name, stage in found.items()}
+    assert index.table(stages).splitlines()[1].split() == ["near", "2"]
+    index.write(stages)
+    assert not page(tmp_path).select("tr.best, .metric")
+    (tmp_path / "metrics" / "near.json").write_text('{"text": "x"}')
+    (tmp_path / "metrics" / "compare.json").unlink()
+    index.write(stages)
+    assert index.table(stages) == ""

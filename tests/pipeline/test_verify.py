@@ -100,11 +100,3 @@ def test_results_that_were_never_recorded(small, capsys):
     (small / "dvc.lock").unlink()
     assert printed(capsys, 1) == [f"{stage}: dvc.lock does not record its results"
                                   for stage in ("data", "m")]
-
-
-def test_an_empty_folder_is_a_result(small, capsys):
-    for file in (small / "data" / "table").iterdir():
-        file.unlink()
-    with dag.opened(small) as repo:
-        repo.commit("data", force=True)
-    printed(capsys, 0)

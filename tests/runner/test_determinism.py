@@ -36,17 +36,6 @@ def test_tools_are_those_of_the_environment(monkeypatch):
     assert "PYTHONHOME" not in found and found["VIRTUAL_ENV"] == sys.prefix
 
 
-def test_what_a_cell_changes_is_named(monkeypatch):
-    for name, value in determinism.SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    assert determinism.changed() == []
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.delenv("MKL_NUM_THREADS")
-    assert determinism.changed() == ["OMP_NUM_THREADS is 2 instead of 1",
-                                     "MKL_NUM_THREADS is not set instead of 1"]
-
-
 @pytest.mark.parametrize(("version", "added"), [
     ("2.15.0+cpu", "-torch-cpu"), ("2.15.0", ""), ("2.15.0+cu132", "")])
 def test_pytorch_for_processors_alone_is_another_arithmetic(tmp_path, monkeypatch, version, added):

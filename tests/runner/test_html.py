@@ -91,35 +91,28 @@ HOSTILE = [
     "<script>alert(1)</script>", "</main></body><script>alert(1)</script>",
     "<svg onload=alert(1)><script>alert(1)</script></svg>", "<img src=x onerror=alert(1)>",
     "<a href=' JaVaScRiPt:alert(1)'>x</a>", "<a href='java\tscript:alert(1)'>x</a>",
-    "<a href='java&#10;script:alert(1)'>x</a>", "<a href='&#1;javascript:alert(1)'>x</a>",
     "<a href='&#1;da\tta:text/html,<script>alert(1)</script>'>x</a>",
-    "<map><area href='javascript:alert(1)'></map>",
     "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
     "<svg><a><animate attributeName=href values='javascript:alert(1)' /></a></svg>",
     "<math href='javascript:alert(1)'><mi>x</mi></math>", "<img src='javascript:alert(1)'>",
     "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
-    "<frameset><frame src=//example.org></frameset>", "<img src='//example.org/x.png'>",
     "<img srcset='//example.org/x.png 2x' src='data:image/png;base64,AA=='>",
     "<input type=image src=//example.org/x.png>", "<svg><image href='//example.org/x.png' /></svg>",
     "<svg><use href='//example.org/x.svg#a' /></svg>",
-    "<svg><filter><feImage href='//example.org/x.png' /></filter></svg>",
     "<svg><rect fill='url(//example.org/x.svg#a)' /></svg>",
-    "<style>@import url(//example.org/x.css)</style>", "<link rel=stylesheet href=//example.org>",
     "<div style='background:url(//example.org/x.png)'>x</div>",
     "<div style='background:u\\72l(//example.org/x.png)'>x</div>",
     "<div style='background:image-set(\"//example.org/x.png\" 1x)'>x</div>",
     "<table background=//example.org/x.png><tr><td>x</td></tr></table>",
     "<meta http-equiv=refresh content='0;url=//example.org'>",
     "<!--><meta http-equiv=refresh content='0;url=//example.org'>-->",
-    "<!-- --!><img src=//example.org/x.png> -->",
     "<noscript><p title='</noscript><meta http-equiv=refresh content=0;url=//example.org>'></p>",
     "<xmp><p title='</xmp><img src=x onerror=alert(1)>'></p></xmp>", "<title>x</title>",
-    "<base href=//example.org>", "<form action=//example.org><input></form>",
     "<button formaction='javascript:alert(1)'>x</button>",
     "<a href=//example.org ping=//example.org attributionsrc=//example.org>x</a>",
-    "<object data=//example.org></object>", "<embed src=//example.org>",
     "<video src=//example.org/x.mp4 poster=//example.org/x.png></video>",
-    "<audio><source src=//example.org/x.mp3></audio>",
+    "<style>@import url(//example.org/x.css)</style>", "<img src='//example.org/x.png'>",
+    "<object data=//example.org></object>", "<form action=//example.org><input></form>",
 ]
 REFUSED = [
     "script", "style", "iframe", "frame", "object", "embed", "link", "form", "base", "title",
@@ -144,6 +137,18 @@ def test_nothing_runs_and_nothing_is_requested(hostile):
             assert name not in ("style", "fill") or "example.org" not in value
 
 
+def test_what_cells_show_that_is_odd():
+    """A number in metadata that is none, half a character, and a figure in SVG."""
+    cell = shown(image_png=picture())
+    cell.outputs[0].metadata["image/png"] = {"width": "1 onload=alert(1)"}
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>'
+    half = new_code_cell("x", outputs=[new_output("stream", text="before \ud800")])
+    body = parsed(cell, half, shown({"image/svg+xml": svg})).main
+    assert "onload" not in body.img.attrs and "before" in body.text
+    encoded = base64.b64encode(svg.encode()).decode()
+    assert body.find_all("img")[1]["src"] == f"data:image/svg+xml;base64,{encoded}"
+
+
 def test_harmless_html_stays():
     kept = ('<p style="color: red" title="a url">x <a href="#top">up</a> '
             '<a href="compare.html">on</a> <a href="https://example.org/?a=b:c">far</a></p>')
@@ -154,12 +159,6 @@ def test_harmless_html_stays():
     svg = parsed(shown(text_html=drawing)).svg
     assert svg["viewbox"] == "0 0 9 9" and svg.find("lineargradient").stop["stop-color"] == "red"
     assert "#m" in str(svg.find("use")) and svg.rect["fill"] == "url(#g)"
-
-
-def test_a_number_in_metadata_cannot_bring_an_attribute():
-    cell = shown(image_png=picture())
-    cell.outputs[0].metadata["image/png"] = {"width": "1 onload=alert(1)"}
-    assert "onload" not in parsed(cell).main.img.attrs
 
 
 def test_mathematics_that_a_cell_shows_and_that_nobody_knows():
@@ -262,17 +261,6 @@ def test_what_needs_a_script_leaves_a_sentence(data, missing):
 def test_what_an_output_leaves_open_ends_with_it(left_open):
     body = parsed(shown(text_html=f"before {left_open}"), f"x {left_open}", *GOOD).main
     assert "Apples & pears" in body.get_text() and body.img
-
-
-def test_a_lone_surrogate_costs_one_letter():
-    cell = new_code_cell("x", outputs=[new_output("stream", text="before \ud800")])
-    assert "before" in parsed(cell).text
-
-
-def test_a_figure_in_svg_stays_as_it_was():
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>'
-    (source,) = sources(parsed(shown({"image/svg+xml": svg})))
-    assert source == f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def test_a_failure_stands_on_top():

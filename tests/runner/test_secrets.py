@@ -2,11 +2,9 @@
 
 import html
 import json
-import re
 
 import nbformat
 import pytest
-from projects import ROOT
 
 from nbproof.runner import secrets
 
@@ -52,10 +50,3 @@ def test_a_result_that_holds_a_secret_is_found(tmp_path):
     paths = [tmp_path / "s.json", folder, tmp_path / "missing"]
     assert secrets.in_files(paths) == [
         (tmp_path / "s.json", "SOME_API_TOKEN"), (folder / "deep" / "weights", "SOME_API_TOKEN")]
-
-
-def test_what_nbproof_calls_a_secret_looks_like_one():
-    workflows = (path.read_text("utf-8") for path in (ROOT / ".github").rglob("*.yml"))
-    names = set(re.findall(r"secrets\.([A-Z0-9_]+)", "".join(workflows)))
-    public = {name for name in names if name.endswith(("USER", "USERNAME"))}
-    assert {name for name in names if secrets.NAMES.search(name)} == names - public
