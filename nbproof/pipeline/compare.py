@@ -14,8 +14,8 @@ def announce() -> None:
     """Print first where this processor may give other bytes than the committed results have."""
     if (here := determinism.machine()) != determinism.NAME:
         print(f"This machine rounds like {here}, not like {determinism.NAME}: results may have "
-              f"other bytes; numbers are compared within {load().tolerance} (project.yaml: tolerance).",
-              flush=True)
+              f"other bytes; numbers are compared within {load().tolerance} (project.yaml: "
+              "tolerance).", flush=True)
 
 
 def compared(stages: dict[str, Stage]) -> list[str]:
