@@ -131,7 +131,9 @@ def judge(before: Side, now: Side) -> Verdict:
     pairs = {}
     for name in [*now.models, *(before.models.keys() - now.models.keys())]:
         old, new = before.models.get(name, Result()), now.models.get(name, Result())
-        if repr(old) != repr(new):  # NaN is not equal to itself
+        # NaN is not equal to itself. In a fresh clone git has the metrics, and nobody the answers.
+        has_others = _cases(old) != _cases(new) and repr(old.value) == repr(new.value)
+        if repr(old) != repr(new) and not has_others:
             pairs[name] = _by_metric(name, old, new)
     if None not in (before.champion, now.champion) and before.champion != now.champion:
         old = before.models.get(before.champion, Result())
@@ -145,10 +147,15 @@ def judge(before: Side, now: Side) -> Verdict:
     return Verdict(before, now, tuple(judgements), succession, corrected)
 
 
+def _cases(result: Result) -> list[str]:
+    """Return the true values of the cases for which a model's predictions are known."""
+    return [truth for truth, _ in result.answers]
+
+
 def _by_metric(name: str, before: Result, now: Result) -> Judgement:
     """Return how a model changed by its metric alone."""
     metric = config.load().metric
-    cases = [[truth for truth, _ in side.answers] for side in (before, now)]
+    cases = [_cases(side) for side in (before, now)]
     is_same = cases[0] == cases[1]
     if Result() in (before, now):
         kind = "new" if before == Result() else "removed"

@@ -93,6 +93,14 @@ def test_unchanged_and_first_run(project):
         "No new champion (before: cnn, 0.9950).")
 
 
+def test_in_a_fresh_clone_the_same_metric_is_no_change(project):
+    """Git has the metrics; the models with their predictions come with the first run."""
+    made = model(5)
+    side = Side({"cnn": made}, "cnn")
+    assert judge(Side({"cnn": Result(made.value)}, "cnn"), side).judgements == ()
+    assert judge(Side({"cnn": Result(0.9)}, "cnn"), side).of("cnn").kind == "better"
+
+
 def test_a_regression_by_rmse(project):
     """The metric is to be small; the hook returns no p, and there are no errors to count."""
     project("def better(new, old):\n"
