@@ -110,10 +110,10 @@ def report(review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
     """Finish the report with where its pages were uploaded, and add it to the job's summary."""
     file = root() / "scratch" / "report" / "report.md"
     text = file.read_text(encoding="utf-8")
-    for placeholder, address, words in ((REVIEW, review_url, r"\[([^]]*)\]"),
-                                        (TRY, try_url, r" \[()[^]]*\]")):
-        no_link = re.sub(rf"{words}\(<{placeholder}[^>]*>\)", r"\1", text)
-        text = text.replace(placeholder, address) if address else no_link
+    text = text.replace(REVIEW, review_url or REVIEW).replace(TRY, try_url or TRY)
+    for link, words in ((rf"\[open\]\(<{REVIEW}#[^>]*>\)", ""), (rf" \[[^]]*\]\(<{TRY}>\)", ""),
+                        (rf"\[[^]]*\]\(<{REVIEW}>\)", "The page could not be uploaded")):
+        text = re.sub(link, words, text)
     if nbval in ("success", "failure"):
         first, newline, rest = text.partition("\n")
         how = "the same outputs" if nbval == "success" else "**other outputs**, see the run's log"
