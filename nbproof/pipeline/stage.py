@@ -171,7 +171,8 @@ def nbval(arguments: list[str]) -> int:
     from nbproof.runner import determinism
 
     own = {"PYTHONPATH": str(root() / "notebooks"), "NBPROOF_QUIET": "1", "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q",
+    # The project's own pytest options are of its tests: cells spread over processes would fail.
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "--nbval", "--nbval-current-env", "-q",
                "-p", "no:cacheprovider"]
     paths = [] if any(Path(argument).exists() for argument in arguments) else ["reports"]
     variables = determinism.clean(dict(os.environ)) | own
