@@ -172,8 +172,8 @@ def nbval(arguments: list[str]) -> int:
 
     own = {"PYTHONPATH": str(root() / "notebooks"), "NBPROOF_QUIET": "1", "PYTHONHASHSEED": "0"}
     # The project's own pytest options are of its tests: cells spread over processes would fail.
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "--nbval", "--nbval-current-env", "-q",
-               "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider",
+               "--nbval", "--nbval-current-env"]
     paths = [] if any(Path(argument).exists() for argument in arguments) else ["reports"]
     variables = determinism.clean(dict(os.environ)) | own
     return subprocess.run([*command, *arguments, *paths], cwd=root(), env=variables).returncode
