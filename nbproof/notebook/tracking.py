@@ -13,6 +13,7 @@ import math
 import numbers
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -134,6 +135,27 @@ def git(*words: str) -> str:
     return ""
 
 
+def process() -> str:
+    """Return this process as the tag `process` of runs names it: HOST:PID."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def close_dead_runs(client) -> None:
+    """Mark as KILLED the runs that are RUNNING and whose process is not on this machine."""
+    import psutil
+
+    for run in runs(client, "attributes.status = 'RUNNING' and tags.process != ''"):
+        host, _, pid = run.data.tags["process"].partition(":")
+        if host != socket.gethostname() or not psutil.pid_exists(int(pid)):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def runs(client, query: str) -> list:
+    """Return the runs of all experiments for which `query` holds, the oldest first."""
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(ids, query, max_results=50_000, order_by=["start_time ASC"])
+
+
 def experiment(client, name: str = "") -> str:
     """Return the id of the experiment `name`, made where it is missing.
 
@@ -210,8 +232,9 @@ class Run:
 
         self.client = client(store if self.trial else local_address())
         if not self.trial:
+            close_dead_runs(self.client)
             changed = changes()
-            tags |= {"notebook": self.name,
+            tags |= {"notebook": self.name, "process": process(),
                      "mlflow.source.name": f"notebooks/{self.name}.ipynb",
                      "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
                      "git_dirty": str(bool(changed)).lower()}
@@ -322,9 +345,8 @@ def sync() -> int:
         return 0
     local, server, sent, failed = client(local_address()), client(), [], []
     with FileLock(root() / "mlflow.db.sync.lock"):  # two would make two copies
-        ids = [each.experiment_id for each in local.search_experiments()]
-        query = f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"
-        for run in local.search_runs(ids, query, max_results=50_000, order_by=["start_time ASC"]):
+        close_dead_runs(local)
+        for run in runs(local, f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"):
             name = run.data.tags["notebook"]
             try:
                 copy_run(local, run.info.run_id, server)

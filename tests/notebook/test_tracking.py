@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import socket
 import sqlite3
@@ -154,6 +155,22 @@ def test_what_is_infinite_is_a_tag(project, said):
     assert recorded.data.tags["loss"] == "inf at step 2" and "loss" not in recorded.data.metrics
     assert recorded.data.tags["least"] == "-inf at step 0"
     assert math.isnan(recorded.data.metrics["accuracy"]) and not said
+
+
+def test_a_killed_process_leaves_no_running_run(project, server, monkeypatch, capsys):
+    script = ("import os\nfrom nbproof.notebook import tracking\n"
+              "tracking.start('x', {}).log(1, {'a': 1})\nos._exit(9)")
+    subprocess.run([sys.executable, "-c", script], env=os.environ | {"MLFLOW_TRACKING_URI": DEAD},
+                   stderr=subprocess.DEVNULL, check=False)
+    local = tracking.client(tracking.local_address())
+    (ended,) = runs_in("")
+    others = [local.create_run(ended.info.experiment_id, tags=tags).info.run_id for tags in (
+        {"process": tracking.process(), tracking.UNSENT: "x"}, {"process": "elsewhere:1"}, {})]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert sync() == 0 and "took 1 runs: x." in capsys.readouterr().out
+    assert [run.info.status for run in runs_in(server)] == ["KILLED"]
+    states = [local.get_run(run).info.status for run in others]
+    assert states == ["RUNNING", "KILLED", "RUNNING"], "at work, of another machine, no notebook's"
 
 
 def test_a_stage_that_never_called_finish_gives_its_run_its_own_state(single, inside):
