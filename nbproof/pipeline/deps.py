@@ -23,6 +23,7 @@ DATA = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".svg"}  # text, and 
 def check(stage: Stage) -> None:
     """Raise UserError where dvc.yaml does not list what is known of a notebook before it runs."""
     notebook, pins = root() / stage.notebook, config.load().pins
+    source.check_kernel(source.read(notebook), stage.notebook)
     line = f"# nbproof results: {RESULTS}"  # all stages depend on it, so another one runs them
     if pins and line not in (root() / pins).read_text(encoding="utf-8").splitlines():
         raise UserError(f"{pins} must hold the line `{line}`: this nbproof makes other results. "

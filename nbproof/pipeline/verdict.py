@@ -80,13 +80,14 @@ class Judgement:
 class Verdict:
     """The champion on both sides, what became of each model that changed (the most important
     first), and how many models Holm's correction was for (1: none was needed). `succession` judges
-    a new champion's predictions against those of the old one."""
+    a new champion's predictions against those of the old one; `note` is one more sentence."""
 
     before: Side
     now: Side
     judgements: tuple[Judgement, ...] = ()
     succession: Judgement | None = None
     corrected: int = 1
+    note: str = ""
 
     def of(self, name: str) -> Judgement | None:
         """Return the judgement on a model, None where it did not change."""
@@ -104,7 +105,8 @@ class Verdict:
         told += [bold("No model changed")] if self.before.models and is_same else []
         if self.corrected > 1:
             told.append(f"The p-values are corrected for {self.corrected} models (Holm)")
-        return " ".join(f"{each}." for each in [self._champion(code, bold), *told] if each)
+        told = [self._champion(code, bold), *told, self.note]
+        return " ".join(f"{each}." for each in told if each)
 
     def _champion(self, code: Callable, bold: Callable) -> str:
         old, new = self.before.champion, self.now.champion

@@ -118,7 +118,11 @@ def judge(facts: Facts) -> verdict.Verdict:
     compared = facts.comparison.metrics if facts.comparison else ({}, {})
     champions = [str(metrics["champion"]) if metrics.get("champion") else None
                  for metrics in compared]
-    return verdict.judge(*map(verdict.Side, sides, champions))
+    before, now = map(verdict.Side, sides, champions)
+    if facts.project.data in facts.params and now.champion:
+        note = "The data changed, so no model is called better or worse"
+        return verdict.Verdict(verdict.Side({}), now, note=note)
+    return verdict.judge(before, now)
 
 
 def _uncommitted() -> tuple[str, ...]:

@@ -211,8 +211,9 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
                 raise UserError(f"params.yaml has {parameter.section}.{misspelt[0]}: should that "
                                 f"be {name}?")
             found = "nothing" if value is ... else repr(value)
-            raise UserError(f"{where}: {parameter.key} must be {parameter.expected} "
-                            f"({parameter.meaning}), found {found}.")
+            meaning = f" ({parameter.meaning})" if parameter.meaning else ""
+            raise UserError(f"{where}: {parameter.key} must be {parameter.expected}{meaning}, "
+                            f"found {found}.")
         values[name] = parameter.typed(value)
     return values
 

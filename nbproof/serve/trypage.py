@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -95,11 +96,13 @@ def _runtime() -> list[bytes]:
         if npm is None:
             raise UserError("nbproof try needs npm, which downloads onnxruntime-web: install "
                             "Node.js (on Debian, apt install npm).")
-        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=packed.parent, text=True,
-                              capture_output=True)
-        if done.returncode:
-            reason = " ".join(done.stderr.split())[-200:]
-            raise UserError(f"npm did not download {PACKAGE}: {reason}")
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([npm, "pack", PACKAGE], cwd=folder, text=True,
+                                  capture_output=True)
+            if done.returncode:
+                reason = " ".join(done.stderr.split())[-300:]
+                raise UserError(f"npm did not download {PACKAGE}: {reason}")
+            shutil.move(Path(folder) / packed.name, packed)
     try:
         with tarfile.open(packed) as archive:
             contents = [archive.extractfile(f"package/dist/{name}").read() for name in FILES]

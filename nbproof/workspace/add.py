@@ -15,7 +15,7 @@ from nbproof.pipeline.stage import cell_timeout, print_event
 from nbproof.runner import reaper, schema, source
 from nbproof.runner.execute import Failure, execute_notebook
 from nbproof.workspace import requirements
-from nbproof.workspace.entry import Yaml, fill, with_lines
+from nbproof.workspace.entry import Yaml, fill, name_of, with_lines
 
 MISSING = re.compile(r"No module named '([\w.]+)'")
 
@@ -41,13 +41,17 @@ def add(notebook: Path, name: str, yes: bool) -> int:
     pipeline.show()
     for each in ends:
         print(f".gitattributes: {deps.attribute(each)}, for git would change its line ends")
-    if not (yes or typer.confirm("Write this?", default=True)):
-        return 1
+    try:
+        if not (yes or typer.confirm("Write this?", default=True)):
+            return 1
+    except typer.Abort:  # there is no terminal
+        raise UserError("Nothing is written: --yes writes it without a question.") from None
     values.write()
     pipeline.write()
-    if ends:
-        path = root() / ".gitattributes"
-        write_whole(path, with_lines(path, map(deps.attribute, ends)))
+    # What the notebook has just written would be committed with the stage, and DVC keeps it.
+    kept = [f"/{name_of(line)}" for line in entry.get("outs", []) if isinstance(line, str)]
+    for file, lines in ((".gitattributes", map(deps.attribute, ends)), (".gitignore", kept)):
+        write_whole(root() / file, with_lines(root() / file, lines))
     if requirements.refresh(root()):
         print("requirements/results.txt has the versions of the packages that it imports.")
     print(f"{stage.name} is a stage: nbproof run makes its results.")

@@ -113,7 +113,7 @@ EXPECTED = {
     "epochs": "int, in [1, 100] (passes)", "lr": "float, in (0, 1] (step)",
     "device": "str, in {auto, cpu} (where)", "loud": "bool (say more, x = 3)",
     "sizes": "list[int], each in [1, 9] (sizes)", "limit": "float | None, in [0, 1) (at most)",
-    "tags": "list[str] | None, each in {a, b} (marks)", "most": "float, in [-1e-3, inf) ()",
+    "tags": "list[str] | None, each in {a, b} (marks)", "most": "float, in [-1e-3, inf)",
 }
 
 

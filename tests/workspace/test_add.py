@@ -135,7 +135,7 @@ def test_a_notebook_of_another_time_and_place(folder):
 
 def test_what_a_person_declines_is_not_written(folder):
     before = (folder / "dvc.yaml").read_bytes(), (folder / "params.yaml").read_bytes()
-    added(folder, code=1)  # nobody answers
+    added(folder, code=2)  # nobody answers
     assert before == ((folder / "dvc.yaml").read_bytes(), (folder / "params.yaml").read_bytes())
 
 
