@@ -1,11 +1,17 @@
-"""MLflow stores and a trained project for tests, made without training."""
+"""MLflow stores, runs and a trained project for tests, made without training."""
 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
+from matplotlib.figure import Figure
+
+from nbproof.notebook import tracking
+from nbproof.notebook.files import output_folder
 
 PROJECT = "name: small\nmetric: {key: rmse, goal: min}\ncompare: compare\ndata: data.source\n"
 JUDGE = """\
@@ -25,6 +31,71 @@ def empty(made_once) -> Path:
         mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").delete_experiment("0")
 
     return made_once("store", make) / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path, inside, empty, monkeypatch) -> Path:
+    """A project without notebooks, in which this process works as a stage does."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "project.yaml").write_text("name: tiny\nmetric: {key: accuracy, goal: max}\n")
+    shutil.copy(empty, folder / "mlflow.db")
+    monkeypatch.setenv("NBPROOF_OUTPUT", str(folder))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return inside(folder)
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """The sentences of the runs."""
+    sentences = []
+    monkeypatch.setattr(tracking, "say", lambda message: sentences.append(message))
+    return sentences
+
+
+def log_run(between: Callable[[], object] = lambda: None) -> tracking.Run:
+    """Log a run with all that one may have, and call `between` after the first of two steps."""
+    run = tracking.start("x", {"lr": 0.1, "epochs": 2}, data=("table", "ab" * 32),
+                         tags={"device": "cpu"})
+    for epoch in (1, 2):
+        run.next_copy = 0.0  # it is due
+        run.log(epoch, {"accuracy": epoch / 10, "broken": float("nan"), "loss": float("inf")})
+        if epoch == 1:
+            between()
+    run.figure("line", Figure())
+    (output_folder("models/x") / "MLmodel").write_text("a model")
+    run.model("x")
+    run.finish({"accuracy": 0.2, "parameters": 7850, "rmse": numpy.float32(1.5), "data": "table"})
+    return run
+
+
+def runs_in(store: str, experiment: str = "tiny") -> list:
+    """Return the runs of an experiment in the store at an address, the oldest first."""
+    client = tracking.client(store)
+    known = client.get_experiment_by_name(experiment)
+    return client.search_runs([known.experiment_id], order_by=["start_time"]) if known else []
+
+
+def whole_run(store: str, experiment: str = "tiny"):
+    """Assert that the experiment has one run, that of `log_run` as a whole, and return it."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client, (run,) = tracking.client(store), runs_in(store, experiment)
+    metrics, tags = run.data.metrics, run.data.tags
+    assert run.info.status == "FINISHED" and run.data.params == {"lr": "0.1", "epochs": "2"}
+    history = client.get_metric_history(run.info.run_id, "accuracy")
+    assert sorted((row.step, row.value) for row in history) == [(1, 0.1), (2, 0.2)]
+    assert len(client.get_metric_history(run.info.run_id, "broken")) == 2, "NaN, too"
+    assert (metrics["parameters"], metrics["rmse"]) == (7850, 1.5)
+    # MLflow would store 1.797e308 for what is infinite, without a word.
+    assert "loss" not in metrics and tags["loss"] == "inf at step 2"
+    facts = {"notebook": "x", "device": "cpu", "data": "table", "data_digest": "ab" * 32}
+    assert facts.items() <= tags.items() and tracking.UNSENT not in tags
+    # By address: by run, MLflow 3 asks for logged models too, which 2.x servers do not know.
+    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+    assert Path(artifacts.download_artifacts("figures/line.png")).stat().st_size
+    assert Path(artifacts.download_artifacts("model/MLmodel")).read_text() == "a model"
+    return run
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import output
 
@@ -25,7 +24,6 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
     [...])`; without requirements MLflow takes seconds to guess them. UserError if it saves no
     model, or one without a signature; the earlier one stays then.
     """
-    tracking.settle()
     path = output(f"models/{name}")
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=path.parent) as folder:
         beside = Path(folder) / name

@@ -2,8 +2,8 @@
 
 Every run is logged to mlflow.db and mlartifacts/ at the project's root. Where there is a tracking
 server, the run is copied there every few seconds; one that the server did not take whole keeps the
-tag `unsent`, and `nbproof sync` sends it. What varies from run to run (seconds,
-ids, the commit) belongs here and in no output.
+tag `unsent`, and `nbproof sync` sends it. What varies from run to run (times, ids, the commit)
+belongs here and in no output.
 """
 
 import atexit
@@ -23,10 +23,12 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from nbproof.notebook.errors import UserError, trace
-from nbproof.notebook.files import CONTRACT, digest, from_yaml, output, root, source
+from nbproof.notebook.files import CONTRACT, digest, output, root, source
+from nbproof.notebook.params import read
 from nbproof.notebook.progress import say
 
 EVERY = 5  # seconds, at least, between two copies of a run at work
+REMOTE = "remote.yaml"  # written by nbproof remote
 UNSENT = "unsent"  # the tag of a local run that the server has not taken whole
 MOVED = " (moved, "  # in the name of an experiment whose artifacts are not in this project
 SETTINGS = {
@@ -41,8 +43,8 @@ for name, value in SETTINGS.items():  # MLflow reads them when a notebook import
 
 def address() -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, `tracking` in remote.yaml, or mlflow.db."""
-    server = os.environ.get("MLFLOW_TRACKING_URI") or _yaml("remote.yaml").get("tracking")
-    return server or local_address()
+    recorded = read(REMOTE).get("tracking") if (root() / REMOTE).exists() else ""
+    return os.environ.get("MLFLOW_TRACKING_URI") or recorded or local_address()
 
 
 def local_address() -> str:
@@ -58,18 +60,11 @@ def database(store: str) -> Path:
     return Path(unquote(store.removeprefix("sqlite:///").partition("?")[0]))
 
 
-def settle() -> None:
-    """Let MLflow load a pickle only if the project says so."""
-    trusted = str(_yaml(CONTRACT).get("pickle") is True).lower()
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", trusted)
-
-
 def client(store: str = ""):
     """Return an MLflow client of `store`, or of `address()`; it gives a server up after 20 s.
 
     Raises UserError, with the cure, where the database of a store cannot be used.
     """
-    settle()
     import mlflow
     from filelock import FileLock
 
@@ -135,11 +130,6 @@ def git(*words: str) -> str:
     return ""
 
 
-def process() -> str:
-    """Return this process as the tag `process` of runs names it: HOST:PID."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def close_dead_runs(client) -> None:
     """Mark as KILLED the runs that are RUNNING and whose process is not on this machine."""
     import psutil
@@ -161,26 +151,22 @@ def experiment(client, name: str = "") -> str:
 
     Default: MLFLOW_EXPERIMENT_NAME, else the project's name in a stage and `explore` by hand.
     """
-    from mlflow.exceptions import MlflowException
+    from filelock import FileLock
 
-    ours = _yaml(CONTRACT).get("name") if os.environ.get("NBPROOF_OUTPUT") else "explore"
+    ours = read(CONTRACT)["name"] if os.environ.get("NBPROOF_OUTPUT") else "explore"
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or ours
     store, here = client.tracking_uri, f"{root().as_uri()}/mlartifacts"
-    known = client.get_experiment_by_name(name)
-    if known and store == local_address() and not known.artifact_location.startswith(here):
-        # The project was moved or copied, and an experiment keeps its location.
-        client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
-    elif known:
-        return known.experiment_id
-    try:
+    with FileLock(root() / "mlflow.db.lock"):  # stages at the same time would each make it
+        known = client.get_experiment_by_name(name)
+        if known and store == local_address() and not known.artifact_location.startswith(here):
+            # The project was moved or copied, and an experiment keeps its location.
+            client.rename_experiment(known.experiment_id, f"{name}{MOVED}{known.experiment_id})")
+        elif known:
+            return known.experiment_id
         # Without a location, a store that is no server puts artifacts into the working folder.
         # By the tag, MLflow's page opens for trainings.
         return client.create_experiment(name, here if store.startswith("sqlite:") else None,
                                         {"mlflow.experimentKind": "custom_model_development"})
-    except MlflowException:
-        if known := client.get_experiment_by_name(name):  # another process was faster
-            return known.experiment_id
-        raise
 
 
 def copy_run(local, run_id: str, server) -> None:
@@ -196,8 +182,12 @@ def copy_run(local, run_id: str, server) -> None:
     copies = server.search_runs([there], f"tags.origin = '{run_id}'") or \
         [server.create_run(there, info.start_time, origin, info.run_name)]
     copy_id = copies[0].info.run_id
-    for metric in run.data.metrics:  # what a server has already, it ignores
-        server.log_batch(copy_id, local.get_metric_history(run_id, metric))
+    for metric in run.data.metrics:
+        # A 2.x server refuses a NaN that it has already.
+        sent = {(row.step, row.timestamp) for row in server.get_metric_history(copy_id, metric)}
+        rows = [row for row in local.get_metric_history(run_id, metric)
+                if (row.step, row.timestamp) not in sent]
+        server.log_batch(copy_id, rows)
     tags = [RunTag(*tag) for tag in run.data.tags.items() if tag[0] != UNSENT]
     params = [Param(*param) for param in run.data.params.items()]
     server.log_batch(copy_id, params=params, tags=tags)
@@ -218,7 +208,7 @@ class Run:
 
     def __init__(self, name: str, parameters: dict, data: tuple[str, str] | None = None,
                  tags: dict[str, str] | None = None):
-        self.name, self.began, store = name, time.monotonic(), address()
+        self.name, store = name, address()
         self.id = self.trial = os.environ.get("NBPROOF_RUN_ID", "")
         self.server = "" if self.trial or store == local_address() else store
         self.client, self.failed, self.next_copy, self.logged = None, False, 0.0, set()
@@ -234,7 +224,7 @@ class Run:
         if not self.trial:
             close_dead_runs(self.client)
             changed = changes()
-            tags |= {"notebook": self.name, "process": process(),
+            tags |= {"notebook": self.name, "process": f"{socket.gethostname()}:{os.getpid()}",
                      "mlflow.source.name": f"notebooks/{self.name}.ipynb",
                      "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
                      "git_dirty": str(bool(changed)).lower()}
@@ -277,10 +267,9 @@ class Run:
         self._write(lambda: self.client.log_artifacts(self.id, str(folder), "model"))
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Log the numbers that no step had, and the seconds since the start, and end the run."""
-        new = {key: value for key, value in metrics.items()
-               if isinstance(value, numbers.Real) and key not in self.logged}
-        self.log(0, new | {"seconds": time.monotonic() - self.began})
+        """Log the numbers that no step had, and end the run."""
+        self.log(0, {key: value for key, value in metrics.items()
+                     if isinstance(value, numbers.Real) and key not in self.logged})
         self._end("FINISHED")
 
     def _end(self, status: str = "") -> None:
@@ -328,11 +317,6 @@ start = Run  # how a notebook calls it: tracking.start("NAME", ...)
 def runs_of(_: Run, names: list[str]) -> dict[str, str]:
     """Return the tags run.NAME: the `model_digest` that the runs of models/NAME have."""
     return {f"run.{name}": digest(source(f"models/{name}")) for name in names}
-
-
-def _yaml(name: str) -> dict:
-    path = root() / name
-    return from_yaml(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
 
 
 def sync() -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,8 +15,9 @@ from nbproof.pipeline import config
 from nbproof.tracking import versions
 
 ABSTAINS = "I do not know: it is unlike anything that the model learned from."
-CODE = ("The champion runs code when it is loaded (a pickle, or modules of its own), so it was not "
-        f"loaded; where you trust who made it, write pickle: true in {CONTRACT}.")
+CODE = ("The champion was not loaded, because that runs code of whoever made it (a pickle, modules "
+        "of its own, and to MLflow any file of scikit-learn, also one of skops); where you trust "
+        f"them, write pickle: true in {CONTRACT}.")
 
 
 def predict(paths: list[Path]) -> int:
@@ -100,6 +102,8 @@ def _load(version: versions.ModelVersion, copy: str):
 
     store, folder = tracking.client(), str(root() / "models" / version.model)
     sys.dont_write_bytecode = True  # a model that is code would leave files in a stage's output
+    trusted = str(config.load().pickle).lower()
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", trusted)
     mlflow.set_tracking_uri(store.tracking_uri)
     try:
         if version.run_id and versions.is_local():  # also where the project was moved

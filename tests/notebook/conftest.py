@@ -1,3 +1,3 @@
-"""An empty store for the tests of tracking."""
+"""A project with an empty store, for the tests of tracking."""
 
-from stores import empty  # noqa: F401 - a fixture
+from stores import empty, project, said  # noqa: F401 - fixtures

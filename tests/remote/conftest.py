@@ -4,7 +4,7 @@ import os
 
 import pytest
 import servers
-from stores import empty, trained  # noqa: F401 - fixtures
+from stores import empty, project, said, trained  # noqa: F401 - fixtures
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Real servers on loopback: MLflow with accounts (3.x and 2.x), and an S3 store that checks keys."""
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -16,8 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "founder", "planted-mlflow-password"
-OLD = ROOT / ".venv-mlflow2"
-OLD_PINS = Path(__file__).with_name("requirements-mlflow2.txt")
+OLD = ("mlflow[auth]==2.22.5", "sqlalchemy<2.1")
 AUTH = """\
 [mlflow]
 default_permission = READ
@@ -88,17 +86,15 @@ def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> 
 
 
 def old_mlflow() -> str:
-    """The Python of an environment with MLflow 2.22, made once; OSError where it cannot be had."""
-    python, stamp = OLD / "bin" / "python", OLD / "stamp"
-    digest = hashlib.sha256(OLD_PINS.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != digest:
-        subprocess.run([sys.executable, "-m", "venv", str(OLD)], check=True)
-        done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(OLD_PINS)],
-                              capture_output=True, text=True)
+    """The Python of an environment with MLflow 2.22; OSError where it cannot be had."""
+    environment = ROOT / ".venv-mlflow2"
+    for words in (["venv", "--allow-existing", environment],
+                  ["pip", "install", "--python", environment, *OLD]):
+        done = subprocess.run([sys.executable, "-m", "uv", "--quiet", *words], text=True,
+                              stderr=subprocess.PIPE)
         if done.returncode:
             raise OSError(done.stderr[-300:])
-        stamp.write_text(digest)
-    return str(python)
+    return str(environment / "bin" / "python")
 
 
 @dataclass
