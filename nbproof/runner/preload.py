@@ -4,6 +4,7 @@ This is the server's side: nbproof.runner.forkserver is the run's.
 """
 
 import atexit
+import gc
 import importlib
 import os
 import sys
@@ -12,12 +13,14 @@ import sysconfig
 LIBRARIES = "NBPROOF_PRELOAD"
 # These decide while they are imported whether they are in a notebook, or read a terminal's size: a
 # fork that has them shows other outputs than a kernel that imports them.
-NOT_BEFORE_THE_KERNEL = {"IPython", "ipykernel", "matplotlib", "pandas", "tqdm", "mlflow"}
+NOT_BEFORE_THE_KERNEL = {"IPython", "ipykernel", "matplotlib", "tqdm"}
 
+sys.dont_write_bytecode = False  # a flag of the run's that a started kernel does not have
 for name in os.environ.get(LIBRARIES, "").split():
     importlib.import_module(name)
 for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
     del sys.modules[name]  # torch imports it for its downloads: a notebook's tqdm is its own
+gc.freeze()  # a fork's collections leave these objects alone, and so its memory shared
 
 
 def become_kernel(arguments: list[str], environment: dict[str, str], folder: str) -> None:
@@ -38,6 +41,8 @@ def become_kernel(arguments: list[str], environment: dict[str, str], folder: str
         sys.stderr.write(f"project.yaml: preload must not import {', '.join(wrong)}, which look on "
                          "import whether they are in a notebook: take the library that does out.\n")
         os._exit(1)
+    if "pandas" in sys.modules:  # which shows as many columns as fit where it finds a terminal
+        sys.modules["pandas"].set_option("display.max_columns", 20)
     if "numpy" in sys.modules:  # else all forks have one state; Python's own random starts anew
         sys.modules["numpy"].random.seed()
     from nbproof.runner import kernel

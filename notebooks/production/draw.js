@@ -262,7 +262,7 @@ document.addEventListener("keydown", (event) => {
 
 const article = (name) => `${name === "8" ? "an" : "a"} ${name}`;
 const named = ({ model, version }) => `${model}, version ${version}`;
-const percent = (value) => value > .9995 ? "over 99.9 %" : `${(100 * value).toFixed(1)} %`;
+const percent = (value) => value > .9995 ? "over 99.9%" : `${(100 * value).toFixed(1)}%`;
 
 function show(newest = answer) {
   answer = newest;

@@ -87,6 +87,12 @@ def held_out(digits: Outputs, others: dict[str, Outputs]) -> dict[str, float]:
     return {"digits": answered(digits[1::2].scores, threshold)} | fractions
 
 
+def held_out_table(fractions: dict[str, float]) -> str:
+    """Return the fractions of `held_out` as a Markdown table."""
+    rows = [f"| **{kind}** | {fraction:.1%} |" for kind, fraction in fractions.items()]
+    return "\n".join(["| images | answered |", "|:--|--:|", *rows])
+
+
 def table(digits: Outputs, others: dict[str, Outputs], alike: dict[str, Outputs],
           threshold: float) -> str:
     """Return the fractions answered by kind, KINDS in bold, as a Markdown table."""
@@ -139,8 +145,9 @@ def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float,
 def fractions_text(fractions: dict[str, float]) -> str:
     """Return what `held_out` found out, as a sentence."""
     worst = max(KINDS, key=fractions.get)
-    return (f"The model answers {fractions['digits']:.1%} of the digits that did not set the "
-            f"threshold, and at most {fractions[worst]:.1%} ({worst}) of any kind in bold.")
+    return (f"With a threshold from half of the digits, the model answers "
+            f"{fractions['digits']:.1%} of the other half, and at most {fractions[worst]:.1%} "
+            f"({worst}) of any kind in bold.")
 
 
 def store(source: str, name: str, digits: Outputs, others: dict[str, Outputs], threshold: float,

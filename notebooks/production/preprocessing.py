@@ -34,8 +34,8 @@ def answer(logits: np.ndarray, case: int) -> str:
 
 
 def best(probabilities: np.ndarray) -> str:
-    """Return the most probable digit and its probability: `7 (99.7 %)`."""
-    return f"{probabilities.argmax()} ({100 * probabilities.max():.1f} %)"
+    """Return the most probable digit and its probability: `7 (99.7%)`."""
+    return f"{probabilities.argmax()} ({100 * probabilities.max():.1f}%)"
 
 
 def centred(ink: np.ndarray, side: int = DIGIT_SIDE) -> np.ndarray:

@@ -43,7 +43,7 @@ def preload(folder, *names: str) -> None:
 def test_the_same_bytes_as_started_kernels(shown):
     assert nbproof(shown, "run", "--force").returncode == 0
     started, lock = results(shown), (shown / "dvc.lock").read_bytes()
-    preload(shown, "numpy", "sqlalchemy")
+    preload(shown, "numpy", "mlflow.store.tracking.sqlalchemy_store")
     done = nbproof(shown, "run", "--force")
     assert done.returncode == 0 and len(stages_run(done.stdout)) == 5, done.stdout
     forked = results(shown)

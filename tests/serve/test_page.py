@@ -79,7 +79,7 @@ def test_a_drawing_is_predicted_labelled_and_logged_once(served, nets, opened, i
     page.keyboard.press("Delete")
     for key in ["Space", *["ArrowDown"] * 12, *["ArrowRight"] * 3, "Space"]:
         page.keyboard.press(key)
-    shows(page, "announcement", "^7, 90.0 %")
+    shows(page, "announcement", "^7, 90.0%")
     page.keyboard.press("4")
     shows(page, "status", "^Saved as a 4")
     served.register(nets[3])
