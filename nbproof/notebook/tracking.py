@@ -90,6 +90,11 @@ def client(store: str = ""):
             "damaged one move away, and the next command makes a new one.") from None
 
 
+def artifacts(run_id: str) -> Path:
+    """Return the folder of a local run's files, also where the project was moved."""
+    return root() / "mlartifacts" / run_id / "artifacts"
+
+
 @contextlib.contextmanager
 def refused(sentence: str) -> Iterator[None]:
     """Raise UserError where MLflow, the network or the disk fails in the block: `sentence`, with
@@ -192,9 +197,8 @@ def copy_run(local, run_id: str, server) -> None:
     params = [Param(*param) for param in run.data.params.items()]
     server.log_batch(copy_id, params=params, tags=tags)
     if info.status != "RUNNING":
-        folder = root() / "mlartifacts" / run_id / "artifacts"  # also where the project was moved
-        if folder.is_dir():
-            server.log_artifacts(copy_id, str(folder))
+        if artifacts(run_id).is_dir():
+            server.log_artifacts(copy_id, str(artifacts(run_id)))
         server.set_terminated(copy_id, info.status, info.end_time)
         local.delete_tag(run_id, UNSENT)
 

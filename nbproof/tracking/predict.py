@@ -106,8 +106,8 @@ def _load(version: versions.ModelVersion, copy: str):
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", trusted)
     mlflow.set_tracking_uri(store.tracking_uri)
     try:
-        if version.run_id and versions.is_local():  # also where the project was moved
-            folder = str(root() / "mlartifacts" / version.run_id / "artifacts/model")
+        if version.run_id and versions.is_local():
+            folder = str(tracking.artifacts(version.run_id) / "model")
         elif version.run_id:
             uri = f"{store.get_run(version.run_id).info.artifact_uri}/model"
             folder = mlflow.artifacts.download_artifacts(uri, dst_path=copy)

@@ -59,7 +59,7 @@ def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int
 
 def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: bool) -> str:
     """Return a sentence where the champion `old` stays; a person decides on a `named` model."""
-    name, stays = tags["model"], f"The registered champion ({_shown(old)}) stays"
+    name, stays = tags["model"], f"The registered champion ({old}) stays"
     if _is_same(old, tags):
         return f"{name} is the registered champion already (version {old.version})."
     if not named and (reason := _why_not(old, tags)):
@@ -72,8 +72,8 @@ def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: b
 def _instead(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     key = config.load().metric.key
     if not key:
-        return f"instead of {_shown(old)}"
-    return f"{key} {tags[key]} instead of {old.tags.get(key)} ({_shown(old)})"
+        return f"instead of {old}"
+    return f"{key} {tags[key]} instead of {old.tags.get(key)} ({old})"
 
 
 def rollback() -> int:
@@ -86,7 +86,7 @@ def rollback() -> int:
                             "one.")
         for alias, version in (("previous", now), ("champion", before)):
             client.set_registered_model_alias(config.load().name, alias, version.version)
-    print(f"{_shown(before)} is the registered champion again (before: {_shown(now)}); servers "
+    print(f"{before} is the registered champion again (before: {now}); servers "
           "follow by themselves.")
     return 0
 
@@ -141,10 +141,6 @@ def _tags(name: str) -> dict[str, str]:
         if (file := folder.with_name(f"{name}.{suffix}")).exists():
             tags[f"{part}_digest"] = digest(file)
     return tags
-
-
-def _shown(version: versions.ModelVersion) -> str:
-    return f"{version.model}, version {version.version}"
 
 
 def _is_same(version, tags: dict[str, str]) -> bool:

@@ -29,17 +29,13 @@ def use(url: str, server: str, data: str, endpoint: str) -> int:
             raise UserError(f"The address {tracking.without_credentials(url)} must be "
                             "https://HOST/OWNER/REPO; for other servers give the tracking server "
                             "and the DVC remote each by itself.")
-    web = ("http", "https")
-    for what, address, schemes in (("tracking server", server, web), ("endpoint", endpoint, web),
-                                   ("DVC remote", data, ("", "s3", *web, "ssh"))):
-        parts = urlsplit(address)
+    for parts in map(urlsplit, (server, data, endpoint)):
         if parts.password or (parts.username and parts.scheme != "ssh"):
-            raise UserError(f"The address of the {what} carries a user or password: leave it out; "
-                            f"they come from the environment ({ACCOUNT}, {KEYS}).")
-        if address and (parts.scheme not in schemes or re.search(r"[\s'\"#]", address)):
-            kinds = " or ".join(f"{scheme}://" for scheme in schemes if scheme)
-            raise UserError(f"The {what} {address!r} is no address: it must begin with {kinds}, "
-                            "and have no space, quote or #.")
+            raise UserError(f"An address carries a user or password ({parts.hostname}): leave it "
+                            f"out; they come from the environment ({ACCOUNT}, {KEYS}).")
+    if not re.fullmatch(r"(https?://[^\s'\"#]+)?", server):  # else MLflow takes it for a folder
+        raise UserError(f"The tracking server {server!r} is no address: it must begin with http:// "
+                        "or https://, and have no space, quote or #.")
     if server:
         write_whole(root() / "remote.yaml", "# Where runs are tracked; written by nbproof remote. "
                                             f"It holds no secret.\ntracking: {server}\n")

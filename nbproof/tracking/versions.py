@@ -10,14 +10,12 @@ import os
 import sqlite3
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, urlopen
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root
-from nbproof.notebook.tracking import address, database, without_credentials
+from nbproof.notebook.tracking import address, artifacts, database, without_credentials
 from nbproof.pipeline import config
 
 TIMEOUT = 5  # seconds for a server to respond
@@ -43,13 +41,16 @@ class ModelVersion:
     tags: dict[str, str] = field(default_factory=dict, compare=False)
     run_id: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.model}, version {self.version}"
+
 
 def current(alias: str) -> ModelVersion | None:
     """Return the version that `alias` names, None where it names none. Raise RegistryError."""
     name = config.load().name
     with _registry_error():
         if is_local():
-            found = json.loads((_row(VERSION, name, alias) or ["null"])[0])
+            found = json.loads(_alias(name, alias))
         else:
             query = urlencode({"name": name, "alias": alias})
             found = json.loads(_get(f"api/2.0/mlflow/registered-models/alias?{query}"))
@@ -66,11 +67,8 @@ def read(version: ModelVersion, path: str) -> bytes | None:
     """Return the file `path` of a version, None if it has no such file. Raise RegistryError."""
     with _registry_error():
         if is_local():
-            uri = _row("SELECT artifact_uri FROM runs WHERE run_uuid = ?", version.run_id)[0]
-            folder = Path(url2pathname(urlsplit(uri).path))
-            if not folder.is_dir() and "/mlartifacts/" in uri:  # the project was moved
-                folder = root() / "mlartifacts" / uri.rpartition("/mlartifacts/")[2]
-            return (folder / path).read_bytes() if (folder / path).is_file() else None
+            file = artifacts(version.run_id) / path
+            return file.read_bytes() if file.is_file() else None
         # A server's 500 has many reasons, so its list of files tells whether there is one.
         query = urlencode({"run_id": version.run_id, "path": path.rpartition("/")[0]})
         listed = json.loads(_get(f"api/2.0/mlflow/artifacts/list?{query}")).get("files", ())
@@ -84,13 +82,14 @@ def is_local() -> bool:
     return address().startswith("sqlite:")
 
 
-def _row(query: str, *values: str) -> tuple | None:
+def _alias(name: str, alias: str) -> str:
+    """Return the version that `alias` names in the local store, as JSON; null where none is."""
     path = database(address())
     if not path.exists() or not path.stat().st_size:
-        return None
+        return "null"
     store = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT)
     with contextlib.closing(store):
-        return store.execute(query, values).fetchone()
+        return (store.execute(VERSION, (name, alias)).fetchone() or ["null"])[0]
 
 
 def _get(path: str) -> bytes:

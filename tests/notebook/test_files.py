@@ -8,16 +8,10 @@ import pytest
 from nbproof.notebook import files
 
 
-@pytest.fixture
-def project(tmp_path, inside, monkeypatch):
-    monkeypatch.delenv("NBPROOF_OUTPUT", raising=False)
-    (tmp_path / "project.yaml").touch()
-    (tmp_path / "notebooks").mkdir()
-    inside(tmp_path / "notebooks")
-    return tmp_path
-
-
-def test_an_exploration_writes_to_scratch_and_a_stage_to_its_place(project, monkeypatch):
+def test_an_exploration_writes_to_scratch_and_a_stage_to_its_place(project, inside, monkeypatch):
+    (project / "notebooks").mkdir()
+    inside(project / "notebooks")
+    monkeypatch.delenv("NBPROOF_OUTPUT")
     assert files.root() == project
     assert files.write("metrics/x.json", "{}") == project / "scratch" / "metrics" / "x.json"
     monkeypatch.setenv("NBPROOF_OUTPUT", str(project))

@@ -12,13 +12,6 @@ from nbproof.notebook.models import save_model
 WORDS, KINDS = ["good day", "bad day", "good night", "bad night"], ["g", "b", "g", "b"]
 
 
-@pytest.fixture
-def project(tmp_path, inside, monkeypatch):
-    (tmp_path / "project.yaml").write_text("name: x\nmetric: {key: k, goal: min}\n")
-    monkeypatch.setenv("NBPROOF_OUTPUT", str(tmp_path))
-    return inside(tmp_path)
-
-
 def test_the_same_model_gives_the_same_bytes_and_mlflow_loads_them(project, monkeypatch, capfd):
     """The second one lies at other places in memory, by which skops names what it writes."""
     import mlflow.sklearn

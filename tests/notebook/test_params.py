@@ -6,18 +6,9 @@ from nbproof.notebook import params
 from nbproof.notebook.errors import UserError
 
 
-@pytest.fixture
-def project(tmp_path, inside):
-    (tmp_path / "project.yaml").touch()
-    return inside(tmp_path)
-
-
 def test_values_are_those_that_dvc_reads(project):
-    text = "a: 1e-3\nb: yes\nc: 0o17\nd: [1, null]\n"
-    (project / "params.yaml").write_text(text)
-    values = params.read()
-    assert values == {"a": 0.001, "b": "yes", "c": 15, "d": [1, None]}
-    assert type(values["a"]) is float
+    (project / "params.yaml").write_text("a: 1e-3\nb: yes\nc: 0o17\nd: [1, null]\n")
+    assert params.read() == {"a": 0.001, "b": "yes", "c": 15, "d": [1, None]}
 
 
 def test_a_section(project):
@@ -32,7 +23,6 @@ def test_a_section(project):
 @pytest.mark.parametrize("content, reason", [
     (b"models: {x: {}} # \xff\n", "is not valid YAML: 'utf-8' codec"),
     (b"a: {n: " + b"9" * 5000 + b"}\n", "is not valid YAML: Exceeds the limit"),
-    (b"a: " + b"[" * 2000 + b"]" * 2000, "is not valid YAML: it is nested too deep"),
     (b"a: 1\nb: [", "is not valid YAML: .* in line 2"),
     (b"[1]", "must hold names with values, such as `models:`, found \\[1\\]"),
     (b"a: {b: 1}\na: {}\n", "is not valid YAML: the key \"a\" is there twice, again in line 2"),

@@ -49,18 +49,16 @@ def test_columns_are_in_order_of_time_with_the_newest_label(log, tmp_path):
 
 
 def test_a_part_of_the_log(log):
-    log(*[entry(number, 10.0 + number, "12111"[number - 1]) for number in range(1, 6)]).close()
-    assert served.served(newest=2)["id"] == ["id4", "id5"]
-    assert served.served(version="2")["id"] == ["id2"] and served.newest_version() == "1"
+    """Features of two models do not mix."""
+    log(*[entry(number, 10.0 + number, version, features=[1.0] * int(version))
+          for number, version in enumerate("12111", start=1)]).close()
+    assert served.served(newest=2)["id"] == ["id4", "id5"] and served.newest_version() == "1"
+    second = served.served(version="2")
+    assert second["id"] == ["id2"] and second["features"].tolist() == [[1.0, 1.0]]
     assert served.served(version="3")["features"].shape == (0, 0)
-
-
-def test_features_of_two_models_do_not_mix(log):
-    log(entry(1, 1.0), entry(2, 2.0, version="2", features=(1.0,))).close()
     with pytest.raises(UserError, match="1 and 2 numbers, of several models: name the version"):
         served.served()
-    assert served.served(version="2")["features"].tolist() == [[1.0]]
-    assert served.served(features=False)["features"].shape == (2, 0)
+    assert served.served(features=False)["features"].shape == (5, 0)
 
 
 def test_a_log_that_cannot_be_read(tmp_path, log, monkeypatch):

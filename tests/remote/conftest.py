@@ -1,9 +1,14 @@
 """The servers of this folder, each started once, and accounts for them."""
 
+import json
 import os
+from types import SimpleNamespace
 
+import boto3
 import pytest
+import requests
 import servers
+from moto.server import ThreadedMotoServer
 from stores import empty, project, said, trained  # noqa: F401 - fixtures
 
 
@@ -36,6 +41,21 @@ def mlflow2(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def bucket(tmp_path_factory) -> servers.Bucket:
-    with servers.s3_store(tmp_path_factory.mktemp("s3")) as store:
-        yield store
+def bucket() -> SimpleNamespace:
+    """Moto's S3 store with a bucket `dvc`; once its one user is made, it checks every signature."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    options = {"endpoint_url": address, "region_name": "us-east-1",
+               "aws_access_key_id": "setup", "aws_secret_access_key": "setup"}
+    iam = boto3.client("iam", **options)
+    boto3.client("s3", **options).create_bucket(Bucket="dvc")
+    iam.create_user(UserName="dvc")
+    allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="dvc", PolicyName="all", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="dvc")["AccessKey"]
+    requests.post(f"{address}/moto-api/reset-auth", data=b"0").raise_for_status()
+    yield SimpleNamespace(endpoint=address, credentials={
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]})
+    server.stop()

@@ -1,7 +1,6 @@
-"""Real servers on loopback: MLflow with accounts (3.x and 2.x), and an S3 store that checks keys."""
+"""Real MLflow servers on loopback with accounts, 3.x and 2.x."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -35,37 +34,15 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """A program and its address; `folder` has what it stores, and its words in the file log."""
+    """A program in a session of its own, and its address."""
 
     address: str
-    folder: Path
     process: subprocess.Popen
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
         self.process.wait(20)
-
-
-@contextlib.contextmanager
-def started(command: list[str], folder: Path, port: int, health: str,
-            **variables: str) -> Iterator[Server]:
-    """`command` until the block ends, once its path `health` gives any answer."""
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=os.environ | variables, stdout=log,
-                                   stderr=log, start_new_session=True)
-    server, ends = Server(f"http://127.0.0.1:{port}", folder, process), time.monotonic() + 300
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{server.address}/{health}", timeout=5).close()
-                break
-            assert process.poll() is None and time.monotonic() < ends, \
-                (folder / "log").read_text()
-            time.sleep(0.2)
-        yield server
-    finally:
-        server.stop()
 
 
 @contextlib.contextmanager
@@ -77,12 +54,28 @@ def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> 
                "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{folder}/store.db",
                "--artifacts-destination", str(folder / "artifacts")]
-    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    with started(command, folder, port, "health", PATH=path, MLFLOW_TRACKING_URI="",
-                 MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
-                 MLFLOW_FLASK_SERVER_SECRET_KEY="only for this test",
-                 MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as server:
+    variables = os.environ | {
+        "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": "", "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for this test",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log,
+                                   start_new_session=True)
+    server = Server(f"http://127.0.0.1:{port}", process)
+    try:
+        while not _is_up(server.address):
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
         yield server
+    finally:
+        server.stop()
+
+
+def _is_up(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        return True
+    return False
 
 
 def old_mlflow() -> str:
@@ -95,35 +88,3 @@ def old_mlflow() -> str:
         if done.returncode:
             raise OSError(done.stderr[-300:])
     return str(environment / "bin" / "python")
-
-
-@dataclass
-class Bucket:
-    """An S3 store: its address, the bucket `dvc`, and the keys of its one user."""
-
-    endpoint: str
-    credentials: dict[str, str]
-
-
-@contextlib.contextmanager
-def s3_store(folder: Path) -> Iterator[Bucket]:
-    """Moto's S3 server; once bucket and user are made, it checks every signature."""
-    import boto3
-
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with started(command, folder, port, "moto-api/") as server:
-        options = {"endpoint_url": server.address, "aws_access_key_id": "setup",
-                   "aws_secret_access_key": "setup", "region_name": "us-east-1"}
-        iam = boto3.client("iam", **options)
-        boto3.client("s3", **options).create_bucket(Bucket="dvc")
-        iam.create_user(UserName=USER)
-        allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-        iam.put_user_policy(UserName=USER, PolicyName="all", PolicyDocument=policy)
-        key = iam.create_access_key(UserName=USER)["AccessKey"]
-        urllib.request.urlopen(urllib.request.Request(
-            f"{server.address}/moto-api/reset-auth", data=b"0", method="POST",
-            headers={"Content-Type": "text/plain"})).close()
-        yield Bucket(server.address, {"AWS_ACCESS_KEY_ID": key["AccessKeyId"],
-                                      "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]})

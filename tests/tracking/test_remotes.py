@@ -18,7 +18,6 @@ def here(tmp_path, inside) -> Path:
     ({"url": "https://me:token@dagshub.com/me/repo"}, "carries a user or password"),
     ({"url": "https://dagshub.com/me"}, "must be https://HOST/OWNER/REPO"),
     ({"server": "ftp://example.org"}, "must begin with http:// or https://"),
-    ({"data": "s3://a b"}, "is no address"),
     ({"server": "example.org"}, "must begin with http:// or https://"),
     ({"server": "http://u:p@example.org"}, "carries a user or password"),
 ])
