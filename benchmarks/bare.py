@@ -1,4 +1,4 @@
-"""The least that answers: a model behind FastAPI, with no log, no limits, no reload. bench_serve.py measures it."""
+"""The least that answers: a model behind FastAPI, no log, no limits (for bench_serve.py)."""
 
 import os
 
@@ -8,11 +8,13 @@ from fastapi import FastAPI, Request
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(
+    os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
 app = FastAPI()
 
 
 @app.post("/invocations")
 async def ask(request: Request) -> dict:
     inputs = np.asarray((await request.json())["inputs"], np.float32)
-    return {"predictions": session.run(["probabilities"], {session.get_inputs()[0].name: inputs})[0].tolist()}
+    (probabilities,) = session.run(["probabilities"], {session.get_inputs()[0].name: inputs})
+    return {"predictions": probabilities.tolist()}

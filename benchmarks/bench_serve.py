@@ -124,7 +124,8 @@ def compare(folder: Path, script: Path) -> None:
     for connections in CONNECTIONS:
         ours, bare, mlflow = (medians[connections, name] for name in servers(folder))
         print(f"| {connections} | {ours['rate'] / bare['rate']:.2f} | "
-              f"{ours['p99'] / bare['p99']:.2f} | {ours['rate'] / mlflow['rate']:.1f} |", flush=True)
+              f"{ours['p99'] / bare['p99']:.2f} | {ours['rate'] / mlflow['rate']:.1f} |",
+              flush=True)
 
 
 def swap(folder: Path, script: Path) -> None:

@@ -34,7 +34,8 @@ th, td { border: 1px solid #d1d9e0; padding: 6px 13px; }
 tr:nth-child(2n) { background: #f6f8fa; }
 code { background: #eff1f3; border-radius: 6px; padding: .2em .4em;
   font: 12px ui-monospace, "DejaVu Sans Mono", monospace; }
-pre { background: #f6f8fa; padding: 12px; overflow: auto; } pre code { background: none; padding: 0; }
+pre { background: #f6f8fa; padding: 12px; overflow: auto; }
+pre code { background: none; padding: 0; }
 h3 { margin: 20px 0 8px; } a { color: #0969da; text-decoration: none; }
 details { margin: 8px 0; } summary { cursor: pointer; }
 """

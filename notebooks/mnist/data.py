@@ -56,7 +56,8 @@ class Dataset:
         return f"**{self.source.name}**: {counts}."
 
 
-def stratified(labels: torch.Tensor, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def stratified(labels: torch.Tensor, fraction: float, seed: int
+               ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the indices for training and for validation: `fraction` of each class, at random.
 
     The counts are rounded by the largest remainders, so that the total is exact.
@@ -74,7 +75,7 @@ def stratified(labels: torch.Tensor, fraction: float, seed: int) -> tuple[torch.
 
 
 def with_collected(tensors: dict[str, torch.Tensor], test: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Add collected images to the tensors of TRAIN: to learn from, and a validation set of their own.
+    """Add collected images to the tensors of TRAIN, and as a validation set of their own.
 
     An image that is one of `test` uint8 [N, 28, 28] is left out.
     """
@@ -90,25 +91,25 @@ def with_collected(tensors: dict[str, torch.Tensor], test: torch.Tensor) -> dict
 
 
 def collected() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return `train` and `validation` of data/collected: images uint8 [N, 28, 28], labels int64 [N].
+    """Return `train` and `validation` of data/collected: uint8 [N, 28, 28] and int64 [N].
 
     Empty if there are none yet. UserError if they are not those that data/collected.json names.
     """
     version = json.loads(source(f"{COLLECTED}.json").read_text(encoding="utf-8"))
-    names = ("train", "validation")
+    none = torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    empty = {"train": none, "validation": none}
     if not version["cases"]:
-        none = torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
-        return dict.fromkeys(names, none)
+        return empty
     folder = root() / COLLECTED
     if not folder.is_dir() or digest(folder) != version["digest"]:
         raise UserError(f"{COLLECTED} does not hold the {version['cases']} images that "
                         f"{COLLECTED}.json names: `dvc pull {COLLECTED}.dvc` brings them.")
-    stored = {name: restore(f"{COLLECTED}/{name}.safetensors")[0] for name in names}
-    return {name: (tensors["images"], tensors["labels"]) for name, tensors in stored.items()}
+    stored = {part: restore(f"{COLLECTED}/{part}.safetensors")[0] for part in empty}
+    return {part: (tensors["images"], tensors["labels"]) for part, tensors in stored.items()}
 
 
 def store(name: str, tensors: dict[str, torch.Tensor], **facts) -> None:
-    """Write tensors, with facts as JSON, to a safetensors file that has the same bytes each time."""
+    """Write tensors, and facts as JSON, to a safetensors file: the same bytes each time."""
     whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
     # One entry of metadata: several are written in an order that varies.
     write(name, save(whole, metadata={"facts": json.dumps(facts, sort_keys=True)}))

@@ -1,4 +1,4 @@
-"""How good the predictions of a model are: accuracy, mistakes, and whether its confidence is right."""
+"""How good the predictions of a model are: accuracy, mistakes, calibration."""
 
 from dataclasses import dataclass
 

@@ -66,8 +66,8 @@ def view(right: int, down: int, degrees: int) -> tuple[torch.Tensor, torch.Tenso
     y, x = ((value + middle / 2).clamp(0, middle).round(decimals=4).flatten()
             for value in (cos * y + sin * x, cos * x - sin * y))
     top, left = y.long().clamp_max(middle - 1), x.long().clamp_max(middle - 1)
-    below, beside, corner = y - top, x - left, top * SIDE + left
-    weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
+    dy, dx, corner = y - top, x - left, top * SIDE + left
+    weights = [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
     return (torch.stack([corner, corner + 1, corner + SIDE, corner + SIDE + 1]),
             torch.stack(weights).float())
 
@@ -114,9 +114,9 @@ def export(net: nn.Module, example: torch.Tensor) -> bytes:
     return archive.getvalue()
 
 
-def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
+def load(name: str) -> nn.Module:
     """Return the model `name`. UserError if its file holds a pickle, which could run code."""
-    return program(f"models/{name}/{PROGRAM}").to(device)
+    return program(f"models/{name}/{PROGRAM}")
 
 
 def program(name: str) -> nn.Module:
@@ -145,7 +145,7 @@ def checked(name: str) -> io.BytesIO:
 
 
 def is_plain(name: str, content: bytes) -> bool:
-    """Return whether torch unpickles nothing of the record `name` of an archive, or only EXAMPLE."""
+    """Return whether torch unpickles nothing of the record `name`, or only EXAMPLE."""
     if name == "data/sample_inputs/model.pt":
         expected = io.BytesIO()
         torch.save(EXAMPLE, expected)
@@ -241,8 +241,7 @@ def store_comparison(run, dataset: Dataset, models: list[Candidate], lead: McNem
         result["collected_accuracy"] = round(collected.accuracy, 6)
     write("metrics/compare.json", json.dumps(result, indent=2) + "\n")
     store_predictions("metrics/confusion.csv", champion.validation, dataset)
-    digests = {name: digest(source(f"models/{name}")) for name in names}
-    run.tag({"champion": champion.name} | {f"run.{name}": digests[name] for name in names}
-            | {f"model.{name}": digests[name] for name in names})
+    digests = {f"model.{name}": digest(source(f"models/{name}")) for name in names}
+    run.tag({"champion": champion.name} | digests)
     accuracies = {f"validation_accuracy.{each.name}": each.validation.accuracy for each in models}
     run.finish({"test_accuracy": test.accuracy} | accuracies)

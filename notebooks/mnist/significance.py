@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same images, and not by chance. Needs no torch."""
+"""Whether one model is better than another on the same images, and not by chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -78,7 +78,7 @@ def download(source: Source, folder: Path) -> None:
 
 
 def read_idx(path: Path) -> torch.Tensor:
-    """Return the uint8 array in a compressed IDX file: after four bytes its shape, then its values."""
+    """Return the uint8 array in a compressed IDX file: four bytes, its shape, its values."""
     content = gzip.decompress(path.read_bytes())
     shape = struct.unpack_from(f">{content[3]}I", content, 4)
     start = 4 + 4 * len(shape)

@@ -1,4 +1,4 @@
-"""How a net is trained and used: reproducibly, with a one-cycle learning rate and averaged weights."""
+"""How a net is trained: reproducibly, with a one-cycle learning rate and averaged weights."""
 
 import copy
 import math
@@ -108,7 +108,7 @@ def fit(
     """Train `net` in place by the loop that the notebook `linear` shows; return a row an epoch.
 
     `augment` changes the images of each batch; most epochs see only `fraction` of the images, see
-    DataSubset. The metrics of the validation images, and the net in the end, are of averaged weights.
+    DataSubset. The validation metrics, and the net in the end, are of averaged weights.
     """
     device = train.images.device
     net.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions

@@ -1,4 +1,4 @@
-"""Images that people drew and labelled: taken from the server's log, cleaned, for data/collected."""
+"""Images that people drew and labelled: from the server's log, cleaned, for data/collected."""
 
 import hashlib
 import json

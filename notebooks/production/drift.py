@@ -146,7 +146,7 @@ def _fraction(values: pd.Series) -> str:
 
 
 def latency(log: pd.DataFrame, slow: float) -> tuple[str, bool]:
-    """Return the median and the 99th percentile in milliseconds, and whether that is over `slow`."""
+    """Return the median and the 99th percentile in ms, and whether that is over `slow`."""
     median, high = np.percentile(log.milliseconds, [50, 99])
     words = "**over**" if high > slow else "within"
     return (f"The median answer took {median:.1f} ms, the 99th percentile {high:.1f} ms: {words} "

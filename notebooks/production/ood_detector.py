@@ -87,8 +87,8 @@ def with_features(model: GraphModule, only: bool = False) -> GraphModule:
 def fit(model: GraphModule, dataset: Dataset, seed: int) -> ModelWithDetector:
     """Return `model` with a detector; the validation images determine the threshold."""
     torch.manual_seed(seed)
-    features_of, train, validation = with_features(model, only=True), dataset.train, dataset.validation
-    features_of.requires_grad_(False)
+    train, validation = dataset.train, dataset.validation
+    features_of = with_features(model, only=True).requires_grad_(False)
     features, targets = [], []
     for ink, target in training_samples(train, seed):
         for part in ink.split(PART):

@@ -16,7 +16,7 @@ from nbproof.notebook import write
 from production import ood_detector, ood_samples
 from production.ood_detector import ModelWithDetector
 
-KINDS = ("noise", "blanks", "letters", "mirrored", "upside down", "cut")  # the hypothesis is on them
+KINDS = ("noise", "blanks", "letters", "mirrored", "upside down", "cut")  # of the hypothesis
 LEAST, MOST = 0.95, 0.05  # of the digits, and of each of KINDS, that a model may answer
 FRACTIONS = tuple(number / 200 for number in range(170, 200))  # of digits: the curve's axis
 

@@ -59,7 +59,7 @@ def centred(ink: np.ndarray, side: int = DIGIT_SIDE) -> np.ndarray:
 
 
 def _start(mass: np.ndarray) -> int:
-    """Return the first of SIDE pixels that `mass` [length] covers if its centre is in the middle."""
+    """Return the first of SIDE pixels that `mass` [length] covers with its centre in the middle."""
     centre = (mass * np.arange(len(mass))).sum() / mass.sum()
     return min(max(0, round((SIDE - 1) / 2 - centre)), SIDE - len(mass))
 
