@@ -99,17 +99,15 @@ def whole_run(store: str, experiment: str = "tiny"):
 
 
 @pytest.fixture
-def trained(tmp_path, inside, empty) -> Path:
-    """A project as a run leaves it, in which this process works: `near` is its champion."""
-    folder = tmp_path / "project"
+def trained(project, inside) -> Path:
+    """The project as a run leaves it: `near` is its champion."""
     for name in ("metrics", "notebooks", ".dvc/tmp"):
-        (folder / name).mkdir(parents=True)
-    (folder / "project.yaml").write_text(PROJECT)
-    (folder / "params.yaml").write_text("data: {source: table}\n")
-    (folder / "notebooks" / "judge.py").write_text(JUDGE)
-    train(folder, near=0.5, far=2.5)
-    shutil.copy(empty, folder / "mlflow.db")
-    return inside(folder)
+        (project / name).mkdir(parents=True)
+    (project / "project.yaml").write_text(PROJECT)
+    (project / "params.yaml").write_text("data: {source: table}\n")
+    (project / "notebooks" / "judge.py").write_text(JUDGE)
+    train(project, near=0.5, far=2.5)
+    return inside(project)
 
 
 def train(folder: Path, data: str = "1", **rmse: float) -> None:

@@ -62,18 +62,26 @@ def test_by_hand_an_exploration_and_in_a_sweep_the_trials_own_run(
         log_run()
 
 
-def test_a_server_that_does_not_answer_loses_nothing(project, server, monkeypatch, said, capsys):
-    """One sentence without the password, and sync sends the run, once."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
-    log_run()
+def test_what_a_server_did_not_take_is_sent_later_once(project, server, monkeypatch, said, capsys):
+    """It fails in the middle of one run and refuses another, which keeps no other back."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    store, there = tracking.database(server), tracking.client()
+    deleted = there.create_experiment("deleted")
+    there.delete_experiment(deleted)
+    away = store.with_name("away")
+    log_run(lambda: (store.rename(away), store.mkdir()))
     (sentence,) = said
     assert "is kept in mlflow.db, nbproof sync sends it. The results on disk are whole." in sentence
-    assert not [word for word in ("someone", "hun", "ter2") if word in sentence]
-    assert sync() == 1 and "Not sent: x (" in capsys.readouterr().err
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    assert sync() == 0 and "took 1 runs: x." in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "deleted")
+    log_run()
+    store.rmdir()
+    away.rename(store)
+    assert sync() == 1
+    printed = capsys.readouterr()
+    assert "Not sent: x (" in printed.err and "took 1 runs: x." in printed.out
+    there.restore_experiment(deleted)
+    assert sync() == 0 and whole_run(server) and whole_run(server, "deleted")
     assert sync() == 0 and "took 0 runs." in capsys.readouterr().out
-    whole_run(server)
 
 
 def test_a_killed_process_leaves_no_running_run(project, server, monkeypatch, capsys):
@@ -136,6 +144,7 @@ def test_artifacts_follow_a_project_that_was_moved_or_copied(
         project, tmp_path, server, inside, monkeypatch, said, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
     log_run()
+    assert not [word for word in ("someone", "hun", "ter2") if word in said[0]]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     moved = project.rename(tmp_path / "moved to")
     copied = Path(shutil.copytree(moved, tmp_path / "copied"))

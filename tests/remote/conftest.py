@@ -26,8 +26,8 @@ def account(monkeypatch):
 
 @pytest.fixture(scope="session")
 def mlflow3(tmp_path_factory) -> str:
-    with servers.mlflow_server(tmp_path_factory.mktemp("mlflow3")) as server:
-        yield server.address
+    with servers.mlflow_server(tmp_path_factory.mktemp("mlflow3")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +36,8 @@ def mlflow2(tmp_path_factory) -> str:
         python = servers.old_mlflow()
     except OSError as error:
         pytest.skip(f"MLflow 2.22 cannot be installed, so its servers are not tried: {error}")
-    with servers.mlflow_server(tmp_path_factory.mktemp("mlflow2"), python) as server:
-        yield server.address
+    with servers.mlflow_server(tmp_path_factory.mktemp("mlflow2"), python) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,29 +25,12 @@ auth_cache_ttl_seconds = 600
 """
 
 
-def free_port() -> int:
+@contextlib.contextmanager
+def mlflow_server(folder: Path, python: str = sys.executable) -> Iterator[str]:
+    """The address of an MLflow server with the account USER, in the environment of `python`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@dataclass
-class Server:
-    """A program in a session of its own, and its address."""
-
-    address: str
-    process: subprocess.Popen
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-        self.process.wait(20)
-
-
-@contextlib.contextmanager
-def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> Iterator[Server]:
-    """An MLflow server with the account USER; `python` is that of the environment it is in."""
-    port = port or free_port()
+        port = probe.getsockname()[1]
     (folder / "auth.ini").write_text(AUTH.format(folder=folder, user=USER, password=PASSWORD))
     command = [python, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1",
                "--port", str(port), "--workers", "1",
@@ -62,18 +44,18 @@ def mlflow_server(folder: Path, python: str = sys.executable, port: int = 0) -> 
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log,
                                    start_new_session=True)
-    server = Server(f"http://127.0.0.1:{port}", process)
     try:
-        while not _is_up(server.address):
+        while not _is_up(f"http://127.0.0.1:{port}/health"):
             assert process.poll() is None, (folder / "log").read_text()
             time.sleep(0.2)
-        yield server
+        yield f"http://127.0.0.1:{port}"
     finally:
-        server.stop()
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
 
 
 def _is_up(address: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
         return True
     return False
 

@@ -72,9 +72,9 @@ def test_two_clones_share_everything_and_no_secret_is_kept(finished, bucket, tmp
         return printed[-1]
 
     (tmp_path / "server").mkdir()
-    with servers.mlflow_server(tmp_path / "server") as server:
+    with servers.mlflow_server(tmp_path / "server") as address:
         where = ("--data", "s3://dvc/cycle", "--endpoint", bucket.endpoint)
-        answer = call(finished, "remote", "--tracking", server.address, *where)
+        answer = call(finished, "remote", "--tracking", address, *where)
         assert "Tracking server responds.\nDVC remote responds." in answer
         for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
             wrong = call(finished, "remote", code=1, **{name: "wrong"})

@@ -111,8 +111,8 @@ def test_a_server_with_accounts_and_its_errors(served, nets, inside, tmp_path, m
     inside(served.root)
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    with mlflow_server(tmp_path) as server:
-        served.store = proxy.address = server.address
+    with mlflow_server(tmp_path) as served.store:
+        proxy.address = served.store
         proxy.fails = "get-artifact?path=model"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
         follower = Follower(Metrics())

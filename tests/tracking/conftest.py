@@ -1,3 +1,3 @@
 """Stores and a trained project for the tests of this folder."""
 
-from stores import empty, trained  # noqa: F401 - fixtures
+from stores import empty, project, trained  # noqa: F401 - fixtures

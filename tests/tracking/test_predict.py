@@ -46,7 +46,6 @@ def here(trained, monkeypatch):
     contract(trained)
     (trained / "notebooks" / "asking.py").write_text(PREPARE)
     monkeypatch.syspath_prepend(str(trained / "notebooks"))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     return trained
 
 
