@@ -21,6 +21,7 @@ from nbproof.pipeline.numbers import count, is_number, number
 SECONDS = 60  # for the hook, all models together
 LEVEL = 0.05  # of significance, where the hook returns none
 NONE = "no detectable change"
+HOOK_FAILED = "The project's hook better failed"
 MARKS = {"better": "▲", "worse": "▼", NONE: "≈", "new": "＋", "removed": "−", "not comparable": "?"}
 
 
@@ -189,7 +190,7 @@ def _tested(pairs: dict) -> tuple[dict, int]:
         return pairs, 1
     tests = _called(testable.values())
     if isinstance(tests, str):
-        why = f"The project's hook better failed: {tests}"
+        why = f"{HOOK_FAILED}: {tests}"
         return pairs | {name: replace(each, why=why) for name, each in testable.items()}, 1
     tests = dict(zip(testable, tests))
     values = sorted((test["p"], name) for name, test in tests.items() if test["p"] is not None)

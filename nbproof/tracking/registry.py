@@ -5,10 +5,8 @@ or, without the hook, when the metric is better on the same data; and always whe
 the model. The run of a version ("NAME, promoted") holds the model, its ONNX file and its answers.
 """
 
-import csv
 import functools
 import hashlib
-import io
 import json
 import re
 import sys
@@ -19,7 +17,7 @@ import typer
 from nbproof.notebook import params, tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whole
-from nbproof.pipeline import config
+from nbproof.pipeline import config, verdict
 from nbproof.tracking import versions
 
 UNCHANGED = "The registry at {store} was not changed: {reason}"
@@ -177,26 +175,28 @@ def _register(client, tags: dict[str, str], alias: str,
 
 def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     """Return why the champion `old` stays, in a sentence; empty where the new model is better."""
-    project, key, before = config.load(), config.load().metric.key, old.tags
+    key, name, before = config.load().metric.key, tags["model"], old.tags
     if before.get("model_digest") == tags["model_digest"]:
         return ""  # only its ONNX file is another
-    file = root() / "models" / f"{tags['model']}.csv"
-    new_rows = _rows(file.read_bytes() if file.exists() else None)
-    old_rows = _rows(versions.read(old, f"answers/{old.model}.csv"))
+    file = root() / "models" / f"{name}.csv"
+    now = _result(tags, file.read_bytes() if file.exists() else None)
+    was = _result(before, versions.read(old, f"answers/{old.model}.csv"))
+    judgement = verdict.judge(verdict.Side({name: was}), verdict.Side({name: now})).of(name)
+    kind, why = (judgement.kind, judgement.why) if judgement else (verdict.NONE, "")
     is_same_data = before.get("data") == tags["data"]
-    if new_rows and old_rows:
-        is_same_data = [row["actual"] for row in new_rows] == [row["actual"] for row in old_rows]
-        if is_same_data and (better := project.hook("better")):
-            judged = better(new_rows, old_rows)
-            return "" if judged["better"] else f"{judged['why'].rstrip('.')}."
+    if was.answers and now.answers:
+        is_same_data = kind != "not comparable"
     if not is_same_data:
         return f"it was evaluated on other data ({before.get('data')}, now {tags['data']})."
-    if not key:
+    if kind == "better" and not why.startswith(verdict.HOOK_FAILED):
+        return ""
+    if not key and not why:
         return f"{CONTRACT} names no metric and no hook `better` by which the new one is better."
-    is_better = key in before and project.metric.better(float(tags[key]), float(before[key]))
-    return "" if is_better else f"its {key} is {before.get(key)}, now {tags[key]}."
+    return f"{why.rstrip('.') or f'its {key} is {before.get(key)}, now {tags[key]}'}."
 
 
-def _rows(answers: bytes | None) -> list[dict[str, str]]:
-    """Return the rows of a CSV file as texts by column; none where there is no file."""
-    return list(csv.DictReader(io.StringIO((answers or b"").decode(), newline="")))
+def _result(tags: dict[str, str], answers: bytes | None) -> verdict.Result:
+    """Return a version's metric and predictions, from its tags and its file of answers."""
+    key = config.load().metric.key
+    value = (float(tags[key]) if key in tags else None) if key else 0.0  # the hook alone decides
+    return verdict.Result(value, verdict.rows((answers or b"").decode()))

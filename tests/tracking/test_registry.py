@@ -21,7 +21,6 @@ def said(capsys):
     """What a call prints, which must return 0."""
     def call(function, *words, **options) -> str:
         config.load.cache_clear()
-        sys.modules.pop("judge", None)
         capsys.readouterr()
         assert function(*words, **options) in (0, None)
         return "".join(capsys.readouterr())
@@ -84,6 +83,10 @@ def test_the_hook_judges_the_answers_to_the_same_cases(trained, said):
     train(trained, near=1.5, far=2.5)
     assert "stays: it is newly right in 1 of 4 cases. nbproof promote near" in \
         said(registry.promote)
+    hook = trained / "notebooks/judge.py"
+    hook.write_text(f"{hook.read_text()}    1 / 0\n".replace("    return", "    1 / 0\n    return"))
+    train(trained, near=0.5, far=2.5)
+    assert "stays: The project's hook better failed: ZeroDivisionError" in said(registry.promote)
     (trained / "models" / "near.csv").unlink()
     assert "near is the registered champion now" in said(registry.promote)
 
