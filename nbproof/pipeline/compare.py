@@ -30,9 +30,9 @@ def compared(stages: dict[str, Stage]) -> list[str]:
         return [f"All {total} results are the committed ones, byte for byte."] if total else []
     old, new = recorded(committed), recorded(here)
     before, after = _md5s(old.values()), _md5s(new.values())
-    lines = [f"{len(before.items() & after.items())} of {len(after)} results are the committed "
-             "ones, byte for byte."]
-    return lines + [
+    same = len(before.items() & after.items())  # none after a change of the data: no news
+    lines = [f"{same} of {len(after)} results are the committed ones, byte for byte."]
+    return lines * (same > 0) + [
         f"{stage.short} has other bytes from the same inputs: {_other_bytes(stage.short)}."
         for name, stage in stages.items()
         if name in old and old[name] != new[name] and _inputs(old[name]) == _inputs(new[name])]

@@ -55,6 +55,8 @@ class Screen:
                 value = config.load().metrics(self.short[name]).get(self.metric)
                 shown |= {} if value is None else {"metric": f"{self.metric} {number(value)}"}
             is_start = facts["state"] == "runs"
+            if is_start and not self.is_live:
+                self.line(f"{self.short[name]}: starts")
             (self.table.start_task if is_start else self.table.stop_task)(row)
         if "cell" in facts:
             shown["cell"] = f"cell {facts['cell']} of {facts['cells']}"

@@ -55,10 +55,12 @@ class Results:
 def results(stages: dict[str, Stage]) -> Results:
     """Return what the models have reached; in CI, where people choose, nothing of the test data.
 
-    In a project without a metric, all stages with metrics stand for models."""
+    One notebook that runs for many values has a row for each of them that measured the metric. In
+    a project without a metric, all stages with metrics stand for models."""
     project, metric = config.load(), config.load().metric
     if metric.key:
-        found = {stage.short: _metrics(stage.short) for stage in stages.values() if is_model(stage)}
+        found = {stage.short: _metrics(stage.short) if is_model(stage) else _numbers(stage)
+                 for stage in stages.values() if is_model(stage) or stage.values}
         found = {name: metrics for name, metrics in found.items() if metric.key in metrics}
     else:
         found = {stage.short: _numbers(stage) for stage in stages.values() if _numbers(stage)}

@@ -41,5 +41,5 @@ def test_plain_lines_elsewhere(small, monkeypatch, capsys):
     for terminal in ({}, {"force_terminal": True, "_environ": {"TERM": "dumb"}}):
         assert shown(monkeypatch, **terminal) == []
         assert capsys.readouterr().out.splitlines() == [
-            "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s",
+            "a: starts", "a: round 2/4  error 0.125  1.0 s", "a: round 2/4  loss 7  1.0 s",
             "a: [warning] 1 \\[x]"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bs4 import BeautifulSoup
 from projects import (
     NOT_COPIED,
     WRITES,
@@ -46,7 +47,8 @@ def test_the_first_run(finished_once):
     folder, printed = finished_once
     lines = printed.splitlines()
     assert stages_run(printed) == ALL and "near: round 3/3  error 0.75" in printed
-    assert [line for line in lines if "count" in line] == ["count: counted"]  # no hints of DVC's
+    counts = [line for line in lines if "count" in line]
+    assert counts == ["count: starts", "count: counted"]  # no hints of DVC's
     assert any(line.startswith("Done in ") and line.endswith("The result: reports/index.html")
                for line in lines)
     at = lines.index("       error")  # the results stand at the end
@@ -110,17 +112,23 @@ def test_new_prose_runs_nothing_and_gives_what_a_run_gives(finished):
 def test_one_notebook_for_many_values(finished):
     """DVC's foreach: each instance has its own value, executed copy and page."""
     cells_of = ["#!# A power", '@exponent: int = 1  # [1, 9] of two',
-                "from nbproof.notebook import write\nwrite(f'data/{exponent}', str(2**exponent))"]
+                "from nbproof.notebook import write\nwrite(f'data/{exponent}', str(2**exponent))\n"
+                "write(f'metrics/power@{exponent}.json', f'{{\"error\": {1 / exponent}}}')"]
     notebook(finished / "notebooks" / "power.ipynb", *cells_of)
     stage = {"cmd": "nbproof stage exponent=${item}",
              "deps": ["notebooks/power.ipynb", "pins.txt"],
-             "outs": ["data/${item}", "reports/power@${item}.ipynb"]}
+             "outs": ["data/${item}", "reports/power@${item}.ipynb"],
+             "metrics": [{"metrics/power@${item}.json": {"cache": False}}]}
     edit_yaml(finished / "dvc.yaml", lambda content: content["stages"].update(
         power={"foreach": [2, 3], "do": stage}))
     done = nbproof(finished, "run")
     assert done.returncode == 0 and stages_run(done.stdout) == {"power@2", "power@3"}, done.stdout
     assert [(finished / "data" / name).read_text() for name in "23"] == ["4", "8"]
     assert (finished / "reports" / "power@3.html").exists()
+    index = BeautifulSoup((finished / "reports" / "index.html").read_text(), "html.parser")
+    assert "power@3: starts" in done.stdout
+    assert ["power@2", "0.5000"] in [
+        [cell.text for cell in row.find_all("td")][:2] for row in index.select("table tr")]
     lock = (finished / "dvc.lock").read_bytes()
     done = dvc(finished, "repro", "-f", "-s", "power@3")
     assert done.returncode == 0 and (finished / "dvc.lock").read_bytes() == lock, done.stdout
@@ -467,7 +475,7 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
         assert "failed at cell 3 (import os, pathlib, time): DeadKernelError" in printed
     if number == signal.SIGINT and words[0] == "nbproof":
         assert process.returncode == 130
-        assert printed == ("Stopped. Finished stages are kept: nbproof run goes on.\n"
+        assert printed == ("x: starts\nStopped. Finished stages are kept: nbproof run goes on.\n"
                            "Interrupted.\n")
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
