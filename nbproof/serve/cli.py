@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module as load
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from typer import Argument, Option
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
+from nbproof.serve.options import Options
 from nbproof.workspace import bootstrap
 
 app = typer.Typer()
@@ -23,38 +25,53 @@ HOME = Path(__file__).resolve().parents[2]
 PANEL = "Serve"
 HOST = "The address to listen on; any but 127.0.0.1 is open to others and needs NBPROOF_TOKEN."
 RATE = "Requests per second and client; 0: no limit. Default: 50, and no limit on 127.0.0.1."
-REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster. Default: 2:4"
+REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster."
+NO_MODEL = """\
+There is nothing to serve: {reason}. A server runs the ONNX file models/NAME.onnx, which the \
+model's notebook writes as an output of its stage: from PyTorch with torch.onnx.export, from \
+scikit-learn with skl2onnx (docs/contract.md, "A model as ONNX"). Then nbproof run registers the \
+champion, or nbproof promote does."""
 
 
 @app.command(rich_help_panel=PANEL)
 def serve(
-    port: Annotated[int, Option(min=0, max=65535, help="The port to listen on.")] = 8000,
-    host: Annotated[str, Option(help=HOST)] = "127.0.0.1",
+    context: typer.Context,
+    port: Annotated[int, Option(min=0, max=65535, help="The port to listen on.")] = Options.port,
+    host: Annotated[str, Option(help=HOST)] = Options.host,
     images: Annotated[bool, Option("--images", help="Keep inputs in the log, too.")] = False,
-    body: Annotated[float, Option(min=0.001, help="MB that a request may have.")] = 8,
+    body: Annotated[float, Option(min=0.001, help="MB of a request.")] = Options.body,
     rate: Annotated[float | None, Option(min=0, help=RATE, show_default=False)] = None,
-    seconds: Annotated[float, Option(min=0.1, help="Seconds that a request may take.")] = 10,
-    concurrent: Annotated[int, Option(min=1, help="Requests at the same time.")] = 64,
-    log_size: Annotated[float, Option(min=0.1, help="MB that the log may hold.")] = 256,
-    threads: Annotated[int, Option(min=1, help="Processor threads of the model.")] = 1,
-    replicas: Annotated[str, Option(help=REPLICAS, show_default=False)] = "",
+    seconds: Annotated[float, Option(min=0.1, help="Time of a request.")] = Options.seconds,
+    concurrent: Annotated[int, Option(min=1, help="Requests at once.")] = Options.concurrent,
+    log_size: Annotated[float, Option(min=0.1, help="MB of the log.")] = Options.log_size,
+    threads: Annotated[int, Option(min=1, help="Threads of a prediction.")] = Options.threads,
+    replicas: Annotated[str, Option(help=REPLICAS)] = Options.replicas,
 ) -> int:
     """Serve the champion: a page, an HTTP interface and a log.
 
     Where the variable RAY_ADDRESS is set, Ray Serve runs the models on that cluster.
     """
-    cluster = os.environ.get("RAY_ADDRESS")
-    if replicas and not cluster:
-        raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
+    options, cluster = Options(**context.params), os.environ.get("RAY_ADDRESS")
+    _check_model()
     _enter(RAY if cluster else SMALL)
-    from nbproof.serve.options import Options
+    return load("nbproof.serve.ray" if cluster else "nbproof.serve.command").serve(options)
 
-    if cluster:
-        from nbproof.serve.ray import serve as start
-    else:
-        from nbproof.serve.command import serve as start
-    return start(Options(
-        host, port, images, body, rate, seconds, concurrent, log_size, threads, replicas))
+
+def _check_model() -> None:
+    """Raise UserError where neither the registry nor this folder has a model to serve."""
+    from nbproof.pipeline import config
+    from nbproof.tracking import versions
+
+    name = config.load().compared().get("champion", "")
+    if (root() / "models" / f"{name}.onnx").exists():
+        return
+    try:
+        version = versions.current("champion")
+    except versions.RegistryError as error:
+        raise UserError(NO_MODEL.format(reason=f"the registry cannot be read ({error})")) from None
+    if not version or "portable_digest" not in version.tags:
+        reason = f"the champion {version.model} has none" if version else "no model is registered"
+        raise UserError(NO_MODEL.format(reason=reason))
 
 
 def _enter(name: str) -> None:
@@ -72,31 +89,22 @@ def _enter(name: str) -> None:
 @app.command("try", rich_help_panel=PANEL)
 def try_(name: Annotated[str, Argument(metavar="MODEL", help="The model to run.")]) -> int:
     """Write reports/try-MODEL.html: one file that runs a model in the browser."""
-    from nbproof.serve.trypage import try_page
-
-    return try_page(name)
+    return load("nbproof.serve.trypage").try_page(name)
 
 
 @app.command(rich_help_panel=PANEL)
 def forget() -> int:
     """Empty the server's log: predictions, inputs and labels."""
-    from nbproof.serve import log
-
-    print(f"Forgotten: {log.forget()} predictions and labels of {log.LOG}.")
-    return 0
+    return load("nbproof.serve.log").forget()
 
 
 @app.command(rich_help_panel=PANEL)
 def drift() -> int:
     """Compare the server's requests with the data of the evaluation; exit code 3 is an alarm."""
-    from nbproof.serve.log_notebooks import drift
-
-    return drift()
+    return load("nbproof.serve.log_notebooks").drift()
 
 
 @app.command(rich_help_panel=PANEL)
 def harvest(yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False) -> int:
     """Add the labelled inputs of the server's log to the data; show them and ask first."""
-    from nbproof.serve.log_notebooks import harvest
-
-    return harvest(yes)
+    return load("nbproof.serve.log_notebooks").harvest(yes)

@@ -14,7 +14,6 @@ from nbproof.serve import app
 from nbproof.serve.connections import Connection
 from nbproof.serve.follow import Follower
 from nbproof.serve.log import LOG, Log
-from nbproof.serve.metrics import Metrics
 from nbproof.serve.options import Options
 
 
@@ -24,17 +23,15 @@ def serve(options: Options) -> int:
     try:  # before the model is loaded: clients that connect from now on wait for it
         listening = socket.create_server((options.host, options.port), backlog=512,
                                          family=socket.AF_INET6 if is_v6 else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(f"Cannot listen at {options.host}:{options.port} ({error}): name another "
                         "port, such as --port 8001.") from None
-    metrics = Metrics()
-    follower = Follower(metrics, options.threads)
+    follower = Follower(options.threads)
     follower.start()
-    log = Log(root() / LOG, options.log_size, metrics.log_lost.inc)
+    log = Log(root() / LOG, options.log_size)
     settings = uvicorn.Config(
-        app.create(follower, log, metrics, options), http=Connection, ws="none",
-        log_level="warning", access_log=False, server_header=False, backlog=512,
-        timeout_graceful_shutdown=int(options.seconds) + 1)
+        app.create(follower, log, options), http=Connection, ws="none", log_level="warning",
+        access_log=False, server_header=False, timeout_graceful_shutdown=int(options.seconds) + 1)
     gc.freeze()  # to look through what is there from the start would keep requests waiting
     name = f"[{options.host}]" if is_v6 else options.host
     inputs = "inputs are logged" if options.images else "no inputs are logged"

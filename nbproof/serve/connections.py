@@ -1,7 +1,5 @@
 """Connections on which no request comes are closed: uvicorn itself waits for ever."""
 
-from collections import OrderedDict
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SECONDS = 10  # from the begin of a connection, or a response, to the end of a request's headers
@@ -15,7 +13,7 @@ class Connection(HttpToolsProtocol):
     1,024), so a new one, a probe's of /health say, always finds room.
     """
 
-    idle: OrderedDict["Connection", None] = OrderedDict()  # those without a request, oldest first
+    idle: dict["Connection", None] = {}  # those without a request, the oldest first
     timer = None
 
     def connection_made(self, transport) -> None:
@@ -39,7 +37,7 @@ class Connection(HttpToolsProtocol):
         self.timer = self.loop.call_later(SECONDS, self.transport.abort)
         self.idle[self] = None
         if len(self.idle) > MOST:
-            self.idle.popitem(last=False)[0].transport.abort()
+            next(iter(self.idle)).transport.abort()
 
     def _go_on(self) -> None:
         self.idle.pop(self, None)

@@ -2,9 +2,9 @@
 
 import asyncio
 import hmac
+import re
 import time
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
@@ -15,29 +15,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nbproof.notebook.errors import trace
-from nbproof.serve.metrics import Metrics
+from nbproof.notebook.errors import UserError, trace
+from nbproof.serve.metrics import requests, seconds
 from nbproof.serve.options import Options
 
 PROBES = ("/health", "/ping", "/ready")  # always answered: they tell nothing about the content
-OPEN = (*PROBES, "/docs", "/openapi.json")  # without a token, as the page and its files
-LOCAL = ("localhost", "127.0.0.1", "::1")
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-DOCS = (  # FastAPI's page loads Swagger from this address
-    "default-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; frame-ancestors 'none'")
-HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
-           "cross-origin-resource-policy": "same-origin"}
-PAGE, SWAGGER = (Headers(HEADERS | {"content-security-policy": policy}).raw
-                 for policy in (POLICY, DOCS))
+DOCS = "/docs"  # FastAPI's page loads Swagger from a CDN
+LOCAL = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+HEADERS = Headers({
+    "content-security-policy":
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin"}).raw
 AGAIN = {"retry-after": "1"}
 
 
 async def respond(_: Request, error: Exception) -> JSONResponse:
     """Return an error in the one form that errors have, MLflow's."""
+    if isinstance(error, UserError):
+        error = HTTPException(400, str(error))
     if not isinstance(error, HTTPException):
         trace()
         error = HTTPException(500, "The server failed on this request.")
@@ -48,11 +45,10 @@ async def respond(_: Request, error: Exception) -> JSONResponse:
 class Guard:
     """ASGI middleware around the application: limits, security headers, counts, errors."""
 
-    def __init__(self, app: ASGIApp, options: Options, metrics: Metrics, paths: set[str],
-                 pages: set[str]):
+    def __init__(self, app: ASGIApp, options: Options, paths: set[str], pages: set[str]):
         """`paths` are those of the application; `pages` those of the page, without a token."""
-        self.app, self.options, self.metrics = app, options, metrics
-        self.paths, self.open = paths | pages, pages | set(OPEN)
+        self.app, self.options = app, options
+        self.paths, self.open = paths | pages, {*pages, *PROBES, DOCS, "/openapi.json"}
         self.max_body = int(options.body * 1e6)
         self.requests = 0  # at this moment
         self.rate = (0 if options.is_local else 50) if options.rate is None else options.rate
@@ -69,8 +65,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = SWAGGER if path == "/docs" else PAGE
-                message["headers"] = [*message.get("headers", ()), *own]
+                if path != DOCS:
+                    message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
         is_probe = path in PROBES
@@ -88,19 +84,18 @@ class Guard:
         finally:
             self.requests -= not is_probe
             path = path if path in self.paths else "other"
-            self.metrics.requests(path, status).inc()
-            self.metrics.seconds(path).observe(time.perf_counter() - began)
+            requests(path, status).inc()
+            seconds(path).observe(time.perf_counter() - began)
 
     def _admit(self, scope: Scope, is_probe: bool) -> None:
         """Raise HTTPException where this request is not let in."""
-        headers = dict(Headers(scope=scope))
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self.options.is_local and urlsplit(f"//{host}").hostname not in LOCAL:
+        headers = dict(scope["headers"])
+        if self.options.is_local and not LOCAL.fullmatch(headers.get(b"host", b"")):
             # A page of another name that leads here would read what is sent to it.
             raise HTTPException(421, "This server accepts only requests addressed to localhost.")
-        site = headers.get("sec-fetch-site")
-        is_foreign = origin and not site and urlsplit(origin).netloc != host
-        if scope["method"] == "POST" and (is_foreign or site in ("cross-site", "same-site")):
+        # Browsers send this to localhost; elsewhere a token is needed, which other pages lack.
+        if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and (
+                scope["method"] == "POST"):
             raise HTTPException(403, "A page of another address may not use this server.")
         if is_probe:
             return
@@ -111,17 +106,14 @@ class Guard:
         if self.rate and not self.limiter.hit(self.window, client):
             raise HTTPException(
                 429, "More requests a second than this server admits: slow down.", AGAIN)
-        token, sent = f"Bearer {self.options.token}", headers.get("authorization", "")
+        token = f"Bearer {self.options.token}".encode()
         if self.options.token and scope["path"] not in self.open and not hmac.compare_digest(
-                sent.encode(), token.encode()):
+                headers.get(b"authorization", b""), token):
             raise HTTPException(401, "Send the header Authorization: Bearer TOKEN.",
                                 {"www-authenticate": "Bearer"})
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.max_body:
-            raise self._too_large()
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return `receive`, which ends where a body without a length grows too large."""
+        """Return `receive`, which ends where a body grows too large."""
         received = 0
 
         async def limited():
@@ -129,10 +121,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_body:
-                raise self._too_large()
+                raise HTTPException(413, f"The body may have {self.max_body:,} bytes.")
             return message
 
         return limited
-
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"The body may have {self.max_body:,} bytes.")

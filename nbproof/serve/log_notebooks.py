@@ -4,6 +4,7 @@ Their outputs and pages are below scratch/, which nothing commits or publishes: 
 people sent.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -19,57 +20,58 @@ from nbproof.runner.execute import execute_notebook
 ALARM = 3  # the exit code of drift
 COLLECTED = "data/collected"
 VERSION = f"{COLLECTED}.json"  # what the stage that reads the data depends on
-READY = "scratch/harvest-ready"  # the version that a person said yes to, until DVC keeps it
+PAGE = "scratch/{0}/{0}.html"
 
 
 def drift() -> int:
     """Run the notebook that compares the log with the data; 0 without an alarm, 3 with one."""
-    form = '{"alarms": [text, ...]}'
-    if (facts := _run("drift", form)) is None:
+    if (facts := _run("drift", alarms=list)) is None:
         return 1
-    alarms = facts.get("alarms")
-    if not isinstance(alarms, list) or not all(isinstance(alarm, str) for alarm in alarms):
-        raise _wrong("drift", form)
-    verdict = f"alarm: {'; '.join(alarms)}" if alarms else "no alarm"
-    print(f"drift: {verdict} -> {_page('drift')}")
+    alarms = "; ".join(map(str, facts["alarms"]))
+    print(f"drift: {f'alarm: {alarms}' if alarms else 'no alarm'} -> {PAGE.format('drift')}")
     return ALARM if alarms else 0
 
 
 def harvest(yes: bool) -> int:
-    """Run the notebook that collects labelled inputs; after a yes, make them data/collected."""
-    _take()
-    form = f'{{"cases": number, "new": number}}, and {COLLECTED}'
-    if (facts := _run("harvest", form)) is None:
+    """Run the notebook that collects labelled inputs; after a yes, make them data/collected.
+
+    Wherever it is killed, data/collected is whole or missing, and the next harvest goes on.
+    """
+    folder, made = root() / COLLECTED, root() / "scratch/harvest" / COLLECTED
+    if not folder.exists() and folder.with_suffix(".dvc").exists():
+        with dag.opened(root()) as repo:
+            repo.checkout([f"{COLLECTED}.dvc"])
+    if (facts := _run("harvest", cases=int, new=int)) is None:
         return 1
-    made = root() / "scratch/harvest" / COLLECTED
-    if not made.is_dir() or not all(type(facts.get(key)) is int for key in ("cases", "new")):
-        raise _wrong("harvest", form)
-    page = _page("harvest")
+    page = PAGE.format("harvest")
     print(f"harvest: {facts['new']:,} new, {facts['cases']:,} in all -> {page}")
-    if not facts["new"]:
-        print(f"Nothing new: {COLLECTED} stays as it is.")
+    if facts["new"]:
+        if not yes and not sys.stdin.isatty():
+            raise UserError(f"Nothing was changed: look through {page}, then run nbproof harvest "
+                            "on a terminal, which asks, or with --yes.")
+        question = f"Add them to {COLLECTED}? Look through {page} first. [y/N] "
+        if not yes and input(question).strip().lower() not in ("y", "yes"):
+            return 1
+        folder.parent.mkdir(exist_ok=True)
+        if folder.exists():
+            folder.rename(made.with_name("before"))
+        made.rename(folder)
+    elif not folder.exists():
         return 0
-    if not yes and not sys.stdin.isatty():
-        raise UserError(f"Nothing was changed: look through {page}, then run nbproof harvest on a "
-                        "terminal, which asks, or with --yes.")
-    question = f"Add them to {COLLECTED}? Look through {page} first. [y/N] "
-    if not yes and input(question).strip().lower() not in ("y", "yes"):
-        return 1
-    version = {"cases": facts["cases"], "digest": digest(made)}
-    write_whole(made.with_suffix(".json"), json.dumps(version, indent=2) + "\n")
-    made.parent.rename(root() / READY)
-    _take()
+    version = {"cases": facts["cases"], "digest": digest(folder)}
+    write_whole(root() / VERSION, json.dumps(version, indent=2) + "\n")
+    with dag.opened(root()) as repo:
+        repo.scm_context.quiet = True  # DVC's advice on git; ours follows
+        repo.add([str(folder)])
+    print(f"{COLLECTED} is kept by DVC: commit {COLLECTED}.dvc and {VERSION}; nbproof push sends "
+          "the data.")
     return 0
 
 
-def _page(name: str) -> str:
-    return f"scratch/{name}/{name}.html"
+def _run(name: str, **keys: type) -> dict | None:
+    """Execute the notebook `name`, write its page, and return its reports/NAME.json with `keys`.
 
-
-def _run(name: str, form: str) -> dict | None:
-    """Execute the notebook `name` and write its page; return its reports/NAME.json.
-
-    Return None, and print why, where a cell failed; raise UserError where the file is missing.
+    Return None, and print why, where a cell failed; raise UserError where a file is missing.
     """
     path = getattr(config.load(), name)
     if not path:
@@ -83,41 +85,14 @@ def _run(name: str, form: str) -> dict | None:
             notebook, schema.values_of(notebook), cell_timeout(), folder,
             lambda event: print_event(name, event), {reaper.MARK: session.mark()}, session.folder)
     reason = secrets.take_out(executed) or str(failure or "")
-    write_whole(root() / _page(name), html.render(executed, notebook.parent, name))
+    write_whole(root() / PAGE.format(name), html.render(executed, notebook.parent, name))
     if reason:
-        print(f"{name}: {path} failed at {reason} -> {_page(name)}", file=sys.stderr)
+        print(f"{name}: {path} failed at {reason} -> {PAGE.format(name)}", file=sys.stderr)
         return None
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         facts = json.loads((folder / f"reports/{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise _wrong(name, form)
-    return facts
-
-
-def _wrong(name: str, form: str) -> UserError:
-    return UserError(f"{getattr(config.load(), name)} must write reports/{name}.json with {form}, "
-                     "and did not.")
-
-
-def _take() -> None:
-    """Make the version READY, where there is one, data/collected, and let DVC keep it.
-
-    READY is whole until all is done: after a kill or an error, the next harvest does it again.
-    """
-    ready = root() / READY
-    if not ready.is_dir():
-        return
-    shutil.rmtree(root() / COLLECTED, ignore_errors=True)
-    shutil.copytree(ready / "collected", root() / COLLECTED)
-    write_whole(root() / VERSION, (ready / "collected.json").read_text("utf-8"))
-    with dag.opened(root()) as repo:
-        repo.scm_context.quiet = True  # DVC's advice on git; ours follows
-        repo.add([str(root() / COLLECTED)])
-    done = ready.with_name("harvest-done")
-    shutil.rmtree(done, ignore_errors=True)
-    ready.rename(done)  # a part of READY would be taken for all of it
-    shutil.rmtree(done)
-    print(f"{COLLECTED} is a new version: commit {COLLECTED}.dvc and {VERSION}, and send the data "
-          "with nbproof push.")
+        if all(isinstance(facts[key], kind) for key, kind in keys.items()):
+            return facts
+    form = ", ".join(f"{key}: {kind.__name__}" for key, kind in keys.items())
+    raise UserError(f"{path} must write reports/{name}.json, a JSON object with {form}, and did "
+                    "not.")

@@ -5,10 +5,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, from_yaml, root
@@ -21,13 +22,12 @@ TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int6
          "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """A model's outputs for some cases, a row each; None for what the model does not compute."""
 
     outputs: np.ndarray
-    features: np.ndarray | None = None
-    strangeness: np.ndarray | None = None
+    features: np.ndarray | None
+    ood_scores: np.ndarray | None
 
 
 def read_file(version: ModelVersion, path: str) -> bytes | None:
@@ -53,22 +53,30 @@ def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) ->
     Raise UserError where it is damaged, fails its check or has no ONNX file, and RegistryError
     where `read` cannot get a file now.
     """
-    name = f"{version.model} ({version.version})"
-    content = read(version, f"portable/{version.model}.onnx")
-    if content is None:
-        raise UserError(f"{name} has no ONNX file, and only ONNX models can be served: nbproof "
-                         "run writes it, nbproof pull brings it, nbproof promote registers it.")
-    mlmodel = read(version, "model/MLmodel")
-    if mlmodel is None:
-        raise UserError(f"{name} has no file MLmodel, which names its columns: nbproof run writes "
-                        "it, nbproof promote registers it.")
-    return OnnxModel(content, version, mlmodel, threads)
+    files = []
+    for path in (f"portable/{version.model}.onnx", "model/MLmodel"):  # MLmodel names the columns
+        files.append(read(version, path))
+        if files[-1] is None:
+            raise UserError(f"{_shown(version)} has no file {path.rpartition('/')[2]}, which a "
+                            "server needs: nbproof run writes it, nbproof pull brings it, nbproof "
+                            "promote registers it.")
+    try:
+        return OnnxModel(version, *files, threads)
+    except UserError:
+        raise
+    except Exception as error:  # of anybody's files
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{_shown(version)} cannot be loaded: {reason}.") from None
+
+
+def _shown(version: ModelVersion) -> str:
+    return f"{version.model} ({version.version})"
 
 
 class OnnxModel:
     """An ONNX model in memory. Raises UserError, with the reason, where it cannot be used."""
 
-    def __init__(self, content: bytes, version: ModelVersion, mlmodel: bytes, threads: int = 1):
+    def __init__(self, version: ModelVersion, content: bytes, mlmodel: bytes, threads: int):
         self.version = version
         # As files.digest computes it for a file.
         self.digest = hashlib.sha256(hashlib.sha256(content).digest()).hexdigest()
@@ -79,53 +87,45 @@ class OnnxModel:
         options.log_severity_level = 4  # the exception has the message, too
         # Threads that wait for work would otherwise take a processor.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            described = from_yaml(mlmodel.decode())
-            self.metadata = described.get("metadata") or {}  # which the hook `prepare` gets
-            signature = json.loads((described.get("signature") or {}).get("inputs") or "[]")
-            self.columns = [str(column["name"]) for column in signature  # of a table
-                            if column.get("type") != "tensor" and "name" in column]
-            self.session = onnxruntime.InferenceSession(content, options,
-                                                        providers=["CPUExecutionProvider"])
-            stored = self.session.get_modelmeta().custom_metadata_map
-            self.labels = [str(label) for label in json.loads(stored.get("labels", "[]"))]
-            self.limit = float(stored.get("limit", math.inf))
-            self.inputs = self.session.get_inputs()
-            names = [output.name for output in self.session.get_outputs()]
-            self.first = "probabilities" if "probabilities" in names else names[0]
-            wanted = (self.first, "features", "strangeness")
-            self.outputs = [name for name in wanted if name in names]
+        self.session = onnxruntime.InferenceSession(content, options,
+                                                    providers=["CPUExecutionProvider"])
+        self.inputs = self.session.get_inputs()
+        names = [output.name for output in self.session.get_outputs()]
+        self.first = "probabilities" if "probabilities" in names else names[0]
+        wanted = (self.first, "features", "strangeness")  # the OOD score, in docs/contract.md
+        self.outputs = [name for name in wanted if name in names]
+        described = from_yaml(mlmodel.decode())
+        self.metadata = described.get("metadata") or {}  # which the hook `prepare` gets
+        signature = json.loads((described.get("signature") or {}).get("inputs") or "[]")
+        self.columns = [str(column["name"]) for column in signature  # of a table
+                        if column.get("type") != "tensor" and "name" in column]
+        stored = self.session.get_modelmeta().custom_metadata_map
+        self.labels = [str(label) for label in json.loads(stored.get("labels", "[]"))]
+        self.limit = float(stored.get("limit", math.inf))
+        if "check_inputs" in stored:
             self._check(stored)
-        except UserError:
-            raise
-        except Exception as error:  # of anybody's files
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self} cannot be loaded: {reason}.") from None
 
     def __str__(self) -> str:
-        return f"{self.version.model} ({self.version.version})"
-
-    @property
-    def shape(self) -> tuple[int | None, ...]:
-        """The shape of the one input, the number of cases first; None for a free dimension."""
-        return tuple(size if isinstance(size, int) else None for size in self.inputs[0].shape)
-
-    @property
-    def dtype(self):
-        """The type of the one input, None for text."""
-        return TYPES.get(self.inputs[0].type)
+        return _shown(self.version)
 
     def run(self, inputs: dict[str, np.ndarray]) -> Predictions:
-        """Return the predictions for an array per input; ValueError where one is not finite."""
-        found = dict(zip(self.outputs, self.session.run(self.outputs, inputs)))
+        """Return the predictions for an array per input; ValueError where one is not finite.
+
+        UserError says what onnxruntime does not accept of the inputs.
+        """
+        try:
+            found = dict(zip(self.outputs, self.session.run(self.outputs, inputs)))
+        except InvalidArgument as error:
+            reason = " ".join(str(error).split()).rpartition(" : ")[2]
+            raise UserError(f"{self} cannot predict from that: {reason}") from None
         outputs = np.asarray(found[self.first])
         if outputs.dtype.kind == "f" and not np.isfinite(outputs).all():
             raise ValueError(f"{self} predicts a value that is not finite")
         return Predictions(outputs, found.get("features"), found.get("strangeness"))
 
-    def abstains(self, strangeness: float | None) -> bool:
-        """Return whether a case is too strange for the model to predict; NaN is."""
-        return strangeness is not None and not strangeness <= self.limit
+    def abstains(self, ood_score: float | None) -> bool:
+        """Return whether a case is out of distribution for the model; NaN is."""
+        return ood_score is not None and not ood_score <= self.limit
 
     def best(self, row: np.ndarray) -> tuple[str, float]:
         """Return the label of the highest output and its value; without labels, its number."""
@@ -136,20 +136,12 @@ class OnnxModel:
         return self.labels[best] if len(self.labels) == len(row) else str(best), float(row[best])
 
     def _check(self, stored: dict[str, str]) -> None:
-        """Run once, on the stored inputs where there are any, and compare the predictions."""
-        if "check_inputs" not in stored:
-            self.run({each.name: _zeros(each) for each in self.inputs})
-            return
+        """Compare the predictions for the stored inputs with the stored ones."""
         inputs, expected = (np.frombuffer(base64.b64decode(stored[key], validate=True), "<f4")
                             for key in ("check_inputs", "check_probabilities"))
-        inputs = inputs.reshape(-1, *(size or 1 for size in self.shape[1:]))
-        found = self.run({self.inputs[0].name: inputs}).outputs
+        shape = [size if isinstance(size, int) else 1 for size in self.inputs[0].shape[1:]]
+        found = self.run({self.inputs[0].name: inputs.reshape(-1, *shape)}).outputs
         difference = float(np.abs(found - expected.reshape(found.shape)).max())
         if not difference <= TOLERANCE:
             raise UserError(f"{self} fails its check: a prediction differs by {difference:.2g} "
                             f"from the stored one, and {TOLERANCE:g} is allowed.")
-
-
-def _zeros(wanted) -> np.ndarray:
-    shape = [size if isinstance(size, int) else 1 for size in wanted.shape]
-    return np.zeros(shape, TYPES[wanted.type]) if wanted.type in TYPES else np.full(shape, "", "O")

@@ -16,8 +16,8 @@ class Options:
     Raise UserError where they leave a server open to others.
     """
 
-    host: str = "127.0.0.1"
     port: int = 8000
+    host: str = "127.0.0.1"
     images: bool = False
     body: float = 8
     rate: float | None = None
@@ -25,7 +25,7 @@ class Options:
     concurrent: int = 64
     log_size: float = 256
     threads: int = 1
-    replicas: str = ""
+    replicas: str = "2:4"
     token: str = field(default_factory=lambda: os.environ.get(TOKEN, ""))
 
     @property
@@ -41,3 +41,7 @@ class Options:
         if self.token and not re.fullmatch(r"[!-~]{16,}", self.token):
             raise UserError(f"{TOKEN} must have at least 16 characters of ASCII without spaces, as "
                             "`openssl rand -hex 32` prints them.")
+        fewest, _, most = self.replicas.partition(":")
+        if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) <= int(most)):
+            raise UserError("--replicas must be the fewest and the most, such as 2:4, found "
+                            f"{self.replicas}.")

@@ -7,33 +7,33 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from nbproof.notebook.errors import UserError, trace
 from nbproof.pipeline import config
+from nbproof.serve import metrics
 from nbproof.serve.follow import Follower, Pair
 from nbproof.serve.log import ANSWER, SHADOW
-from nbproof.serve.metrics import Metrics
-from nbproof.serve.model import OnnxModel
+from nbproof.serve.model import TYPES, OnnxModel
+from nbproof.serve.options import Options
 
 ROWS = 64  # cases that are computed at once; a longer request takes turns with others
-MAX_PIXELS = 50_000_000  # of all pictures of one request
 MAX_WAITING = 64_000_000  # bytes of inputs that may wait for the challenger
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+Image.MAX_IMAGE_PIXELS = 25_000_000  # of a picture that a hook opens; Pillow refuses twice as many
 
 
 class Predictor:
     """Computes predictions in threads. `log` has `put`, as nbproof.serve.log.Log."""
 
-    def __init__(self, follower: Follower, log, metrics: Metrics, threads: int, log_inputs: bool):
-        self.follower, self.log, self.metrics, self.log_inputs = follower, log, metrics, log_inputs
+    def __init__(self, follower: Follower, log, options: Options):
+        self.follower, self.log, self.log_inputs = follower, log, options.images
         self.hook = config.load().hook("prepare")
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         # onnxruntime releases Python's lock. A pool's own queue is the limit, and what is given
         # up while it waits there is never computed.
-        self.pool = ThreadPoolExecutor(max(1, cores // threads), "predict")
+        self.pool = ThreadPoolExecutor(max(1, cores // options.threads), "predict")
         self.preparing = ThreadPoolExecutor(1, "prepare")  # a hook need not be thread-safe
         self.shadowing = ThreadPoolExecutor(1, "shadow")
         self.waiting = 0
@@ -44,28 +44,26 @@ class Predictor:
 
         `began` is the time of the request.
         """
-        loop, model, parts = asyncio.get_running_loop(), pair.champion, []
+        loop, outputs, rows = asyncio.get_running_loop(), [], []
         for part in _parts(inputs):
-            parts.append(await loop.run_in_executor(
-                self.pool, _predict, model, part, self.log_inputs))
-        facts = {"time": began, "milliseconds": 1000 * (time.time() - began),
-                 "version": model.version.version, "model": model.version.model}
-        for _, rows in parts:
-            for row in rows:
-                row |= facts
-                known = str(row["answer"] is not None).lower()
-                self.metrics.answers(model.version.version, known).inc()
-            if keep:
-                self.log.put(ANSWER, rows)
-            if len(parts) > 1:
-                await asyncio.sleep(0)  # others take their turn
-        return (np.concatenate([outputs for outputs, _ in parts]),
-                [row for _, rows in parts for row in rows])
+            found, cases = await loop.run_in_executor(
+                self.pool, _predict, pair.champion, part, self.log_inputs)
+            outputs.append(found)
+            rows += cases
+        version, milliseconds = pair.champion.version, 1000 * (time.time() - began)
+        for row in rows:
+            row |= {"time": began, "milliseconds": milliseconds, "version": version.version,
+                    "model": version.model}
+        known = sum(row["answer"] is not None for row in rows)
+        metrics.answers(version.version, "true").inc(known)
+        metrics.answers(version.version, "false").inc(len(rows) - known)
+        if keep:
+            self.log.put(ANSWER, rows)
+        return np.concatenate(outputs), rows
 
     async def prepare(self, model: OnnxModel, files: list) -> dict[str, np.ndarray]:
         """Return what the hook `prepare` makes of files: the model's one input."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self.preparing, check_pixels, files)
         # One file at a time: others take their turn, and what is given up ends with its file.
         return _joined(model, [await loop.run_in_executor(
             self.preparing, self._prepare, model, file) for file in files])
@@ -80,11 +78,11 @@ class Predictor:
             trace()
             raise HTTPException(422, "This file cannot be read.") from None
 
-    async def shadow(self, pair: Pair, inputs: dict, rows: list, files: list | None) -> None:
+    async def shadow(self, pair: Pair, inputs: dict, rows: list, files: list) -> None:
         """Let the challenger predict the same, for the log alone; called after the reply."""
         size = sum(values.nbytes for values in inputs.values())
         if self.waiting + size > MAX_WAITING:
-            self.metrics.shadow_missed.inc()
+            metrics.shadow_lost.labels("no room").inc()
             return
 
         def end(_) -> None:
@@ -94,7 +92,7 @@ class Predictor:
         asyncio.get_running_loop().run_in_executor(
             self.shadowing, self._shadow, pair, inputs, rows, files).add_done_callback(end)
 
-    def _shadow(self, pair: Pair, inputs: dict, rows: list, files: list | None) -> None:
+    def _shadow(self, pair: Pair, inputs: dict, rows: list, files: list) -> None:
         model = pair.challenger
         try:
             if files and model.metadata != pair.champion.metadata:
@@ -103,10 +101,10 @@ class Predictor:
             own = [row for part in _parts(inputs) for row in _predict(model, part, False)[1]]
         except Exception:  # of the challenger's library: nobody but the counter needs to know
             trace()
-            self.metrics.shadow_failed.inc()
+            metrics.shadow_lost.labels("failed").inc()
             return
         for row, other in zip(own, rows):
-            self.metrics.shadow.labels(str(row["best"] == other["best"]).lower()).inc()
+            metrics.shadow.labels(str(row["best"] == other["best"]).lower()).inc()
         self.log.put(SHADOW, [
             {"id": other["id"], "version": model.version.version, "answer": row["answer"]}
             for row, other in zip(own, rows)])
@@ -118,7 +116,8 @@ def _parts(inputs: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _joined(model: OnnxModel, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    return {model.inputs[0].name: np.ascontiguousarray(np.concatenate(arrays), model.dtype)}
+    [wanted] = model.inputs
+    return {wanted.name: np.ascontiguousarray(np.concatenate(arrays), TYPES.get(wanted.type))}
 
 
 def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarray, list[dict]]:
@@ -127,11 +126,10 @@ def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarr
     values = next(iter(inputs.values())) if log_inputs else None
     for number, output in enumerate(predictions.outputs):
         best, probability = model.best(output)
-        strangeness = predictions.strangeness
-        strangeness = None if strangeness is None else float(strangeness[number])
+        score = None if predictions.ood_scores is None else float(predictions.ood_scores[number])
         rows.append({
-            "id": os.urandom(16).hex(), "answer": None if model.abstains(strangeness) else best,
-            "best": best, "probability": probability, "strangeness": strangeness,
+            "id": os.urandom(16).hex(), "answer": None if model.abstains(score) else best,
+            "best": best, "probability": probability, "ood_score": score,
             "features": _bytes(predictions.features, number), "input": _bytes(values, number)})
     return predictions.outputs, rows
 
@@ -139,18 +137,3 @@ def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarr
 def _bytes(values: np.ndarray | None, row: int) -> bytes | None:
     is_number = values is not None and values.dtype.kind in "fiub"
     return np.asarray(values[row], "<f4").tobytes() if is_number else None
-
-
-def check_pixels(files: list) -> None:
-    """Raise HTTPException where the pictures among `files` have too many pixels in all."""
-    pixels = 0
-    for file in files:
-        try:
-            with Image.open(file, formats=FORMATS) as image:  # reads the size and no pixel
-                pixels += image.width * image.height
-        except Image.DecompressionBombError:
-            pixels += MAX_PIXELS + 1
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            continue  # no picture: the hook decides
-    if pixels > MAX_PIXELS:
-        raise HTTPException(413, f"The pictures of a request may have {MAX_PIXELS:,} pixels.")

@@ -6,9 +6,9 @@ user_config: `serve.run` would restart them all, since a person cannot name a de
 """
 
 import asyncio
+import functools
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,20 +21,16 @@ from types import SimpleNamespace
 import ray
 from fastapi import FastAPI
 from ray import serve as ray_serve
-from ray.exceptions import RayError
 
 import nbproof
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, root
 from nbproof.pipeline import config
-from nbproof.serve import app as application
+from nbproof.serve.app import create
 from nbproof.serve.follow import Follower
 from nbproof.serve.log import LOG, Log
-from nbproof.serve.metrics import Metrics
-from nbproof.serve.model import read_file
 from nbproof.serve.options import Options
 from nbproof.tracking import versions
-from nbproof.tracking.versions import ModelVersion, RegistryError
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -50,72 +46,44 @@ class Home:
     def __del__(self):
         self.log.close()  # Ray Serve calls this when it ends the actor
 
-    async def current(self, alias: str) -> ModelVersion | None:
-        return await asyncio.to_thread(versions.current, alias)
-
-    async def read(self, version: ModelVersion, path: str) -> bytes | None:
-        return await asyncio.to_thread(read_file, version, path)
-
-    async def put(self, command: str, rows: list[dict]) -> None:
-        self.log.put(command, rows)
-
-    async def label(self, id: str, label: str) -> None:
-        await self.log.write_label(id, label)
+    def call(self, name: str, *words):
+        """Return what a function of the registry or a method of the log returns, in a thread."""
+        return getattr(self.log if name in ("put", "label") else versions, name)(*words)
 
 
+@ray_serve.ingress()
 class Replica:
     """A process of the cluster that runs the models."""
 
-    current: "Replica"  # of this process
+    def __init__(self, home, options: Options):
+        def call(name: str, *words):
+            return home.call.remote(name, *words).result(timeout_s=30)
 
-    async def __init__(self, home, options: Options):
-        Replica.current, self.home, self.options = self, home, options
-        self.metrics = Metrics()
-        registry = SimpleNamespace(current=lambda alias: _result(home.current.remote(alias)),
-                                   read=lambda *names: _result(home.read.remote(*names)))
-        self.follower = Follower(self.metrics, options.threads, registry)
-        await asyncio.to_thread(self.follower.start)
+        self.options = options
+        self.home = SimpleNamespace(put=functools.partial(home.call.remote, "put"), **{
+            name: functools.partial(call, name) for name in ("current", "read", "label")})
 
-
-def _result(response):
-    try:
-        return response.result(timeout_s=30)
-    except (RayError, TimeoutError) as error:
-        if isinstance(error, UserError):  # of the registry itself
-            raise
-        raise RegistryError(f"its actor does not respond: {error}"[:200]) from None
-
-
-def build() -> FastAPI:
-    """Return a replica's application; Ray Serve calls this after the replica's constructor."""
-    replica = Replica.current
-    log = SimpleNamespace(put=replica.home.put.remote, write_label=replica.home.label.remote)
-    return application.create(replica.follower, log, replica.metrics, replica.options)
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application: Ray Serve calls this after the constructor."""
+        follower = Follower(self.options.threads, self.home)
+        await asyncio.to_thread(follower.start)
+        return create(follower, self.home, self.options)
 
 
 def deployments(options: Options, here: dict) -> ray_serve.Application:
     """Return what Ray Serve deploys: Home, on the node with the resource `here`, and replicas."""
-    fewest, most = between(options)
+    fewest, most = map(int, options.replicas.split(":"))
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     home = ray_serve.deployment(Home).options(
         max_ongoing_requests=1000, logging_config=QUIET,
         ray_actor_options={"num_cpus": 0, "resources": here})
-    replica = ray_serve.deployment(ray_serve.ingress(build)(Replica)).options(
-        name="Replica", max_ongoing_requests=16, logging_config=QUIET, health_check_period_s=2,
+    replica = ray_serve.deployment(Replica).options(
+        max_ongoing_requests=16, logging_config=QUIET, health_check_period_s=2,
         health_check_timeout_s=5, ray_actor_options={"num_cpus": options.threads},
         autoscaling_config={
             "min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 2,
             "upscale_delay_s": 3, "downscale_delay_s": 30})
     return replica.bind(home.bind(str(root()), options, variables), options)
-
-
-def between(options: Options) -> tuple[int, int]:
-    """Return the fewest and the most replicas; UserError for another form than FEWEST:MOST."""
-    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", options.replicas or "2:4")
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError("--replicas must be the fewest and the most, such as 2:4, found "
-                        f"{options.replicas}.")
-    return int(match[1]), int(match[2])
 
 
 def app(arguments: dict) -> ray_serve.Application:
@@ -125,7 +93,6 @@ def app(arguments: dict) -> ray_serve.Application:
 
 def serve(options: Options) -> int:
     """Deploy on the cluster at RAY_ADDRESS; Ctrl-C or SIGTERM removes the application."""
-    between(options)
     if versions.current("champion") is None:
         raise UserError("On a cluster the champion must be registered: nbproof promote does it.")
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,7 @@ def try_page(name: str) -> int:
                         "it, which prepares its inputs in the browser.")
     model = load(from_folder(name))
     facts = {"model": name, "version": "of this branch", "labels": model.labels,
-             "shape": list(model.shape[1:]), "output": model.first, "metadata": model.metadata,
+             "shape": model.inputs[0].shape[1:], "output": model.first, "metadata": model.metadata,
              "limit": model.limit if model.limit < 1e300 else None}
     content = (root() / "models" / f"{name}.onnx").read_bytes()
     path = write_whole(root() / "reports" / f"try-{name}.html", _page(page, facts, content))
@@ -52,10 +52,9 @@ def _page(page: Path, facts: dict, model: bytes) -> str:
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     for outside in soup.select("title, link[rel=stylesheet], link[rel=icon], script[src]"):
         outside.decompose()
-    script, wasm = _runtime()
-    data = {"facts": json.dumps(facts).replace("<", "\\u003c"),
-            **{name: base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-               for name, content in (("model", model), ("script", script), ("wasm", wasm))}}
+    packed = {name: base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+              for name, content in zip(("model", "script", "wasm"), (model, *_runtime()))}
+    packed["facts"] = json.dumps(facts).replace("<", "\\u003c")
     sheet = page.with_suffix(".css")
     style = sheet.read_text(encoding="utf-8") if sheet.exists() else ""
     sources = (page.with_name(f"{page.stem}.local.js"), Path(__file__).with_name("local.js"),
@@ -67,16 +66,13 @@ def _page(page: Path, facts: dict, model: bytes) -> str:
               f"script-src 'wasm-unsafe-eval' blob: {' '.join(map(_hash, code))}")
 
     def add(parent, tag: str, text: str = "", **attributes: str) -> None:
-        made = soup.new_tag(tag, attrs=attributes)
-        made.string = text
-        parent.append(made)
+        parent.append(soup.new_tag(tag, attrs=attributes, string=text))
 
-    head = soup.head or soup
+    head, body = soup.head or soup, soup.body or soup
     add(head, "meta", **{"http-equiv": "Content-Security-Policy", "content": policy})
     add(head, "title", f"Try {facts['model']}")
     add(head, "style", style)
-    body = soup.body or soup
-    for name, text in data.items():
+    for name, text in packed.items():
         add(body, "script", text, type="text/plain", id=f"nbproof-{name}")
     for text in code:
         add(body, "script", text)
@@ -89,20 +85,20 @@ def _hash(text: str) -> str:
 
 def _runtime() -> list[bytes]:
     """Return onnxruntime-web's script and its WebAssembly, which npm downloads to scratch/ once."""
-    packed = root() / "scratch" / f"{PACKAGE.replace('@', '-')}.tgz"
-    packed.parent.mkdir(exist_ok=True)
+    folder = root() / "scratch"
+    packed = folder / f"{PACKAGE.replace('@', '-')}.tgz"
     if not packed.exists():
+        folder.mkdir(exist_ok=True)
         npm = shutil.which("npm")
         if npm is None:
             raise UserError("nbproof try needs npm, which downloads onnxruntime-web: install "
                             "Node.js (on Debian, apt install npm).")
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run([npm, "pack", PACKAGE], cwd=folder, text=True,
-                                  capture_output=True)
-            if done.returncode:
-                reason = " ".join(done.stderr.split())[-300:]
-                raise UserError(f"npm did not download {PACKAGE}: {reason}")
-            shutil.move(Path(folder) / packed.name, packed)
+        # Outside of the checkout, whose .npmrc may be anybody's.
+        done = subprocess.run([npm, "pack", PACKAGE, "--pack-destination", folder], text=True,
+                              capture_output=True, cwd=tempfile.gettempdir())
+        if done.returncode:
+            reason = " ".join(done.stderr.split())[-300:]
+            raise UserError(f"npm did not download {PACKAGE}: {reason}")
     try:
         with tarfile.open(packed) as archive:
             contents = [archive.extractfile(f"package/dist/{name}").read() for name in FILES]

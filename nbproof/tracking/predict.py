@@ -89,8 +89,8 @@ def _onnx_rows(version: versions.ModelVersion, prepared, logits: bool) -> list:
     rows = predicted.outputs
     if logits and model.first == "probabilities":
         rows = np.log(rows.clip(1e-30))
-    strangeness = [None] * len(rows) if predicted.strangeness is None else predicted.strangeness
-    return [None if model.abstains(value) else row for row, value in zip(rows, strangeness)]
+    scores = [None] * len(rows) if predicted.ood_scores is None else predicted.ood_scores
+    return [None if model.abstains(value) else row for row, value in zip(rows, scores)]
 
 
 def _load(version: versions.ModelVersion, copy: str):

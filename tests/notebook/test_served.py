@@ -18,7 +18,7 @@ def log(tmp_path, inside):
         writer = Log(tmp_path / served.LOG)
         writer.put(ANSWER, list(entries))
         for name, label in labels:
-            writer.label(name, label).result(timeout=20)
+            writer.label(name, label)
         return writer
 
     return write
@@ -27,7 +27,7 @@ def log(tmp_path, inside):
 def entry(number: int, when: float, version="1", features=(1.0, 2.0), answer="a", **more) -> dict:
     features = None if features is None else np.array(features, dtype="<f4").tobytes()
     return {"id": f"id{number}", "time": when, "version": version, "model": "net", "best": "a",
-            "answer": answer, "probability": 0.9, "strangeness": None, "milliseconds": 1.5,
+            "answer": answer, "probability": 0.9, "ood_score": None, "milliseconds": 1.5,
             "features": features, "input": None} | more
 
 

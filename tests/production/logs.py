@@ -24,12 +24,12 @@ def write(folder: Path, model, images: np.ndarray, labels: dict[int, str] | None
         answer = best if score <= model.threshold else None
         log.put(ANSWER, [{
             "id": f"{began}-{number}", "time": began + number / 1000, "version": "1",
-            "model": "cnn", "answer": answer, "best": best, "strangeness": float(score),
+            "model": "cnn", "answer": answer, "best": best, "ood_score": float(score),
             "probability": float(probabilities.max()), "milliseconds": milliseconds,
             "features": features.astype("<f4").tobytes(),
             "input": image.astype("<f4").tobytes() if keep else None}])
         if shadow is not None and number >= shadow:
             log.put(SHADOW, [{"id": f"{began}-{number}", "version": "2", "answer": answer}])
     for number, label in (labels or {}).items():
-        log.label(f"{began}-{number}", label).result(timeout=30)
+        log.label(f"{began}-{number}", label)
     log.close()

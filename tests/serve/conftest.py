@@ -7,7 +7,6 @@ from starlette.testclient import TestClient
 
 from nbproof.serve import app, log
 from nbproof.serve.follow import Follower
-from nbproof.serve.metrics import Metrics
 from nbproof.serve.options import Options
 
 
@@ -34,11 +33,10 @@ def started(inside):
 
     def start(project: Served, **options) -> TestClient:
         inside(project.root)
-        options, metrics = Options(**options), Metrics()
-        follower = Follower(metrics)
+        options, follower = Options(**options), Follower()
         follower.start()
-        written = log.Log(project.root / log.LOG, options.log_size, metrics.log_lost.inc)
-        made = app.create(follower, written, metrics, options)
+        written = log.Log(project.root / log.LOG, options.log_size)
+        made = app.create(follower, written, options)
         client = TestClient(made, base_url="http://localhost", raise_server_exceptions=False)
         client.follower, client.log = follower, written
         opened.append(client.__enter__())

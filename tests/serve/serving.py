@@ -1,8 +1,6 @@
 """A project to serve, without training: tiny ONNX models, registered in a store of its own."""
 
 import functools
-import http.client
-import json
 import os
 import re
 import shutil
@@ -12,17 +10,17 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
+import requests
 
 from nbproof.notebook.files import digest
 from nbproof.serve import cli
 from nbproof.workspace import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "0123456789abcdef"
 ZERO = np.zeros((1, 1, 28, 28)).tolist()
 PROJECT = """\
 name: drawn
@@ -126,18 +124,11 @@ class Server:
 
     def ask(self, path: str, content=None, **headers: str):
         """Return status and content (JSON where it is that) of a request."""
-        body = content if content is None or isinstance(content, bytes) else (
-            json.dumps(content).encode())
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        if body is not None:
-            headers = {"Content-Type": "application/json"} | headers
-        request = urllib.request.Request(self.address + path, body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                status, text, kind = response.status, response.read(), response.headers
-        except urllib.error.HTTPError as error:
-            status, text, kind = error.code, error.read(), error.headers
-        return status, json.loads(text) if "json" in (kind.get("Content-Type") or "") else text
+        method = "GET" if content is None else "POST"
+        response = requests.request(method, self.address + path, json=content, headers=headers,
+                                    timeout=30)
+        is_json = "json" in response.headers.get("content-type", "")
+        return response.status_code, response.json() if is_json else response.text
 
     def predicts(self) -> str:
         """Return the digit that the champion predicts now."""
@@ -176,24 +167,18 @@ class Load:
             thread.join()
 
     def _send(self) -> None:
-        address = self.server.address.removeprefix("http://")
-        connection = http.client.HTTPConnection(address, timeout=30)
-        body = json.dumps({"inputs": ZERO})
+        session = requests.Session()
         while not self.stop.is_set():
             try:
-                connection.request("POST", "/invocations", body,
-                                   {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                content = json.loads(response.read())
-                if response.status == 200:
-                    digit = content["answers"][0]
-                    probability = round(content["predictions"][0][int(digit)], 3)
-                    self.seen.add((content["version"], digit, probability))
-                else:
-                    self.wrong.append(content)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+                response = session.post(f"{self.server.address}/invocations",
+                                        json={"inputs": ZERO}, timeout=30)
+                response.raise_for_status()
+                content = response.json()
+                digit = content["answers"][0]
+                probability = round(content["predictions"][0][int(digit)], 3)
+                self.seen.add((content["version"], digit, probability))
+            except (OSError, ValueError) as error:  # of requests, too
                 self.wrong.append(repr(error))
-                connection.close()
             self.count += 1
 
 

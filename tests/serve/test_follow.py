@@ -11,7 +11,6 @@ import pytest
 from portable_models import portable
 
 from nbproof.serve.follow import Follower
-from nbproof.serve.metrics import Metrics
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "remote"))
 from servers import PASSWORD, USER, mlflow_server  # noqa: E402 - of the tests of remotes
@@ -22,7 +21,7 @@ def follower(served, nets, inside) -> Follower:
     """It has loaded the champion, version 1, which predicts 7."""
     served.register(nets[7])
     inside(served.root)
-    made = Follower(Metrics())
+    made = Follower()
     made.look()
     assert str(made.pair.champion) == "net (1)" and made.problem == ""
     return made
@@ -35,8 +34,8 @@ def test_what_is_not_right_is_refused_and_the_old_model_stays(follower, served, 
     for file, options, reason in (
         (nets[3], {"portable_digest": "0"}, "is damaged"), (wrong, {}, "differs by 0.8"),
         (no_model, {}, "cannot be loaded"),
-        (None, {}, "has no ONNX file"), (nets[3], {"model": "../../etc/passwd"}, "no ONNX file"),
-        (nets[3], {"mlmodel": None}, "has no file MLmodel"),
+        (None, {}, "has no file net.onnx"), (nets[3], {"mlmodel": None}, "has no file MLmodel"),
+        (nets[3], {"model": "../../etc/passwd"}, "has no file .onnx"),
         (nets[3], {"mlmodel": "[1, 2"}, "cannot be loaded"),
     ):
         version = served.register(file, **options)
@@ -68,7 +67,7 @@ def test_a_registry_that_is_away_or_broken_changes_nothing(follower, served, net
     assert "names no champion" in follower.problem
     store.write_bytes(b"no database" * 1000)
     follower.look()
-    assert "does not respond" in follower.problem and str(follower.pair.champion) == "net (1)"
+    assert "cannot be followed" in follower.problem and str(follower.pair.champion) == "net (1)"
     away.replace(store)
     follower.look()
     assert follower.problem == ""
@@ -77,9 +76,9 @@ def test_a_registry_that_is_away_or_broken_changes_nothing(follower, served, net
 def test_a_project_that_was_moved(served, nets, inside):
     served.register(nets[7])
     inside(served.root.rename(served.root.with_name("moved")))
-    moved = Follower(Metrics())
+    moved = Follower()
     moved.look()
-    assert moved.pair and moved.problem == ""
+    assert moved.pair.champion and moved.problem == ""
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -92,14 +91,12 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         headers = {"Authorization": self.headers.get("Authorization", "")}
         request = urllib.request.Request(self.server.address + self.path, None, headers)
         try:
-            assert not (self.server.fails and self.server.fails in self.path)
-            with urllib.request.urlopen(request, timeout=30) as response:
-                status, body = response.status, response.read()
+            response = urllib.request.urlopen(request, timeout=30)
         except urllib.error.HTTPError as error:
-            status, body = error.code, error.read()
-        except AssertionError:
-            status, body = 500, b""
-        self.send_response(status)
+            response = error
+        fails = self.server.fails and self.server.fails in self.path
+        body = response.read()
+        self.send_response(500 if fails else response.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -115,23 +112,23 @@ def test_a_server_with_accounts_and_its_errors(served, nets, inside, tmp_path, m
         proxy.address = served.store
         proxy.fails = "get-artifact?path=model"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
-        follower = Follower(Metrics())
+        follower = Follower()
         follower.look()
         assert "names no champion" in follower.problem
         served.register(nets[7])
         follower.look()
-        assert follower.pair is None and "500" in follower.problem, "no model without its columns"
+        assert follower.pair.champion is None and "500" in follower.problem
         proxy.fails = ""
         follower.look()
         assert follower.pair.champion.metadata["mean"] == 0.13 and follower.problem == ""
         served.register(None)
         follower.look()
-        assert "has no ONNX file" in follower.refused["champion"]["why"]
+        assert "has no file net.onnx" in follower.refused["champion"]["why"]
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
         follower.look()
         assert "401" in follower.problem
     proxy.shutdown()
     proxy.server_close()
     follower.look()
-    assert "does not respond" in follower.problem and PASSWORD not in follower.problem
+    assert "cannot be followed" in follower.problem and PASSWORD not in follower.problem
     assert str(follower.pair.champion) == "net (1)"

@@ -9,13 +9,12 @@ import onnx
 import pytest
 from browser import chromium
 from playwright.sync_api import expect, sync_playwright
-from serving import ROOT
+from serving import ROOT, TOKEN
 
 from nbproof.notebook import served as reader
 from nbproof.serve import trypage
 
 SEVEN = [(90, 70), (130, 68), (190, 72), (170, 120), (140, 180), (120, 230)]
-TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 import resource
 import socket
+import sys
 import time
 
+import pytest
 from serving import Load, environment_of_servers
 
 
@@ -35,19 +37,25 @@ def test_half_sent_headers_stop_nobody(served, nets):
     assert server.text().count("\n") < 5, server.text()
 
 
-def test_what_cannot_be_served_is_refused_in_a_sentence(served, nets):
-    taken = socket.create_server(("127.0.0.1", 0))
-    port = str(taken.getsockname()[1])
-    for words, variables, reason in (
-        ([], {}, "There is nothing to serve"), (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
-        ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
-        (["--replicas", "2:4"], {}, "set RAY_ADDRESS, too"),
-        (["--port", port], {}, "name another port"),
-    ):
-        server = served.start(*words, ready=False, **variables)
-        assert server.process.wait(60) == 2
-        assert reason in server.text() and "Traceback" not in server.text(), server.text()
-    taken.close()
+@pytest.mark.parametrize("words, variables, reason", [
+    ([], {}, "writes as an output of its stage: from PyTorch with torch.onnx.export"),
+    (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
+    ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
+    (["--replicas", "4:2"], {}, "such as 2:4"),
+])
+def test_what_cannot_be_served_is_refused_before_anything_is_installed(
+        served, words, variables, reason):
+    served.python = sys.executable  # this project has no requirements to install
+    server = served.start(*words, ready=False, **variables)
+    assert server.process.wait(60) == 2
+    assert reason in server.text() and "Traceback" not in server.text(), server.text()
+
+
+def test_a_port_that_is_taken(served, nets):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        server = served.put(nets[7]).start("--port", port, ready=False)
+        assert server.process.wait(60) == 2 and "name another port" in server.text()
 
 
 def test_its_environment_is_small():

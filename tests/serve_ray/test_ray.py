@@ -10,10 +10,9 @@ import pytest
 from cluster import cluster
 from portable_models import portable
 from ruamel.yaml import YAML
-from serving import ROOT, ZERO, Load, Served, Server, free_port
+from serving import ROOT, TOKEN, ZERO, Load, Served, Server, free_port
 
 FILE = ROOT / "docs" / "production" / "rayservice.yaml"
-TOKEN = "0123456789abcdef0123"
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +57,11 @@ def test_ctrl_c_removes_the_application(server):
     assert server.stop() == 0 and "Traceback" not in server.text(), server.text()
 
 
-@pytest.mark.parametrize("words, address, reason", [
-    ("2:4", "127.0.0.1:1", "cannot be reached"), ("2:4", "ray://127.0.0.1:1", "cannot be reached"),
-    ("4:2", "127.0.0.1:1", "--replicas must be the fewest and the most"),
-])
-def test_what_cannot_be_is_refused_in_a_sentence(served, words, address, reason):
-    server = served.start("--replicas", words, ready=False, RAY_ADDRESS=address)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_away_is_told_in_a_sentence(served, address):
+    server = served.start(ready=False, RAY_ADDRESS=address)
     assert server.process.wait(60) == 2
-    assert reason in server.text() and "Traceback" not in server.text(), server.text()
+    assert "cannot be reached" in server.text() and "Traceback" not in server.text()
 
 
 def test_what_the_rayservice_deploys_follows_the_registry_itself(tmp_path, python):
