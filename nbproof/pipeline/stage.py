@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.progress import line
@@ -18,7 +19,7 @@ from nbproof.pipeline import config, dag, deps, index, observation
 from nbproof.pipeline.dag import Stage
 from nbproof.pipeline.numbers import number
 from nbproof.runner import StageFailure, limits, reaper, schema, secrets, source
-from nbproof.runner.execute import Failure, execute_notebook, printable
+from nbproof.runner.execute import IMPORTED, Failure, execute_notebook, printable
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 
@@ -87,7 +88,8 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
     reason = write_executed(stage, executed, failure, on_event)
     secret = without_secrets(stage)
     metrics = config.check_metrics(stage.short) if dag.is_model(stage) else ""
-    reason = reason or (f"at {failure}" if failure else "") or secret or metrics
+    at_cell = f"at {failure}{advice(failure)}" if failure else ""
+    reason = reason or at_cell or secret or metrics
     try:
         observed.finish(on_event)
     except StageFailure as unlisted:
@@ -99,6 +101,18 @@ def execute(stage: Stage, session: reaper.Session, on_event: Callable[[dict], No
     on_event({"message": f"every cell ran, {seconds:.1f} s{reached(stage)} "
                          f"-> reports/{stage.short}.html"})
     return Outcome()
+
+
+def advice(failure: Failure) -> str:
+    """Return what to do where a cell could not import something; empty for other failures."""
+    missing = IMPORTED.match(failure.reason)
+    if not missing:
+        return ""
+    name = missing[1]
+    files = [f"*/{name}.py", f"{name}.py", f"*/{name}/*.py"]
+    if deleted := tracking.git("ls-files", "--deleted", "--", *files).split():
+        return f". git checkout {deleted[0]} brings it back"
+    return f". Install the package that has {name}, or write the module beside the notebook"
 
 
 def reached(stage: Stage) -> str:

@@ -69,7 +69,8 @@ class CellsExporter(HTMLExporter):
     def __init__(self):
         super().__init__(template_name="cells", extra_template_basedirs=[str(TEMPLATES)],
                          exclude_input_prompt=True, exclude_output_prompt=True)
-        self.register_filter("clean_html", clean)  # bleach takes ten times as long
+        # bleach, nbconvert's, takes ten times as long
+        self.register_filter("clean_html", lambda text: clean(with_styles(text)))
 
     @pass_context
     def markdown2html(self, context, source):
@@ -92,6 +93,10 @@ def body(notebook: NotebookNode, folder: Path,
     `pages` are the names of the notebooks that have a page; None where all have one."""
     text, _ = exporter().from_notebook_node(notebook, {"parameters": _parameters(notebook)})
     soup = BeautifulSoup(clean(text), "html.parser")
+    for diagram in soup.select(".sk-top-container"):  # scikit-learn's: without its style, its text
+        diagram.replace_with(diagram.pre)
+    for number, drawing in enumerate(soup.find_all("svg")):
+        _rename_ids(drawing, number)
     for image in soup.find_all("img"):
         _finish_image(image, folder)
     for link in soup.find_all("a", href=True):
@@ -119,6 +124,34 @@ def clean(text: str) -> str:
         tags=nh3.ALLOWED_TAGS | {*DRAWN.split()}, clean_content_tags=DROPPED_WHOLE,
         generic_attribute_prefixes={*string.ascii_letters}, attribute_filter=_harmless,
         url_schemes={"http", "https", "mailto", "data", "attachment"}, link_rel=None)
+
+
+def with_styles(text: str) -> str:
+    """Return HTML with the rules for single elements on these: a page has no other <style>.
+
+    A pandas Styler writes such rules: `#T_1_row0_col1, #T_1_row2_col1 {color: red}`."""
+    if "<style" not in text:
+        return text
+    soup = BeautifulSoup(text, "html.parser")
+    for style in soup.find_all("style"):
+        for text in style.get_text().split("}"):
+            names, _, rule = text.partition("{")
+            ids = [name.strip()[1:] for name in names.split(",") if name.strip().startswith("#")]
+            for element in soup.find_all(id=ids) if ids else ():
+                element["style"] = f"{element.get('style', '')} {' '.join(rule.split())}".strip()
+    return str(soup)
+
+
+def _rename_ids(drawing: Tag, number: int) -> None:
+    """Make the ids of a drawing its own: another one on the page may have the same."""
+    names = {element["id"] for element in drawing.find_all(id=True)}
+    for element in drawing.find_all(True):
+        for key, value in element.attrs.items():
+            if key == "id":
+                element[key] = f"svg{number}-{value}"
+            elif isinstance(value, str):  # href="#a", fill="url(#a)"
+                element[key] = re.sub(r"#([\w.:-]+)", lambda name: (
+                    f"#svg{number}-{name[1]}" if name[1] in names else name[0]), value)
 
 
 def _harmless(tag: str, name: str, value: str) -> str | None:

@@ -19,6 +19,7 @@ from nbproof.notebook.files import root
 from nbproof.runner import StageFailure, determinism, reaper, source
 from nbproof.runner.observer.sitecustomize import LOG
 
+IMPORTED = re.compile(r"(?:No module named|cannot import name) '(\w+)")
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 Events = Callable[[dict], None]
 
@@ -27,8 +28,9 @@ Events = Callable[[dict], None]
 class Failure:
     """The cell that did not run to its end, and why.
 
-    `cell` counts from 1 as in the source, Markdown too; `line` is its first line. `fallback` is a
-    parameter and the value that would avoid the failure, where the notebook knows one.
+    `cell` counts from 1 as in the source, Markdown too; `line` is its first line, or the import
+    that failed. `fallback` is a parameter and the value that would avoid the failure, where the
+    notebook knows one.
     """
 
     cell: int
@@ -149,6 +151,8 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
         if later.cell_type == "code":
             later.outputs, later.execution_count = [], None
     lines = cell.source.strip().splitlines()
+    if missing := IMPORTED.match(reason):  # the line that imports it says more than the first one
+        lines = [line for line in lines if re.search(rf"\b{missing[1]}\b", line)] or lines
     number = len(source.counted(notebook.cells[: reached + 1]))
     failure = Failure(number, one_line(lines[0])[:60] if lines else "empty", name, reason)
     notebook.metadata.failure = {"cell": number, "error": name, "reason": reason}

@@ -23,7 +23,7 @@ def read(path: Path) -> dict:
         text = path.read_text(encoding="utf-8-sig")
         if MARKS.search(text):
             raise UserError(f"{name} has the marks of a merge conflict (<<<<<<<): edit it, or take "
-                            f"one side (git checkout --ours {path.name}), then run again.")
+                            f"one side (git checkout --ours {name}), then run again.")
         notebook = json.loads(text)
         for cell in notebook["cells"]:  # what all of nbproof relies on
             code(cell), cell["cell_type"].strip, cell["metadata"].items

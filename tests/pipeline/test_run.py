@@ -21,6 +21,7 @@ from projects import (
     WRITES,
     cells,
     command,
+    commit,
     dvc,
     edit_params,
     edit_yaml,
@@ -145,6 +146,20 @@ def test_the_last_words_say_what_became_better_or_worse(finished):
     assert "near is better" in index and "is better" not in nbproof(finished, "run").stdout
     edit_params(finished, lambda content: content["data"].update(label="other"))
     assert " is " not in nbproof(finished, "run").stdout.split("champion is")[0]
+
+
+def test_an_import_that_fails_is_quoted_with_what_to_do(single):
+    cells(single, "import json\n\nimport nowhere")
+    printed = nbproof(single, "run").stdout
+    assert ("failed at cell 3 (import nowhere): ModuleNotFoundError: No module named 'nowhere'. "
+            "Install the package that has nowhere, or write the module beside") in printed, printed
+    module = single / "notebooks" / "helper.py"
+    module.write_text("")
+    commit(single)
+    module.unlink()
+    cells(single, "import json\n\nimport helper")
+    printed = nbproof(single, "run").stdout
+    assert "'helper'. git checkout notebooks/helper.py brings it back" in printed, printed
 
 
 @pytest.mark.parametrize("what", ["code", "module", "result", "arithmetic"])

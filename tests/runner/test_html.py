@@ -5,10 +5,12 @@ import io
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import chromium
 from bs4 import BeautifulSoup, Comment
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from sklearn.linear_model import LogisticRegression
 
 from nbproof.runner import html
 
@@ -158,7 +160,19 @@ def test_harmless_html_stays():
                '<use xlink:href="#m" x="1"></use><rect fill="url(#g)"></rect></svg>')
     svg = parsed(shown(text_html=drawing)).svg
     assert svg["viewbox"] == "0 0 9 9" and svg.find("lineargradient").stop["stop-color"] == "red"
-    assert "#m" in str(svg.find("use")) and svg.rect["fill"] == "url(#g)"
+    gradient, path = svg.find("lineargradient")["id"], svg.path["id"]
+    assert f'href="#{path}"' in str(svg.find("use")) and svg.rect["fill"] == f"url(#{gradient})"
+    other = parsed(shown(text_html=drawing), shown(text_html=drawing)).find_all("svg")[1]
+    assert path != other.path["id"] and f"#{other.path['id']}" in str(other.find("use"))
+
+
+def test_a_table_keeps_its_colours_and_an_estimator_its_text():
+    table = pd.DataFrame({"a": [1, 2]}).style.map(lambda value: f"color: {'red' * (value > 1)};")
+    cells = parsed(shown(text_html=table.to_html())).main.find_all("td")
+    assert ["red" in cell.get("style", "") for cell in cells] == [False, True]
+    diagram = parsed(shown(text_html=LogisticRegression(C=3.0)._repr_html_())).main
+    assert diagram.find("pre", string="LogisticRegression(C=3.0)")
+    assert "In a Jupyter environment" not in diagram.get_text()
 
 
 def test_mathematics_that_a_cell_shows_and_that_nobody_knows():
