@@ -70,7 +70,7 @@ def _check_model() -> None:
     except versions.RegistryError as error:
         raise UserError(NO_MODEL.format(reason=f"the registry cannot be read ({error})")) from None
     if not version or "portable_digest" not in version.tags:
-        reason = f"the champion {version.model} has none" if version else "no model is registered"
+        reason = f"{version} has no ONNX file" if version else "no model is registered"
         raise UserError(NO_MODEL.format(reason=reason))
 
 

@@ -57,7 +57,7 @@ def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) ->
     for path in (f"portable/{version.model}.onnx", "model/MLmodel"):  # MLmodel names the columns
         files.append(read(version, path))
         if files[-1] is None:
-            raise UserError(f"{_shown(version)} has no file {path.rpartition('/')[2]}, which a "
+            raise UserError(f"{version} has no file {path.rpartition('/')[2]}, which a "
                             "server needs: nbproof run writes it, nbproof pull brings it, nbproof "
                             "promote registers it.")
     try:
@@ -66,11 +66,7 @@ def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) ->
         raise
     except Exception as error:  # of anybody's files
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{_shown(version)} cannot be loaded: {reason}.") from None
-
-
-def _shown(version: ModelVersion) -> str:
-    return f"{version.model} ({version.version})"
+        raise UserError(f"{version} cannot be loaded: {reason}.") from None
 
 
 class OnnxModel:
@@ -106,7 +102,7 @@ class OnnxModel:
             self._check(stored)
 
     def __str__(self) -> str:
-        return _shown(self.version)
+        return str(self.version)
 
     def run(self, inputs: dict[str, np.ndarray]) -> Predictions:
         """Return the predictions for an array per input; ValueError where one is not finite.

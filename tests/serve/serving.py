@@ -37,7 +37,7 @@ class Served:
     """A project in `root`; `register` makes its store, `start` serves it."""
 
     def __init__(self, root: Path, python: Path | None = None):
-        self.root, self.client, self.runs, self.servers = root, None, {}, []
+        self.root, self.client, self.servers = root, None, []
         self.python = python or environment_of_servers() / bootstrap.PYTHON
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks", root / "notebooks")
@@ -80,16 +80,11 @@ class Served:
             tags = {"portable_digest": digest(file)} | tags
         place = f"{self.client.get_run(run).info.artifact_uri}/model"
         version = self.client.create_model_version("drawn", place, run, {"model": name, **tags})
-        self.runs[str(version.version)] = run
         self.move(alias, version.version)
         return str(version.version)
 
     def move(self, alias: str, version) -> None:
         self.client.set_registered_model_alias("drawn", alias, str(version))
-
-    def file_of(self, version: str, path: str = "portable/net.onnx") -> Path:
-        """Where the store keeps a file of a version."""
-        return self.root / "mlartifacts" / self.runs[version] / "artifacts" / path
 
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
         if "--port" not in words:
