@@ -133,6 +133,7 @@ def write(stages: dict[str, Stage], failed: dict[str, str] | None = None,
     champion = answers.get(config.load().compare) or found.champion
     write_whole(root() / PLACE, html.fill(
         "results.html.j2", stamp=stamp, title=config.load().name, verdict=verdict, cards=cards,
+        kind="model" if config.load().metric.key else "stage",
         champion=champion, names=found.names, rows=found.rows, best=found.best,
         failures=list(failures.values()), not_run=[stages[name].short for name in not_run],
         commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),

@@ -54,7 +54,7 @@ def differences(stage: Stage, session: reaper.Session) -> list[str]:
     if failure:
         return [f"{stage.short}: {failure}"]
     secrets.take_out(executed)
-    limits.number_widgets(executed)
+    limits.number_ids(executed)
     limits.shorten(executed)
     written = json.loads(nbformat.writes(executed))
     pairs = zip(source.counted(recorded["cells"]), source.counted(written["cells"]))

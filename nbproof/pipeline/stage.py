@@ -126,7 +126,7 @@ def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failu
                    on_event: Callable[[dict], None]) -> str:
     """Write the executed notebook without secrets and within limits; return why it fails."""
     secret = secrets.take_out(executed)
-    limits.number_widgets(executed)
+    limits.number_ids(executed)
     varying = [] if failure else limits.varying(executed)[:1]
     for warning in [*limits.shorten(executed), *varying]:
         on_event({"message": f"warning: {warning}"})

@@ -221,8 +221,10 @@ def _name_columns(table: Tag) -> None:
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     names = [cell.get_text(" ", strip=True) for cell in rows[0]] if rows else []
     is_plain = all(len(row) == len(names) for row in rows) and not table.find("table")
-    if 3 < len(names) <= 12 and is_plain and all(cell.name == "th" for cell in rows[0]):
+    if 3 < len(names) <= 30 and is_plain and all(cell.name == "th" for cell in rows[0]):
         table["class"] = [*table.get("class", []), "wide"]
         for row in rows[1:]:
             for cell, name in zip(row, names):
                 cell["data-column"] = name
+    elif len(names) > 12:
+        table["class"] = [*table.get("class", []), "scrolls"]

@@ -11,6 +11,8 @@ ONE, ALL = 5_000_000, 30_000_000  # characters of one output, of all outputs of 
 SMALL = 25_000  # characters; a shorter output is never cut
 ENDS = 2_000  # characters that stay at each end of a text
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STYLED = re.compile(r"(<pandas[\w.]+\.Styler) at 0x[0-9a-fA-F]+>")
+TABLE = re.compile(r"<table id=\"(T_\w+)\"")
 ADDRESS = r"\bat 0x[0-9a-fA-F]{6,16}\b|<[^<>\n]{1,80} 0x[0-9a-fA-F]{8,16}\b"  # in memory
 DURATION = r"\b(CPU times|Wall time): |\d .?s ± |\[\d[\d:]+<\d[\d:]*, [^\]]+/s\]"  # %time, tqdm
 
@@ -45,11 +47,16 @@ def shorten(notebook: dict) -> list[str]:
     return sentences
 
 
-def number_widgets(notebook: dict) -> None:
-    """Take the random ids of widgets out: what they stood for ended with the kernel."""
-    for *_, output in _outputs(notebook):
-        if view := output.get("data", {}).get(WIDGET):
+def number_ids(notebook: dict) -> None:
+    """Take random ids out: of widgets, whose kernel has ended, and of tables that pandas styled."""
+    for number, (*_, output) in enumerate(_outputs(notebook), start=1):
+        data = output.get("data", {})
+        if view := data.get(WIDGET):
             view["model_id"] = ""
+        if STYLED.fullmatch(data.get("text/plain", "")):
+            data["text/plain"] = STYLED.sub(r"\1>", data["text/plain"])
+            if table := TABLE.search(data.get("text/html", "")):
+                data["text/html"] = data["text/html"].replace(table[1], f"T_{number}")
 
 
 def varying(notebook: dict) -> list[str]:

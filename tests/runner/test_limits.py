@@ -3,7 +3,9 @@
 import datetime
 
 import nbformat
+import pandas as pd
 import pytest
+from IPython.lib.pretty import pretty
 
 from nbproof.runner import limits
 
@@ -46,9 +48,17 @@ def test_all_outputs_together_have_a_limit(monkeypatch):
     assert [len(output.text) for output in given.cells[1].outputs] == [26_000, 26_000, 4_027, 5]
 
 
-def test_widgets_lose_their_random_ids():
+def test_widgets_and_styled_tables_lose_their_random_ids():
+    texts = []
+    for _ in range(2):
+        style = pd.DataFrame({"a": [1]}).style.set_properties(color="red")
+        given = notebook(stream("x"), display(text_plain=pretty(style), text_html=style.to_html()))
+        limits.number_ids(given)
+        texts.append(given.cells[1].outputs[1].data)
+        assert limits.varying(given) == []
+    assert texts[0] == texts[1] and "#T_2_row0_col0" in texts[0]["text/html"]
     given = notebook(display(**{limits.WIDGET: {"model_id": "f0"}}), stream("x"))
-    limits.number_widgets(given)
+    limits.number_ids(given)
     assert given.cells[1].outputs[0].data[limits.WIDGET] == {"model_id": ""}
 
 
