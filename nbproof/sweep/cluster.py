@@ -33,11 +33,13 @@ class RayJournal(BaseJournalBackend):
     def __init__(self, actor):
         self.actor = actor
 
+    # While a task waits in ray.get, Ray gives its processors to the next task: a machine would
+    # execute more trials than it has room for. Who waits for a future keeps them.
     def read_logs(self, log_number_from: int) -> list[dict]:
-        return ray.get(self.actor.read.remote(log_number_from))
+        return self.actor.read.remote(log_number_from).future().result()
 
     def append_logs(self, logs: list[dict]) -> None:
-        ray.get(self.actor.append_logs.remote(logs))
+        self.actor.append_logs.remote(logs).future().result()
 
 
 def work_there(job: Job, number: int, backend: BaseJournalBackend, variables: dict) -> None:
