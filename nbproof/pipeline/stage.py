@@ -112,6 +112,8 @@ def advice(failure: Failure) -> str:
     files = [f"*/{name}.py", f"{name}.py", f"*/{name}/*.py"]
     if deleted := tracking.git("ls-files", "--deleted", "--", *files).split():
         return f". git checkout {deleted[0]} brings it back"
+    if failure.error != "ModuleNotFoundError":  # the module is there, and has no such name
+        return ""
     return f". Install the package that has {name}, or write the module beside the notebook"
 
 

@@ -94,9 +94,11 @@ def body(notebook: NotebookNode, folder: Path,
     text, _ = exporter().from_notebook_node(notebook, {"parameters": _parameters(notebook)})
     soup = BeautifulSoup(clean(text), "html.parser")
     for diagram in soup.select(".sk-top-container"):  # scikit-learn's: without its style, its text
-        diagram.replace_with(diagram.pre)
-    for number, drawing in enumerate(soup.find_all("svg")):
-        _rename_ids(drawing, number)
+        if diagram.pre:
+            diagram.replace_with(diagram.pre)
+    for number, shown in enumerate(soup.select(".output_subarea, .text_cell_render")):
+        if shown.svg:
+            _rename_ids(shown.select("svg, svg *"), number)
     for image in soup.find_all("img"):
         _finish_image(image, folder)
     for link in soup.find_all("a", href=True):
@@ -127,31 +129,42 @@ def clean(text: str) -> str:
 
 
 def with_styles(text: str) -> str:
-    """Return HTML with the rules for single elements on these: a page has no other <style>.
+    """Return HTML with the rules that begin with an id on its elements: a page has no other style.
 
-    A pandas Styler writes such rules: `#T_1_row0_col1, #T_1_row2_col1 {color: red}`."""
+    A pandas Styler writes them: `#T_1_row0_col1, #T_1_row2_col1 {color: red}`, `#T_1 th {...}`."""
     if "<style" not in text:
         return text
     soup = BeautifulSoup(text, "html.parser")
+    elements = {f"#{element['id']}": element for element in soup.find_all(id=True)}
     for style in soup.find_all("style"):
-        for text in style.get_text().split("}"):
-            names, _, rule = text.partition("{")
-            ids = [name.strip()[1:] for name in names.split(",") if name.strip().startswith("#")]
-            for element in soup.find_all(id=ids) if ids else ():
-                element["style"] = f"{element.get('style', '')} {' '.join(rule.split())}".strip()
+        for rule in style.get_text().split("}"):
+            selectors, _, declarations = rule.partition("{")
+            declarations = " ".join(declarations.split())
+            for selector in selectors.split(","):
+                for element in _selected(selector, elements):
+                    before = element.get("style", "")
+                    element["style"] = f"{before}; {declarations}" if before else declarations
     return str(soup)
 
 
-def _rename_ids(drawing: Tag, number: int) -> None:
-    """Make the ids of a drawing its own: another one on the page may have the same."""
-    names = {element["id"] for element in drawing.find_all(id=True)}
-    for element in drawing.find_all(True):
-        for key, value in element.attrs.items():
+def _selected(selector: str, elements: dict[str, Tag]) -> list[Tag]:
+    """Return what `#T_1` or `#T_1 th` selects among `elements`; of other selectors nothing."""
+    name, *below = selector.split() or [""]
+    if name not in elements or len(below) > 1:
+        return []
+    return elements[name].find_all(below[0]) if below else [elements[name]]
+
+
+def _rename_ids(parts: list[Tag], number: int) -> None:
+    """Make the ids of one output's drawings its own: those of another may have the same."""
+    names = {part["id"]: f"svg{number}-{part['id']}" for part in parts if part.get("id")}
+    for part in parts:
+        for key, value in part.attrs.items():
             if key == "id":
-                element[key] = f"svg{number}-{value}"
+                part[key] = names.get(value, value)
             elif isinstance(value, str):  # href="#a", fill="url(#a)"
-                element[key] = re.sub(r"#([\w.:-]+)", lambda name: (
-                    f"#svg{number}-{name[1]}" if name[1] in names else name[0]), value)
+                part[key] = re.sub(r"#([\w.:-]+)",
+                                   lambda match: f"#{names.get(match[1], match[1])}", value)
 
 
 def _harmless(tag: str, name: str, value: str) -> str | None:

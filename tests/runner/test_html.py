@@ -162,17 +162,21 @@ def test_harmless_html_stays():
     assert svg["viewbox"] == "0 0 9 9" and svg.find("lineargradient").stop["stop-color"] == "red"
     gradient, path = svg.find("lineargradient")["id"], svg.path["id"]
     assert f'href="#{path}"' in str(svg.find("use")) and svg.rect["fill"] == f"url(#{gradient})"
-    other = parsed(shown(text_html=drawing), shown(text_html=drawing)).find_all("svg")[1]
-    assert path != other.path["id"] and f"#{other.path['id']}" in str(other.find("use"))
+    uses = '<svg><use xlink:href="#m"></use></svg>'  # of a drawing before it, as xarray's icons
+    other, user = parsed(shown(text_html=drawing), shown(text_html=drawing + uses))("svg")[1:]
+    assert path != other.path["id"] and f'"#{other.path["id"]}"' in str(user)
 
 
 def test_a_table_keeps_its_colours_and_an_estimator_its_text():
     table = pd.DataFrame({"a": [1, 2]}).style.map(lambda value: f"color: {'red' * (value > 1)};")
-    cells = parsed(shown(text_html=table.to_html())).main.find_all("td")
-    assert ["red" in cell.get("style", "") for cell in cells] == [False, True]
+    heads = [{"selector": "th", "props": "color: blue"}]
+    body = parsed(shown(text_html=table.set_table_styles(heads).to_html())).main
+    assert ["red" in cell.get("style", "") for cell in body("td")] == [False, True]
+    assert all(cell["style"] == "color: blue;" for cell in body("th"))
     diagram = parsed(shown(text_html=LogisticRegression(C=3.0)._repr_html_())).main
     assert diagram.find("pre", string="LogisticRegression(C=3.0)")
     assert "In a Jupyter environment" not in diagram.get_text()
+    assert parsed(shown(text_html="<p class='sk-top-container'>no text</p>")).main.p
 
 
 def test_mathematics_that_a_cell_shows_and_that_nobody_knows():
