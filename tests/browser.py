@@ -15,3 +15,9 @@ def chromium(playwright):
         pytest.skip("there is no Chromium on this machine: install it, or run playwright install chromium")
     switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     return playwright.chromium.launch(executable_path=place, args=switches)
+
+
+def cut_off(tab) -> list[str]:
+    """What a reader cannot see whole: each part of <main> that ends right of the screen."""
+    return tab.evaluate("""() => [...document.querySelectorAll("main *")].filter(
+        part => part.getBoundingClientRect().right > innerWidth + 1).map(part => part.outerHTML)""")

@@ -51,6 +51,12 @@ class GitHub(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def variables(self, programs: Path) -> dict[str, str]:
+        """Return the variables of a step, which finds the program gh in the folder `programs`."""
+        return {"GH_STANDIN": self.address, "GH_TOKEN": "secret-token",
+                "GITHUB_REPOSITORY": "owner/name", "GITHUB_SERVER_URL": "https://github.localhost",
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+
     def comment(self, body: str, login: str = "someone") -> dict:
         self.comments.append({"id": len(self.comments) + 1, "body": body, "user": {"login": login}})
         return self.comments[-1]

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
-from nbproof.review.gh import api, gh, listed, pull_requests, repository
+from nbproof.review.gh import api, gh, listed, repository
 from nbproof.review.sanitise import sanitised
 
 AUTHOR = "github-actions[bot]"  # who a workflow's own token writes as
@@ -32,7 +32,8 @@ def comment(sha: str, pages_url: str) -> str:
     """Post the report of the commit `sha` on each pull request with this head; return how.
 
     Both the end of `report` and that of `tests` call this: the later one completes the comment."""
-    pulls = pull_requests(sha)
+    # Whatever the run says. All open ones are read: /commits/SHA/pulls knows no commit of a fork.
+    pulls = [pull for pull in listed("pulls") if pull["head"]["sha"] == sha]
     if not pulls:
         return f"No open pull request has the head {sha[:8]}: nothing is posted."
     run = _latest_run("report.yml", sha)

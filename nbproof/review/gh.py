@@ -64,10 +64,3 @@ def listed(path: str) -> list[dict]:
     address = f"repos/{repository()[1]}/{path}?per_page=100"
     lines = gh("api", address, "--paginate", "--jq", ".[]").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def pull_requests(sha: str) -> list[dict]:
-    """Return the open pull requests whose head is the commit `sha` now, whatever a run says.
-
-    All open ones are read: /commits/SHA/pulls does not know the commits of a fork."""
-    return [pull for pull in listed("pulls") if pull["head"]["sha"] == sha]

@@ -6,7 +6,6 @@ no hook, filter or link of the branch can act.
 """
 
 import os
-import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,20 +26,17 @@ def publish(folder: Path, sha: str, branch: str, default: str, run: int, commits
     On the default branch other results than the committed ones are refused: nobody reviewed them.
     """
     results = artifact.checked(folder)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+#@-]{0,200}", branch):
-        raise UserError(f"Nothing is published for the branch {branch!r}: its name has signs other "
-                        "than letters, digits and ._/+#@-.")
     _git("fetch", "--quiet", "--depth=1", "origin", f"refs/heads/{branch}")
     if _git("rev-parse", "FETCH_HEAD") != sha:
-        return f"{branch} has newer commits than {sha[:8]}: the newer run publishes."
+        return f"The branch has newer commits than {sha[:8]}: the newer run publishes."
     before = artifact.recorded(_git("cat-file", "blob", f"{sha}:dvc.lock"), "dvc.lock")
     other = ", ".join(sorted({path for path, _ in results.outputs.items() ^ before.items()}))
     if branch == default and other:
-        raise UserError(f"The run's results are not those that {branch} records ({other}): bring "
+        raise UserError(f"The run's results are not those that {default} records ({other}): bring "
                         "them in by a pull request.")
     said = artifact.push(results.objects)
     if not other:
-        return f"{said} {branch} records these results already."
+        return f"{said} The branch records these results already."
     if TRAILER in _git("log", "-1", "--format=%B", sha):
         # Machines can differ in a last bit for ever: no commit follows this job's own.
         return f"{said} {sha[:8]} is a commit of this job: none is put on top of it."

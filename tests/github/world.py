@@ -130,12 +130,12 @@ class World:
         origin = folder / "origin.git"
         subprocess.run(["git", "clone", "-q", "--bare", self.work, origin], check=True)
         self.git("remote", "add", "origin", str(origin))
-        self.environment = {
-            "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/name",
-            "GH_STANDIN": self.api.address, "STANDIN": str(folder), "WARM_PYTHON": self.python,
-            "PYTHONSAFEPATH": "1", "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1",
-            "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing is downloaded, CML neither
-            "PATH": f"{install_gh(folder / 'bin')}{os.pathsep}{os.environ['PATH']}"}
+        self.environment = self.api.variables(install_gh(folder / "bin")) | {
+            "GITHUB_SERVER_URL": "https://github.com", "STANDIN": str(folder),
+            "WARM_PYTHON": self.python, "PYTHONSAFEPATH": "1", "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1",
+            "HTTPS_PROXY": "http://127.0.0.1:9"}  # nothing is downloaded, CML neither
+        del self.environment["GH_TOKEN"]  # a step has it where the workflow says so
         if shutil.which("cml"):
             server, certificate = self.api.with_tls(folder)
             self.environment |= {"NODE_EXTRA_CA_CERTS": str(certificate), "HTTPS_PROXY": "",

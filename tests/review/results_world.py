@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -104,11 +103,8 @@ class World:
         git(self.work, "init", "--quiet")
         Repo.init(str(self.work)).close()
         write_project(self.work, BEFORE)
-        git(self.work, "add", ".")
-        git(self.work, "commit", "--quiet", "-m", "work")
         git(self.work, "remote", "add", "origin", str(self.origin))
-        git(self.work, "push", "--quiet", "origin", "HEAD:refs/heads/main", "HEAD:refs/heads/topic")
-        self.sha = git(self.work, "rev-parse", "HEAD")
+        self.sha = self.push("main", "topic")
         self.set_results(AFTER)
         git(self.trusted, "init", "--quiet")
         Repo.init(str(self.trusted)).close()
@@ -116,13 +112,17 @@ class World:
         write(self.trusted, {".dvc/config": dvc_remote(self.remote)})
         git(self.trusted, "clone", "--quiet", "--branch=main", str(self.origin), "publishing")
         inside(self.trusted)
-        program = install_gh(folder / "bin")
-        for name, value in {"PATH": f"{program}{os.pathsep}{os.environ['PATH']}",
-                            "GITHUB_SERVER_URL": "https://github.localhost", "GH_TOKEN": "token",
-                            "GITHUB_REPOSITORY": "owner/name",
-                            "GH_STANDIN": self.api.address}.items():
+        for name, value in self.api.variables(install_gh(folder / "bin")).items():
             monkeypatch.setenv(name, value)
         self.api.artifacts = {"42": {"results": self.results}}
+
+    def push(self, *branches: str) -> str:
+        """Commit the checkout, and push it as `branches` (default: topic); return the commit."""
+        git(self.work, "add", "--all")
+        git(self.work, "commit", "--quiet", "-m", "work")
+        heads = [f"HEAD:refs/heads/{branch}" for branch in branches or ["topic"]]
+        git(self.work, "push", "--quiet", "origin", *heads)
+        return git(self.work, "rev-parse", "HEAD")
 
     def set_results(self, outputs: dict) -> None:
         shutil.rmtree(self.results)

@@ -1,6 +1,5 @@
 """The comment on a pull request, by gh and by CML, against a part of GitHub's API on loopback."""
 
-import os
 import shutil
 
 import pytest
@@ -24,12 +23,9 @@ def github(request, monkeypatch, tmp_path, inside):
     program = tmp_path if real else install_gh(tmp_path / "bin")
     (tmp_path / "project.yaml").write_text("name: tiny\nmetric: {key: rmse, goal: min}\n")
     inside(tmp_path)
-    for name, value in {
-        "PATH": f"{program}{os.pathsep}{os.environ['PATH']}", "GH_STANDIN": server.address,
-        "HTTP_PROXY": server.address, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
-        "GH_CONFIG_DIR": str(tmp_path / "gh"), "GH_TOKEN": "secret-token",
-        "GITHUB_SERVER_URL": "https://github.localhost", "GITHUB_REPOSITORY": "owner/name",
-    }.items():
+    real_gh = {"HTTP_PROXY": server.address, "GH_CONFIG_DIR": str(tmp_path / "gh"),
+               "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    for name, value in (server.variables(program) | real_gh).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(comment.shutil, "which", lambda name, **_: None)  # no CML
     monkeypatch.setattr("time.sleep", lambda seconds: None)

@@ -4,18 +4,21 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browser import chromium, cut_off
 
 from nbproof.review.notebook_diff import compare
 from nbproof.runner import cells
 
 from .tiny import FIGURES, HOSTILE
 
+WIDE = "\n".join(f"|{cell * 6}" for cell in ("the long name of a column |", "--|", "0.123456789|"))
+
 
 @pytest.fixture
 def changed(tiny):
-    tiny.said = {"oak": f"It learns.\n{HOSTILE}"}
+    tiny.said = {"oak": f"It learns.\n{HOSTILE}\n\n{WIDE}"}
     tiny.begin().models["oak"]["rate"] = tiny.models["elm"]["rate"] = 0.5
-    tiny.said, tiny.figure = {"oak": "It learns a lot."}, {"oak": "blue"}
+    tiny.said, tiny.figure = {"oak": f"It learns a lot.\n\n{WIDE}"}, {"oak": "blue"}
     tiny.scores["oak"] = [0.97, 0.985, 0.995]
     tiny.run("oak", "elm", "compare")
     return tiny.review(links={"main": "https://ci.example"})
@@ -56,6 +59,19 @@ def test_every_page_has_its_place_and_no_id_twice(changed):
     assert len(headings) == len({*headings})
     for link in page.select('a[href^="#"]'):
         assert page.find(id=link["href"][1:]), link
+
+
+@pytest.mark.xdist_group("page in a browser")
+def test_on_a_phone_nothing_is_off_the_screen(changed, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    file = tmp_path / "review.html"
+    file.write_text(str(changed[1]), encoding="utf-8")
+    with sync_playwright() as playwright:
+        tab = chromium(playwright).new_page(viewport={"width": 390, "height": 800})
+        tab.goto(file.as_uri())
+        tab.check("#all-code")
+        assert cut_off(tab) == []
 
 
 def differences(old: list, new: list):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import chromium
+from browser import chromium, cut_off
 from bs4 import BeautifulSoup, Comment
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from sklearn.linear_model import LogisticRegression
@@ -337,9 +337,7 @@ def test_in_a_browser(browser, tmp_path, scheme, width):
     tab.goto(tab.url + "#code")
     tab.uncheck("#all-code")
     assert code.is_visible(), "the address opens it, too"
-    cut = tab.evaluate("""() => [...document.querySelectorAll("main *")].filter(
-        part => part.getBoundingClientRect().right > innerWidth + 1).length""")
-    assert cut == 0, "nothing is off the screen"
+    assert cut_off(tab) == []
     tab.close()
     assert not printed and all(url.startswith(("file:", "data:")) for url in requested)
 
