@@ -29,13 +29,16 @@ def compared(stages: dict[str, Stage]) -> list[str]:
         total = sum(len(stage.outputs) for stage in stages.values())
         return [f"All {total} results are the committed ones, byte for byte."] if total else []
     old, new = recorded(committed), recorded(here)
-    before, after = _md5s(old.values()), _md5s(new.values())
-    same = len(before.items() & after.items())  # none after a change of the data: no news
-    lines = [f"{same} of {len(after)} results are the committed ones, byte for byte."]
-    return lines * (same > 0) + [
-        f"{stage.short} has other bytes from the same inputs: {_other_bytes(stage.short)}."
-        for name, stage in stages.items()
-        if name in old and old[name] != new[name] and _inputs(old[name]) == _inputs(new[name])]
+    # Results of changed inputs, such as other data, are expected to differ: no news.
+    repeated = [name for name in stages
+                if name in old and name in new and _inputs(old[name]) == _inputs(new[name])]
+    before, after = (_md5s(side[name] for name in repeated) for side in (old, new))
+    same = len(before.items() & after.items())
+    lines = [f"{same} of {len(after)} results from the committed inputs are the committed ones, "
+             "byte for byte."] if after else []
+    return lines + [
+        f"{stages[name].short} has other bytes from the same inputs: "
+        f"{_other_bytes(stages[name].short)}." for name in repeated if old[name] != new[name]]
 
 
 def _inputs(record: dict) -> dict:

@@ -116,13 +116,17 @@ def write(stages: dict[str, Stage], failed: dict[str, str] | None = None,
           not_run: Iterable[str] = (), verdict: str = "") -> None:
     """Write the index: results, a card a notebook, and what varies from run to run.
 
+    A notebook that runs for many values has a table with a row for each of them, and no cards.
     `failed` has the reason of each stage that failed, by its name; the pages of the stages
     `not_run` are of an earlier state. `verdict` is a sentence on what the run changed.
     """
     executed = {path.stem: path for path in sorted((root() / "reports").glob("*.ipynb"))}
     order = dict.fromkeys([*(stage.short for stage in stages.values()), *executed])
-    found = results(stages)
+    metric = config.load().metric.key  # without one, all numbers stand in the first table
+    found = results({name: stage for name, stage in stages.items()
+                     if not (metric and stage.values)})
     cards = [_card(executed[name], found) for name in order if name in executed]
+    values = {stage.short for stage in stages.values() if stage.values}
     failures = {card["name"]: f"This run failed at cell {card['failure']['cell']} of "
                               f"{card['name']}." for card in cards if card["failure"]}
     for name, reason in (failed or {}).items():
@@ -132,9 +136,11 @@ def write(stages: dict[str, Stage], failed: dict[str, str] | None = None,
     answers = {card["name"]: card["answer"] for card in cards}
     champion = answers.get(config.load().compare) or found.champion
     write_whole(root() / PLACE, html.fill(
-        "results.html.j2", stamp=stamp, title=config.load().name, verdict=verdict, cards=cards,
-        kind="model" if config.load().metric.key else "stage",
+        "results.html.j2", stamp=stamp, title=config.load().name, verdict=verdict,
+        kind="model" if metric else "stage",
         champion=champion, names=found.names, rows=found.rows, best=found.best,
+        tables=_tables(stages, cards), metric=_words(metric),
+        cards=[card for card in cards if card["name"] not in values],
         failures=list(failures.values()), not_run=[stages[name].short for name in not_run],
         commit=tracking.commit(), changes=tracking.changes(), versions=_versions(),
         python=platform.python_version(), now=datetime.datetime.now().astimezone(),
@@ -155,14 +161,23 @@ def _card(executed: Path, found: Results) -> dict:
     rows = {row[0]: row[1:] for row in found.rows}
     shows = executed.stem in rows and config.load().metric.key
     metric = f"{_words(found.names[0])} {rows[executed.stem][0]}" if shows else ""
-    heading = _plain(title[1] if title else executed.stem)
-    if "@" in executed.stem:  # one of many values for which the notebook runs
-        heading += f": {executed.stem.partition('@')[2]}"
-    return {"name": executed.stem, "title": heading,
+    return {"name": executed.stem, "title": _plain(title[1] if title else executed.stem),
             "subtitle": _plain(subtitle[1] if subtitle else ""), "picture": picture,
             "is_figure": html.is_figure(picture), "metric": metric,
             "answer": _plain(source.conclusion(notebook["cells"])),
             "failure": notebook["metadata"].get("failure")}
+
+
+def _tables(stages: dict[str, Stage], cards: list[dict]) -> list[list[dict]]:
+    """Return a table for each notebook that runs for many values: a row a stage, which is its
+    card with its values and what it measured."""
+    tables, by_name = {}, {card["name"]: card for card in cards}
+    for stage in stages.values():
+        if stage.values and stage.short in by_name:
+            value = _numbers(stage).get(config.load().metric.key, "")
+            row = by_name[stage.short] | {"values": stage.values, "metric": number(value)}
+            tables.setdefault(stage.notebook, []).append(row)
+    return [*tables.values()]
 
 
 def _plain(markdown: str) -> str:

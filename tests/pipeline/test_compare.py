@@ -26,10 +26,12 @@ def test_all_results_are_the_committed_ones_and_no_yaml_is_read_for_it(small, mo
     assert compared(small) == [ALL]
 
 
-def test_other_inputs_are_counted_and_explain_themselves(small):
+def test_only_results_from_the_committed_inputs_are_counted(small):
     edit_params(small, lambda content: content["models"]["m"].update(n=2))
     assert compared(small, models_m__csv="other\n") == [
-        "2 of 3 results are the committed ones, byte for byte."]
+        "1 of 1 results from the committed inputs are the committed ones, byte for byte."]
+    (small / "raw.txt").write_text("other\n")
+    assert compared(small) == []
 
 
 def test_what_varies_and_what_is_new(small, monkeypatch, capsys):

@@ -77,7 +77,6 @@ def test_only_pages_that_are_not_current_are_written(found, tmp_path, monkeypatc
 def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     commit(tmp_path, "init", "-q")
-    executed(tmp_path, "sweep@near")
     index.write(found)
     body = page(tmp_path)
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in body("tr")]
@@ -86,9 +85,7 @@ def test_the_index_has_results_pages_and_what_varies(found, tmp_path, monkeypatc
     assert body.select_one("tr.best a")["href"] == "far.html"
     assert body.main.p.get_text() == "It is good, really.", "the comparison's own conclusion"
     cards = body.select(".cards li")
-    assert [card.a["href"] for card in cards] == [
-        "near.html", "far.html", "compare.html", "sweep@near.html"]
-    assert cards[3].h3.get_text() == "The sweep@near: near"
+    assert [card.a["href"] for card in cards] == ["near.html", "far.html", "compare.html"]
     assert cards[0].h3.get_text() == "The near" and cards[0].img["src"].endswith(PICTURE)
     assert [text.get_text() for text in cards[0]("p")] == [
         "is it good,\n or not?", "error 0.7500", "It is good, really."]
@@ -113,6 +110,22 @@ def test_an_index_with_a_failure_says_so_and_is_written_again(found, tmp_path):
     assert states == {"near.html": "Failed at cell 2.", "far.html": "It is good, really.",
                       "compare.html": "Not run: this is from before."}
     assert not index.is_current(), "also where dvc.lock stays as it was"
+
+
+def test_a_notebook_for_many_values_is_a_table_not_cards(found, tmp_path):
+    for value in ("0.1", "1", "2"):
+        name = f"churn@{value}"
+        (tmp_path / f"metrics/{name}.json").write_text(f'{{"error": {value}}}')
+        found[name] = dag.Stage(name, name, "notebooks/churn.ipynb", (), (), (), frozenset(),
+                                {"c": value, "empty": ""}, (f"metrics/{name}.json",))
+        executed(tmp_path, name, failure={"cell": 2} if value == "1" else None)
+    index.write(found, not_run=["churn@2"])
+    rows = [[cell.get_text() for cell in row(["th", "td"])]
+            for row in page(tmp_path).select("h3 + table tr")]
+    assert rows == [["stage", "c", "empty", "error"], ["churn@0.1", "0.1", "", "0.1000"],
+                    ["churn@1", "1", "", "failed at cell 2"], ["churn@2", "2", "", "not run"]]
+    links = page(tmp_path).select("a[href^=churn]")
+    assert len(links) == 3 and not page(tmp_path).select(".cards a[href^=churn]")
 
 
 def test_the_table_for_a_terminal(found, tmp_path, monkeypatch):

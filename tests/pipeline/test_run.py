@@ -128,8 +128,9 @@ def test_one_notebook_for_many_values(finished):
     assert (finished / "reports" / "power@3.html").exists()
     index = BeautifulSoup((finished / "reports" / "index.html").read_text(), "html.parser")
     assert "power@3: starts" in done.stdout
-    assert ["power@2", "0.5000"] in [
-        [cell.text for cell in row.find_all("td")][:2] for row in index.select("table tr")]
+    assert [[cell.text for cell in row("td")] for row in index.select("h3 + table tr")] == [
+        [], ["power@2", "2", "0.5000"], ["power@3", "3", "0.3333"]]
+    assert not index.select(".cards a[href^=power]") and index.select("td a[href='power@3.html']")
     lock = (finished / "dvc.lock").read_bytes()
     done = dvc(finished, "repro", "-f", "-s", "power@3")
     assert done.returncode == 0 and (finished / "dvc.lock").read_bytes() == lock, done.stdout
