@@ -25,18 +25,17 @@
     const size = facts.shape.reduce((product, length) => product * length, 1);
     const input = new ort.Tensor("float32", values, [values.length / size, ...facts.shape]);
     const found = await session.run({ [session.inputNames[0]]: input });
-    const { strangeness } = found;
-    return { outputs: found[facts.output].data, strangeness: strangeness ? strangeness.data : null };
+    return { outputs: found[facts.output].data, oodScores: found.strangeness?.data ?? null };
   }
 
   async function predict(blob) {
     const began = performance.now(), prepared = await globalThis.prepare(blob, facts.metadata);
-    const { outputs, strangeness } = await run(prepared);
+    const { outputs, oodScores } = await run(prepared);
     const best = facts.labels[outputs.indexOf(Math.max(...outputs))];
-    const distance = strangeness ? strangeness[0] : null;
-    const knows = facts.limit === null || distance <= facts.limit;
+    const score = oodScores ? oodScores[0] : null;
+    const knows = facts.limit === null || score <= facts.limit;
     const answer = {
-      answer: knows ? best : null, best, probability: Math.max(...outputs), strangeness: distance,
+      answer: knows ? best : null, best, probability: Math.max(...outputs), ood_score: score,
       probabilities: Object.fromEntries(facts.labels.map((label, n) => [label, outputs[n]])),
       prepared: [...prepared], id: "local",
     };
