@@ -1,4 +1,4 @@
-"""The browser of the tests: a Chromium of this machine, else Playwright's own; without one, a skip says so."""
+"""The browser of the tests: a Chromium of this machine, else Playwright's own."""
 
 import shutil
 from pathlib import Path
@@ -9,12 +9,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium(playwright):
-    """A started Chromium."""
-    place = next(filter(None, map(shutil.which, NAMES)), None)
-    if not place and not Path(playwright.chromium.executable_path).exists():
-        pytest.skip("there is no Chromium on this machine: install it, or run playwright install chromium")
+    """Start a Chromium; without one, skip the test with what to install."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if not path and not Path(playwright.chromium.executable_path).exists():
+        pytest.skip("there is no Chromium here: install it, or run playwright install chromium")
     switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    return playwright.chromium.launch(executable_path=place, args=switches)
+    return playwright.chromium.launch(executable_path=path, args=switches)
 
 
 def cut_off(tab) -> list[str]:
