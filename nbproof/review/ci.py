@@ -106,7 +106,7 @@ def pages(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl 
 @app.command()
 def report(review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
            try_url: Annotated[str, Option(envvar="TRY_URL")] = "",
-           nbval: Annotated[str, Option(envvar="NBVAL", help="How nbval ended.")] = "") -> None:
+           test: Annotated[str, Option(envvar="TEST", help="How `test` ended.")] = "") -> None:
     """Finish the report with where its pages were uploaded, and add it to the job's summary."""
     file = root() / "scratch" / "report" / "report.md"
     text = file.read_text(encoding="utf-8")
@@ -114,10 +114,10 @@ def report(review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
     for link, words in ((rf"\[open\]\(<{REVIEW}#[^>]*>\)", ""), (rf" \[[^]]*\]\(<{TRY}>\)", ""),
                         (rf"\[[^]]*\]\(<{REVIEW}>\)", "The page could not be uploaded")):
         text = re.sub(link, words, text)
-    if nbval in ("success", "failure"):
+    if test in ("success", "failure"):
         first, newline, rest = text.partition("\n")
-        how = "the same outputs" if nbval == "success" else "**other outputs**, see the run's log"
-        text = f"{first} nbval: {how}.{newline}{rest}"
+        how = "the same outputs" if test == "success" else "**other outputs**, see the run's log"
+        text = f"{first} Executed again: {how}.{newline}{rest}"
     file.write_text(text, encoding="utf-8")
     summarise(text)
 

@@ -83,8 +83,11 @@ def collect(revision: str | None = None, outcome: str = "", pulled: str = "",
     """Compare the workspace with the commit where the branch left `revision` (base.base_of).
 
     `outcome` is what the run printed: it names the commands that failed. UserError where git has no
-    such revision, or DVC is at work here.
+    such revision, DVC is at work here, or the folder is in no repository.
     """
+    if base.git(root(), "rev-parse", "--git-dir") is None:
+        raise UserError("A review compares commits, and this folder is in no git repository: git "
+                        "init makes one; commit the results there, then run again.")
     fork = base.base_of(root(), revision) or ""
     known = (config.load(), base.commit(root(), "HEAD") or "", fork, outcome, pulled, is_main,
              _uncommitted())
@@ -143,7 +146,9 @@ def _params(sides: Sides) -> dict:
 def _results(sides: Sides, stages: dict[str, Stage], outcome: str,
              is_main: bool) -> tuple[StageResult, ...]:
     """Return a result for every stage in the order of dvc.yaml, then of those that are removed."""
-    short = {name: stages[name].short if name in stages else name.rpartition("@")[2]
+    many = {name.partition("@")[0] for name, stage in stages.items() if stage.values}
+    short = {name: stages[name].short if name in stages
+             else name if name.partition("@")[0] in many else name.rpartition("@")[2]
              for name in {**stages, **sides.old_lock}}
     often = Counter(short.values())
     names = {name: call if often[call] == 1 else name for name, call in short.items()}

@@ -1,8 +1,8 @@
 """Markdown that is safe on GitHub: text from a branch is shown as it is, and can do nothing.
 
-Such text ends in a code span, a code fence or a Mermaid string. In the first two GitHub makes no
-mention, reference, link, image or HTML of what it finds; what is left is that nothing inside can
-close them.
+Such text ends in a code span, a code fence, a Mermaid string, or as words that are nothing else. In
+the first two GitHub makes no mention, reference, link, image or HTML of what it finds; what is left
+is that nothing inside can close them.
 """
 
 import html
@@ -14,6 +14,8 @@ from nbproof.pipeline.numbers import count, is_number, number
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 URL = re.compile(r"https://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?=&%+#:-]*)?")
+# a word without a mention, reference, link, emoji or HTML
+WORD = re.compile(r"(?!(?i:www\.|gh-))[\w.,;%()=+'\"−→≈≤≥–-]+:?|[<>]=?")
 # control, direction, zero-width and unassigned characters, line separators
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -48,6 +50,12 @@ def code(text: object, length: int = 80) -> str:
     ticks = _ticks(inside, 1)
     space = " " if inside[0] == "`" or inside[-1] == "`" else ""
     return f"{ticks}{space}{inside}{space}{ticks}"
+
+
+def prose(text: str, length: int = 400) -> str:
+    """Return a sentence to stand behind other words; what GitHub could act on is code."""
+    words = line(text, length).split()
+    return " ".join(word if WORD.fullmatch(word) else code(word, length) for word in words)
 
 
 def fence(text: str, language: str = "text", lines: int = 10**6, keep: str = "first",

@@ -7,8 +7,8 @@ from jinja2 import Environment, FileSystemLoader
 from nbproof.pipeline.numbers import change, count, is_of_test
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import page, plots
-from nbproof.review.collect import Facts, collect, judge
-from nbproof.review.markdown import code, fence, label, link, summary, value
+from nbproof.review.collect import Facts, StageResult, collect, judge
+from nbproof.review.markdown import code, fence, label, link, prose, summary, value
 from nbproof.review.page import Drawn
 
 LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
@@ -42,16 +42,18 @@ def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str 
     environment.filters |= {
         "code": code, "fence": fence, "summary": summary, "value": value, "count": count,
         "label": label, "short": plots.short, "is_of_test": is_of_test,
-        "link": lambda url, text: link(text, url)}
+        "link": lambda url, text: link(text, url), "one_line": lambda text: " ".join(text.split())}
     template = environment.get_template("comment.md.j2")
-    has_make = (facts.project.root / "Makefile").is_file()
+    key, has_make = facts.project.metric.key, (facts.project.root / "Makefile").is_file()
     values = {
         **_stages(facts), **_outputs(facts, drawn), "tables": _changes(facts),
+        "groups": _groups(facts), "key": key, "measures": bool(key), "has_page": "review" in links,
+        "compares": bool(key and facts.base),
         "curves": sorted(
             ((each.name, drawn) for each in facts.results for drawn in each.curves
              if not drawn["is_same"]), key=lambda curve: curve[0] != verdict.now.champion),
         "facts": facts, "verdict": verdict, "links": links, "run": run, "change": change,
-        "key": facts.project.metric.key, "marks": MARKS, "notes": _notes(facts, verdict),
+        "marks": MARKS, "notes": _notes(facts, verdict),
         "sentence": verdict.sentence(code, lambda text: f"**{text}**"),
         "command": "make" if has_make else "nbproof"}
     for most in LEVELS:
@@ -71,6 +73,17 @@ def _stages(facts: Facts) -> dict:
     return {"failed": failed, "not_run": not_run, "ran": by_status["ran"],
             "stages": len(facts.results) - len(by_status["removed"]),
             "log": facts.outcome.strip() if has_failed and not is_explained else ""}
+
+
+def _groups(facts: Facts) -> dict[str, list[StageResult]]:
+    """Return the stages of each table: one for each notebook that runs for many values, by the
+    stage's name without a value, and first, by "", one for all others."""
+    many = {each.page.partition("@")[0] for each in facts.results if "@" in each.page}
+    groups: dict[str, list[StageResult]] = {"": []}
+    for each in facts.results:
+        name = each.stage.partition("@")[0]
+        groups.setdefault(name if name in many else "", []).append(each)
+    return {name: group for name, group in groups.items() if group}
 
 
 def _changes(facts: Facts) -> list[tuple]:
@@ -100,9 +113,11 @@ def _outputs(facts: Facts, drawn: Drawn) -> dict:
 
 def _notes(facts: Facts, verdict: Verdict) -> list[str]:
     """Return what a reader should know about the numbers, the hook's words too."""
-    notes = [code(note, 400) for note in (facts.trouble, facts.pulled) if note]
-    notes += [f"{code(judged.name)}: {code(judged.why, 400)}" for judged in verdict.judgements
-              if judged.why][:5]
+    notes = [prose(note) for note in (facts.trouble, facts.pulled) if note]
+    models: dict[str, list[str]] = {}  # by what the hook says: it can fail for all in one way
+    for judged in verdict.judgements:
+        models.setdefault(judged.why, []).append(code(judged.name))
+    notes += [f"{', '.join(names)}: {prose(why)}" for why, names in models.items() if why][:5]
     if unseen := [code(each.name) for each in facts.results if each.is_unseen]:
         notes.append(f"The base's outputs of {', '.join(unseen[:10])} are not in DVC's cache here, "
                      "so they are not compared: `dvc fetch --all-commits` brings what is kept.")

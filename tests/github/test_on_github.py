@@ -129,7 +129,7 @@ def test_s3_whose_credentials_have_expired(world):
 
 @pytest.mark.parametrize(("shown", "job", "words"), [
     ("1", "success", "the same outputs"), ("id(object())", "failure", "**other outputs**, see")])
-def test_without_tests_of_its_own_nbval_compares_the_notebooks(world, shown, job, words):
+def test_without_tests_of_its_own_the_notebooks_are_executed_again(world, shown, job, words):
     def change(folder: Path) -> None:
         (folder / ".github/workflows/tests.yml").unlink()
         file = folder / "notebooks/near.ipynb"
@@ -137,7 +137,7 @@ def test_without_tests_of_its_own_nbval_compares_the_notebooks(world, shown, job
 
     sha = world.push("topic", change)
     run = reviewed(world, world.pull_request(sha), sha)
-    assert run.job == job and f" nbval: {words}" in world.comment.partition("\n")[0], run.text
+    assert run.job == job and f" Executed again: {words}" in world.comment.partition("\n")[0], run.text
 
 
 def test_a_model_that_changed_can_be_asked_in_the_browser(world):

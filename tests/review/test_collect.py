@@ -3,6 +3,9 @@
 import os
 import re
 
+import pytest
+
+from nbproof.notebook.errors import UserError
 from nbproof.review import base
 from nbproof.review.collect import collect
 
@@ -31,7 +34,7 @@ def test_an_old_failure_is_not_told_as_a_new_one(tiny):
     tiny.write("notebooks/oak.ipynb", "corrected")
     os.utime(tiny.root / "notebooks/oak.ipynb", ns=(copy.st_mtime_ns + 1,) * 2)
     comment = tiny.comment()
-    assert rows(comment, "oak")[0] == "| `oak` | not run | – |  |  |  |"
+    assert rows(comment, "oak")[0] == "| `oak` | not run | 0.9900 | – |  |  |"
     assert "too low" not in comment
 
 
@@ -91,6 +94,13 @@ def test_results_that_were_not_recorded(tiny):
     assert ("not in the commit: `dvc.lock`, `metrics/elm.csv`, `metrics/elm.json`, "
             "`notebooks/elm.ipynb`.") in comment
     assert "take" not in comment and "`nbproof github take 42`" in tiny.comment(run="42")
+
+
+def test_without_git_one_sentence_says_so(tmp_path, inside):
+    (tmp_path / "project.yaml").write_text("name: tiny\n")
+    inside(tmp_path)
+    with pytest.raises(UserError, match="in no git repository: git init makes one"):
+        collect()
 
 
 def test_where_the_branch_left(tiny):

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from nbproof.review import markdown
 
-from .tiny import HOSTILE
+from .tiny import HOSTILE, assert_harmless
 
 
 @pytest.mark.parametrize("given", [HOSTILE, "`", "``", "|", "\\", "\\|", "a`b``c", "\n|\n---\n", "",
@@ -20,6 +20,7 @@ def test_code_stays_code(given):
     assert [child.name for child in page.find("td").contents] == ["code"]
     page = BeautifulSoup(MarkdownIt("commonmark").render(markdown.fence(given)), "html.parser")
     assert [child.name for child in page.contents if child.name] == ["pre"]
+    assert_harmless(f"A word: {markdown.prose(given)}")
 
 
 def test_mermaid_label_is_one_string():

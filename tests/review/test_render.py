@@ -10,7 +10,7 @@ import pytest
 from nbproof.review.markdown import code
 from nbproof.review.render import LIMIT
 
-from .tiny import CONTRACT, HOSTILE, Tiny, rows
+from .tiny import CONTRACT, HOSTILE, STAGES, Tiny, rows
 
 LINKS = {"review": "https://ci.example/review.html", "main": "https://ci.example"}
 GOLDEN = Path(__file__).parents[1] / "golden" / "one_parameter_changed.md"
@@ -22,15 +22,16 @@ def test_first_run(tiny):
     head = tiny.commit()
     comment = tiny.comment(None)
     assert comment.startswith("Champion `oak`, 0.9900. 4 stages, no base to compare with.\n")
-    assert rows(comment, "features") == ["| `features` | ran |  |  |  |  |"]
-    assert rows(comment, "oak") == ["| `oak` | ran | 0.9900 |  |  |  |"]
+    assert rows(comment, "features") == ["| `features` | ran |  |"]
+    assert rows(comment, "oak") == ["| `oak` | ran | 0.9900 |"]
     assert f"git checkout {head}\nnbproof run\nnbproof report\n" in comment
 
 
 def test_nothing_changed(tiny):
     comment = tiny.begin().comment()
     assert comment.startswith(
-        "Same champion `oak`, 0.9900. **No model changed**. No stage has a change.\n")
+        "Same champion `oak`, 0.9900. **No model changed**. No stage has a change. The base is `"
+        f"{tiny.git('rev-parse', 'main')[:8]}`.\n")
     assert "\nMetrics: as in the base.\n\nParameters: as in the base.\n" in comment
     assert "### Curves" not in comment and "### Changed outputs" not in comment
 
@@ -44,7 +45,8 @@ def test_one_parameter_changed(tiny):
     tiny.commit()
     comment = tiny.comment(links=LINKS)
     for name, revision in (("{head}", "HEAD"), ("{base}", "main")):
-        comment = comment.replace(tiny.git("rev-parse", revision), name)
+        sha = tiny.git("rev-parse", revision)
+        comment = comment.replace(sha, name).replace(sha[:8], name)
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.write_text(comment, encoding="utf-8")
     assert comment == GOLDEN.read_text(encoding="utf-8")
@@ -59,9 +61,9 @@ def test_new_model_and_removed_model(tiny):
     assert comment.startswith(
         "New champion `wide`, 0.9950, instead of `oak`, 0.9900. **It is better**, "
         "5 fewer errors of 1,000. New: `wide`, 0.9950. Removed: `elm`, 0.9200. "
-        "2 of 4 stages ran again.\n")
-    assert rows(comment, "wide")[0] == "| `wide` | ran | 0.9950 |  | ＋ new |  |"
-    assert rows(comment, "elm")[0] == "| `elm` | removed | – |  | − removed |  |"
+        "2 of 4 stages ran again. The base is ")
+    assert rows(comment, "wide")[0] == "| `wide` | ran | – | 0.9950 |  | ＋ new |"
+    assert rows(comment, "elm")[0] == "| `elm` | removed | 0.9200 | – |  | − removed |"
     assert "| `elm` | `score` | 0.9200 | – |  |" in comment
     assert "| `models.wide.depth` | `None` | `512` |" in comment
 
@@ -71,7 +73,7 @@ def test_a_metric_that_is_nan(tiny):
     tiny.answers = lambda score: ""
     tiny.run("elm")
     comment = tiny.comment()
-    assert rows(comment, "elm")[0] == "| `elm` | ran | NaN |  | ▼ worse |  |"
+    assert rows(comment, "elm")[0] == "| `elm` | ran | 0.9200 | NaN |  | ▼ worse |"
     assert "| `elm` | `score` | 0.9200 | NaN |  |" in comment
 
 
@@ -110,7 +112,52 @@ def test_without_a_comparison(tiny):
     comment = tiny.comment()
     assert comment.startswith("**`elm` is worse**: 0.9200 → 0.8000, 120 more errors of 1,000. ")
     assert rows(comment, "elm")[0] == (
-        "| `elm` | ran | 0.8000 | −0.1200 | ▼ worse: 120 more errors of 1,000 |  |")
+        "| `elm` | ran | 0.9200 | 0.8000 | −0.1200 | ▼ worse: 120 more errors of 1,000 |")
+
+
+def test_without_a_metric_the_numbers_that_changed_are_open(tiny):
+    tiny.write("project.yaml", "name: tiny\n")
+    tiny.begin().scores["elm"] = [0.9, 0.8]
+    tiny.run("elm", "compare")
+    comment = tiny.comment()
+    assert "\n| stage | status |\n| :-- | :-- |\n| `compare` | ran |\n" in comment
+    assert "\nMetrics: 2 changes\n\n| stage | metric | base | branch | change |\n" in comment
+    assert "<summary>Metrics" not in comment and "<summary>Parameters" not in comment
+
+
+def test_one_notebook_for_many_values_is_one_table(tiny):
+    values = ["0.1", "1", "10"]
+    for side in ("base", "branch"):
+        tiny.write("dvc.yaml", f"{STAGES}  svm:\n    foreach: {values}\n    do:\n".replace("'", "")
+                   + "      cmd: nbproof stage C=${item}\n      deps: [notebooks/svm.ipynb]\n"
+                     "      outs: [\"reports/svm@${item}.ipynb\"]\n"
+                     "      metrics: [\"metrics/svm@${item}.json\": {cache: false}]\n")
+        tiny.write("notebooks/svm.ipynb", side)
+        for value in values:
+            tiny.write_json(f"metrics/svm@{value}.json",
+                            {"score": 0.5 + len(value) / 10 + 0.1 * (side == "branch")})
+            tiny.executed(f"svm@{value}")
+        if side == "base":
+            tiny.begin()
+            values.remove("10")
+    tiny.record("0.1", "1")
+    table = tiny.comment().partition("\n`svm` for 3 values:\n\n")[2].split("\n\n")[0]
+    assert table.splitlines()[2:] == [
+        "| `svm@0.1` | ran | 0.8000 | 0.9000 | +0.1000 | ▲ better |",
+        "| `svm@1` | ran | 0.6000 | 0.7000 | +0.1000 | ▲ better |",
+        "| `svm@10` | removed | 0.7000 | – |  | − removed |"]
+
+
+def test_what_the_hook_says_is_text_and_once(tiny):
+    tiny.write("project.yaml", CONTRACT + "hooks: {better: judge:better}\n")
+    tiny.write("notebooks/judge.py", "def better(new, old):\n"
+               "    raise ValueError('p < 0.05 by @octocat, see http://evil.test (#1)')\n")
+    tiny.begin().scores.update(oak=[0.98], elm=[0.95])
+    tiny.run("oak", "elm", "compare")
+    comment, page = tiny.review()
+    assert ("\n`elm`, `oak`: The project's hook better failed: ValueError: p < 0.05 by `@octocat,` "
+            "see `http://evil.test` `(#1)`\n") in comment
+    assert page.get_text().count("The project's hook better failed") == 1
 
 
 def test_failed_cell(tiny):
@@ -120,9 +167,11 @@ def test_failed_cell(tiny):
     tiny.fail({"cell": 4, "error": "AssertionError", "reason": "too low"}, [printed, error])
     comment, page = tiny.review(links=LINKS)
     assert comment.startswith("**`oak` failed at cell 4**. Not run: `compare`. "
-                              "No new champion (before: `oak`, 0.9900). \n")
-    assert rows(comment, "oak")[0].startswith("| `oak` | **failed at cell 4** | – |  |  | [open]")
-    assert rows(comment, "compare") == ["| `compare` | not run: needs `oak` | – |  |  |  |"]
+                              "No new champion (before: `oak`, 0.9900). The base is ")
+    assert rows(comment, "oak")[0].startswith(
+        "| `oak` | **failed at cell 4** | 0.9900 | – |  |  | [open]")
+    assert rows(comment, "compare") == [
+        "| `compare` | not run: needs `oak` | `oak` 0.9900 | – |  |  |  |"]
     assert "```text\nAssertionError: too low\n```\n\nThe cell begins:\n\n```python\n" in comment
     assert "```text\n… 10 more lines\nstep 10 loss nan\n" in comment
     assert "Metrics of the stages with a result: as in the base." in comment
@@ -154,7 +203,7 @@ def test_too_much_for_a_comment(tiny):
     comment = tiny.comment()
     assert len(comment) <= LIMIT and comment.startswith("Same champion `oak`, 0.9900. ")
     assert "14 more models changed." in comment.splitlines()[0]
-    assert rows(comment, "net15")[0].startswith("| `net15` | ran | 0.9505 | +0.0100 | ▲ better: ")
+    assert rows(comment, "net15")[0].startswith("| `net15` | ran | 0.9405 | 0.9505 | +0.0100 | ▲ ")
     assert "this report shows in short: changed outputs, curves.\n" in comment
     assert "line 1 net07" in comment and "line 90 net07" not in comment
 
@@ -215,6 +264,6 @@ def test_a_project_below_git_s_root_on_master(tmp_path, monkeypatch, inside):
     monkeypatch.chdir(project.root / "notebooks")
     comment = project.comment(None)
     assert comment.startswith("Same champion `oak`, 0.9900. **`elm` is better**: 0.9200 → 0.9500, "
-                              "30 fewer errors of 1,000. 2 of 4 stages ran again.\n")
+                              "30 fewer errors of 1,000. 2 of 4 stages ran again. The base is ")
     assert "+It learns more." in comment and code("models.elm.rate") in comment
     assert "in the commit: `dvc.lock`, `metrics/elm.csv`, " in comment
