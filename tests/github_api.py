@@ -175,6 +175,8 @@ def gh(words: list[str]) -> None:
         with urllib.request.urlopen(request) as answer:
             return answer.read(), answer.headers.get("Link") or ""
 
+    if not os.environ.get("GH_TOKEN"):
+        sys.exit("gh: To use GitHub CLI in a GitHub Actions workflow, set GH_TOKEN")
     try:
         if words[:2] == ["run", "download"]:
             name = option("--name")
