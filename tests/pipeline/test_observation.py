@@ -160,14 +160,6 @@ def small(deps_: tuple[str, ...], outs: tuple[str, ...] = ()) -> Stage:
     return Stage("x", "x", "notebooks/x.ipynb", (), deps_, outs, frozenset())
 
 
-def test_a_module_of_a_package_is_its_folder(folder, inside):
-    inside(folder)
-    (folder / "notebooks/tiny").mkdir()
-    paths = ["notebooks/tiny/a.py", "notebooks/tiny/b.py", "notebooks/helper.py", "lib/far.py"]
-    sentence = observation.deps_sentence(small(()), paths)
-    assert "add `- notebooks/tiny`, `- notebooks/helper.py`, `- lib/far.py` to" in sentence
-
-
 def test_what_git_ignores_and_no_stage_makes_is_refused(folder, inside):
     inside(folder)
     (folder / ".gitignore").write_text("data/\n")

@@ -50,10 +50,10 @@ def test_the_first_run(finished_once):
     assert stages_run(printed) == ALL and "near: round 3/3  error 0.75" in printed
     counts = [line for line in lines if "count" in line]
     assert counts == ["count: starts", "count: counted"]  # no hints of DVC's
-    assert any(line.startswith("Done in ") and line.endswith("The result: reports/index.html")
-               for line in lines)
-    at = lines.index("       error")  # the results stand at the end
+    at = lines.index("       error")  # the results stand at the end, and no verdict on a change
     assert lines[at + 1 : at + 4] == ["near  0.7500", "far   0.5000", "The champion is far."]
+    last = [line for line in lines[at + 4 :] if "is better" in line or line.startswith("Done in ")]
+    assert len(last) == 1 and last[0].endswith("The result: reports/index.html")
     assert json.loads((folder / "metrics" / "compare.json").read_text())["champion"] == "far"
     assert sorted(path.name for path in (folder / "data" / "table").iterdir()) == ["3.csv", "5.csv"]
     pages = {path.stem for path in (folder / "reports").glob("*.html")}
