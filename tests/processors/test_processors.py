@@ -12,7 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import command, commit, copy_of_project, edit_params, results, stages_run
+from projects import (
+    ROOT,
+    command,
+    commit,
+    copy_of_project,
+    edit_params,
+    results,
+    said,
+    stages_run,
+)
 
 from nbproof.runner import determinism
 
@@ -22,7 +31,10 @@ SMALL = {
     "mlp": {"hidden": 32, "epochs": 2}, "linear": {"epochs": 2},
 }
 
-WHOLE, CNN = ("nbproof", "run", "--jobs", "2"), ("dvc", "repro", "train@cnn")
+# By the copy's own package: a kernel that is forked takes it from the copy's folder in any case,
+# and its files are below the project, so another package would miss them among the deps.
+WHOLE = (sys.executable, "-m", "nbproof", "run", "--jobs", "2")
+CNN = ("dvc", "repro", "train@cnn")
 STAGES = {WHOLE: 9, CNN: 2}
 pytestmark = [
     pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"{EMULATOR} is missing (Debian: apt install qemu-user)"),
@@ -54,7 +66,6 @@ def copy(folder: Path) -> Path:
 
 def ran(folder: Path, *words: str, **environment: str) -> dict[str, bytes]:
     """The results in the copy at `folder` after the command `words`."""
-    # nbproof by its command, which stages have, too: not the copy's own package, of which no kernel would be forked.
     done = command(copy(folder), *words, **environment)
     assert done.returncode == 0 and len(stages_run(done.stdout)) == STAGES[words], done.stdout
     return results(folder)
@@ -66,17 +77,21 @@ def native(tmp_path_factory):
     return functools.cache(lambda words: ran(tmp_path_factory.mktemp("native") / "project", *words))
 
 
-def quiet(processor: str) -> str:
-    """The emulator's word for `processor` without what it lacks: of that it warns in the output of each thread."""
-    said = subprocess.run([EMULATOR, "-cpu", processor, sys.executable, "-S", "-c", ""], capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    return ",".join([processor, *(f"{name}=off" for name in re.findall(r"CPUID\S*:E[A-D]X\.(\S+)", said.stderr))])
+def emulated(processor: str) -> dict[str, str]:
+    """The variables of a command whose kernels run on `processor`, without what the emulator lacks of it.
+
+    Of that it warns in the output of each thread.
+    """
+    done = subprocess.run([EMULATOR, "-cpu", processor, sys.executable, "-S", "-c", ""], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    missing = [f"{name}=off" for name in re.findall(r"CPUID\S*:E[A-D]X\.(\S+)", done.stderr)]
+    return {"NBPROOF_EMULATOR": f"{EMULATOR} -cpu {','.join([processor, *missing])}", "NBPROOF_CELL_TIMEOUT": "1200"}
 
 
 def compare(natively: dict[str, bytes], folder: Path, words: tuple[str, ...], processor: str) -> None:
-    emulated = ran(folder, *words, NBPROOF_EMULATOR=f"{EMULATOR} -cpu {quiet(processor)}", NBPROOF_CELL_TIMEOUT="1200")
-    assert sorted(emulated) == sorted(natively)
-    assert [name for name in natively if natively[name] != emulated[name]] == []
+    there = ran(folder, *words, **emulated(processor))
+    assert sorted(there) == sorted(natively)
+    assert [name for name in natively if natively[name] != there[name]] == []
     assert os.environ["MKL_CBWR"] == "COMPATIBLE", "the native run had the settings, too"
 
 
@@ -88,3 +103,18 @@ def test_data_and_the_cnn_have_the_same_bytes(native, tmp_path):
 @pytest.mark.parametrize("processor", ["Haswell-noTSX", "Skylake-Client-noTSX-IBRS", "EPYC-Rome"])
 def test_the_whole_example_has_the_same_bytes(native, processor, tmp_path):
     compare(native(WHOLE), tmp_path / "project", WHOLE, processor)
+
+
+@pytest.mark.parametrize("name, notebooks", [
+    ("churn", ["notebooks/churn.ipynb"]), ("energy", ["1 clean.ipynb", "2 model.ipynb"]),
+])
+def test_notebooks_as_people_have_them_have_the_same_bytes(name, notebooks, tmp_path):
+    folder = shutil.copytree(ROOT / "tests" / "foreign" / name, tmp_path / "mine")
+    commit(folder, "init", "-q", "-b", "main")
+    for words in (["init"], *(["add", path, "--yes"] for path in notebooks), ["run"]):
+        said(folder, *words)
+    commit(folder)
+    for processor in ("Haswell-noTSX", "Skylake-Client-noTSX-IBRS"):
+        output = said(folder, "run", "--force", **emulated(processor))
+        assert stages_run(output) == {Path(path).stem for path in notebooks}, output
+        assert re.search(r"All \d+ results are the committed ones, byte for byte", output), output
