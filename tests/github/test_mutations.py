@@ -11,9 +11,10 @@ def a_branch(world):
     run = cases.reviewed(world, world.pull_request(sha), sha)
     assert run.job == "success" and world.artifacts(run) == cases.RESULTS
     assert "#near" in world.comment and "| `near` | ran | 0.0400 | 0.0200 |" in world.comment
+    assert "The base is `BASE`." in world.comment and "git checkout HEAD\n" in world.comment
 
 
-def tested(world):
+def executed_again(world):
     cases.test_without_tests_of_its_own_the_notebooks_are_executed_again(
         world, "id(object())", "failure", "**other outputs**, see")
 
@@ -32,12 +33,12 @@ MUTATIONS = [  # workflow, what, by what, and the case that must fail
     ("report", "path: scratch/results,", "path: scratch/result,", a_branch),
     ("report", "secrets.DVC_READ_USER", "secrets.DVC_READ_NAME", cases.test_the_remote_is_read),
     ("report", "REMOTE_PASSWORD:", "REMOTE_PASS:", cases.test_the_remote_is_read),
-    ("report", "tests.yml') == ''", "tests.yml') != ''", tested),
+    ("report", "tests.yml') == ''", "tests.yml') != ''", executed_again),
     ("comment", "github.event.workflow_run.conclusion)", "github.event.workflow_run.conclusions)",
      a_branch),
     ("comment", "HEAD_SHA: ${{ github.event.workflow_run.head_sha }}",
      "HEAD_SHA: ${{ github.event.workflow_run.sha }}", a_branch),
-    ("report", " TEST:", " TESTS:", tested),
+    ("report", " TEST:", " TESTS:", executed_again),
     ("comment", "GH_TOKEN:", "GH_TOKENS:", a_branch),
     ("comment", '["success", "failure", "timed_out"]', '["success", "timed_out"]',
      cases.test_a_set_up_that_fails_takes_the_place_of_the_old_comment),
