@@ -1,18 +1,21 @@
 """MLflow models as outputs: the same model gives the same bytes, on any machine, at any time."""
 
+import base64
 import contextlib
 import io
 import json
 import re
 import shutil
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import output
+from nbproof.notebook.files import output, write
 
+CHECKS = 8  # cases with their outputs in an ONNX file
 VARIES = {"model_uuid", "model_id", "run_id", "utc_time_created", "artifact_path",
           "model_size_bytes"}
 
@@ -35,6 +38,55 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)
     return path
+
+
+def save_onnx(name: str, model: object, example: object, labels: Sequence[str] = ()) -> Path:
+    """Write models/NAME.onnx, which servers and browsers run: of scikit-learn or of PyTorch.
+
+    `example` are some inputs [N, ...]: a table or an array of numbers, for PyTorch a tensor. What
+    a PyTorch model with `labels` returns are their probabilities [N, labels]; the labels of a
+    scikit-learn classifier are its own. The file holds eight cases with their outputs, by which
+    whoever loads it checks it.
+    """
+    try:
+        import numpy as np
+        import onnx
+        import onnxruntime
+
+        graph = onnx.load_from_string(_graph(name, model, example[:CHECKS], bool(labels)))
+    except ImportError as error:
+        raise UserError(f"models.save_onnx needs the package {error.name}: add it to the "
+                        "requirements.") from None
+    labels = [*map(str, getattr(model, "classes_", labels))]
+    inputs = np.asarray(example[:CHECKS], np.float32)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    first = "probabilities" if "probabilities" in names else names[0]
+    (outputs,) = session.run([first], {session.get_inputs()[0].name: inputs})
+    checks = {f"check_{key}": base64.b64encode(array.astype("<f4").tobytes()).decode()
+              for key, array in (("inputs", inputs), ("probabilities", outputs))}
+    onnx.helper.set_model_props(graph, checks | {"labels": json.dumps(labels)})
+    return write(f"models/{name}.onnx", graph.SerializeToString(deterministic=True))
+
+
+def _graph(name: str, model: object, example: object, is_classifier: bool) -> bytes:
+    """Return a model as ONNX for any number of cases, all of whose inputs are one array."""
+    if not hasattr(model, "state_dict"):
+        import numpy as np
+        import skl2onnx
+
+        options = {"zipmap": False} if hasattr(model, "classes_") else None
+        array = np.asarray(example, np.float32)
+        return skl2onnx.to_onnx(model, array, name, options=options).SerializeToString()
+    import torch
+
+    file, output = io.BytesIO(), "probabilities" if is_classifier else "outputs"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the newer exporter needs two more packages
+        torch.onnx.export(model.eval(), (example,), file, dynamo=False, opset_version=18,
+                          input_names=["inputs"], output_names=[output],
+                          dynamic_axes={key: {0: "cases"} for key in ("inputs", output)})
+    return file.getvalue()
 
 
 def _describe(name: str, folder: Path) -> None:

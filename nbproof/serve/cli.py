@@ -28,9 +28,9 @@ RATE = "Requests per second and client; 0: no limit. Default: 50, and no limit o
 REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster."
 NO_MODEL = """\
 There is nothing to serve: {reason}. A server runs the ONNX file models/NAME.onnx, which the \
-model's notebook writes as an output of its stage: from PyTorch with torch.onnx.export, from \
-scikit-learn with skl2onnx (docs/contract.md, "A model as ONNX"). Then nbproof run registers the \
-champion, or nbproof promote does."""
+model's notebook writes as an output of its stage by models.save_onnx, from scikit-learn and \
+PyTorch (docs/contract.md, "A model as ONNX"). Then nbproof run registers the champion, or nbproof \
+promote does."""
 
 
 @app.command(rich_help_panel=PANEL)

@@ -7,7 +7,9 @@ import pytest
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest
-from nbproof.notebook.models import save_model
+from nbproof.notebook.models import save_model, save_onnx
+from nbproof.serve.model import OnnxModel
+from nbproof.tracking.versions import ModelVersion
 
 WORDS, KINDS = ["good day", "bad day", "good night", "bad night"], ["g", "b", "g", "b"]
 
@@ -34,6 +36,31 @@ def test_the_same_model_gives_the_same_bytes_and_mlflow_loads_them(project, monk
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     model = mlflow.pyfunc.load_model(str(saved))
     assert list(model.predict(np.array(["good good", "bad bad"]))) == ["g", "b"]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regression", "net"])
+def test_onnx_predicts_as_the_model_does_and_has_the_same_bytes(project, kind):
+    import numpy as np
+    import torch
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    cases = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Softmax(1))
+    model, example, labels, predict = {
+        "classifier": (LogisticRegression(), cases, (), "predict_proba"),
+        "regression": (Ridge(), cases, (), "predict"),
+        "net": (net, torch.tensor(cases), ("a", "b"), "forward")}[kind]
+    if kind != "net":
+        model.fit(cases, cases[:, 0] > 0)
+    path = save_onnx("x", model, example, labels)
+    content = path.read_bytes()
+    assert save_onnx("x", model, example, labels).read_bytes() == content
+    loaded = OnnxModel(ModelVersion("files", "x"), content, b"{}", 1)
+    expected = np.asarray(getattr(model, predict)(example[:9]).tolist())
+    outputs = loaded.run({loaded.inputs[0].name: cases[:9]}).outputs
+    assert np.allclose(outputs.reshape(expected.shape), expected, atol=1e-5)
+    assert loaded.labels == {"classifier": ["False", "True"], "net": ["a", "b"]}.get(kind, [])
 
 
 SIGNATURE = {"inputs": json.dumps([{"type": "long", "name": "case"}])}

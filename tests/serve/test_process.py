@@ -38,7 +38,7 @@ def test_half_sent_headers_stop_nobody(served, nets):
 
 
 @pytest.mark.parametrize("words, variables, reason", [
-    ([], {}, "writes as an output of its stage: from PyTorch with torch.onnx.export"),
+    ([], {}, "writes as an output of its stage by models.save_onnx"),
     (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
     ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
     (["--replicas", "4:2"], {}, "such as 2:4"),
