@@ -27,6 +27,20 @@ option = $(if $(call given,$1),--$2 "$$$1")
 flag = $(if $(call given,$1),$(if $(filter-out 0 false no,$($1)),--$2))
 argument = $(if $(call given,$1),-- "$$$1")
 
+# What a target takes on make's command line; another name there is a slip of the pen.
+run.takes = JOBS FORCE
+report.takes = BASE OUT
+lab.takes = PORT
+serve.takes = PORT HOST IMAGES
+promote.takes = MODEL
+new.takes = DIR
+pins.takes = UPGRADE CPU
+pictures.takes = MERMAID
+goal = $(or $(MAKECMDGOALS),help)
+takes = $(foreach name,$(goal),$($(name).takes) $(if $(filter check test%,$(name)),ARGS)) PYTHON
+slips = $(filter-out $(takes),$(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(name))))
+$(if $(slips),$(error make $(goal) takes $(strip $(takes)), not $(strip $(slips)): `make` shows what they are))
+
 .PHONY: help setup tools
 help: ; @echo "$$HELP"
 setup: ; $(SETUP)

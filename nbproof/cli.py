@@ -18,14 +18,8 @@ from nbproof.notebook.files import root, write_whole
 from nbproof.review.ci import app as github
 from nbproof.serve.cli import app as serve
 
-
-def end(code: int | None, **_) -> None:
-    """End with the exit code that the command returned."""
-    raise typer.Exit(code or 0)
-
-
 app = typer.Typer(
-    name="nbproof", no_args_is_help=True, pretty_exceptions_enable=False, result_callback=end,
+    name="nbproof", no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reproducible notebooks: a pipeline run by DVC, tracked by MLflow, reviewed on GitHub.",
 )
@@ -256,11 +250,18 @@ def git(remove: Annotated[bool, Option("--remove", help="Undo it.")] = False) ->
 def main() -> None:
     """Run the command; an error of a person's ends with one sentence and an exit code above 0."""
     try:
-        app()
-    except SystemExit as end:
-        if end.code == 130:  # Ctrl-C, on which Typer prints nothing
+        code = app(standalone_mode=False)
+        if code == 130:  # Ctrl-C, on which Typer prints nothing
             print("Interrupted.", file=sys.stderr)
-        raise
+        sys.exit(code)
+    except typer.Abort:  # a question, and no answer
+        sys.exit("Aborted.")
+    except typer.TyperException as error:  # an option or its value is wrong
+        if message := error.format_message():  # none where the help is shown instead
+            asked = f"{error.ctx.command_path} --help lists what it takes."
+            stop = "" if message[-1] in ".?" else "."
+            print(f"{message}{stop} {typed(asked)}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except UserError as error:
         error.__suppress_context__ = False
         trace()

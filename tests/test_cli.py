@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import typer.main
-from projects import ROOT, command, nbproof
+from projects import ROOT, command, nbproof, said
 
 from nbproof import cli
 from nbproof.notebook.errors import UserError
@@ -31,6 +32,17 @@ def test_what_a_person_can_mend_ends_with_a_sentence(monkeypatch, capsys, error,
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == code and capsys.readouterr().err.strip() == printed.strip()
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("serve", "--port", "abc"), "Invalid value for '--port': "),
+    (("rnu",), "No such command 'rnu'. Did you mean 'run'? "),
+    (("model",), "Missing argument "), (("git", "--x"), "No such option: --x. "),
+])
+def test_a_wrong_option_is_one_sentence_and_where_to_look(tmp_path, words, sentence):
+    printed = said(tmp_path, *words, code=2)
+    assert printed.startswith(sentence) and printed.endswith("--help lists what it takes.\n")
+    assert printed.count("\n") == 1
 
 
 def test_no_variable_of_a_stranger_is_read():
@@ -57,8 +69,9 @@ def test_what_is_imported_early_is_light(tmp_path, module, spared):
     assert spared.isdisjoint(loaded), spared.intersection(loaded)
 
 
-def test_make_passes_its_own_variables_and_no_shell_reads_them(tmp_path):
-    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+@pytest.mark.parametrize("folder", ["", "nbproof/workspace/template"])
+def test_make_passes_its_own_variables_and_no_shell_reads_them(tmp_path, folder):
+    shutil.copy(ROOT / folder / "Makefile", tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name in ("show", ".venv/bin/nbproof"):
         (tmp_path / name).write_text(SHOW)
@@ -66,10 +79,11 @@ def test_make_passes_its_own_variables_and_no_shell_reads_them(tmp_path):
     stranger = dict.fromkeys(("JOBS", "FORCE", "MODEL", "DIR", "BASE", "PORT", "HOST"), "x")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
-    def words(*given: str) -> str:
+    def words(*given: str, code: int = 0) -> str:
         done = subprocess.run(["make", "-s", "PYTHON=true", *given], cwd=tmp_path,
-                              env=kept | stranger, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+                              env=kept | stranger, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == code, done.stdout
         return done.stdout
 
     assert [words(each) for each in ("run", "promote", "report", "serve")] == [
@@ -78,5 +92,8 @@ def test_make_passes_its_own_variables_and_no_shell_reads_them(tmp_path):
     assert words("run", "FORCE=0") == "<run>"
     assert words("report", "BASE=a; touch x") == "<report><--base><a; touch x>"
     assert words("promote", "MODEL='`touch x`' \"b\"") == "<promote><--><'`touch x`' \"b\">"
-    assert words("new", "DIR=-$$(touch x)") == "<new><--><-$(touch x)>"
+    assert words("promote", "MODEL=-$$(touch x)") == "<promote><--><-$(touch x)>"
+    for goal, taken in (("run", "JOBS FORCE PYTHON"), ("verify", "PYTHON")):
+        refused = words(goal, "JOB=$$(touch x)", code=2)
+        assert f"make {goal} takes {taken}, not JOB: " in refused
     assert not (tmp_path / "x").exists()

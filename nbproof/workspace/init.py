@@ -41,14 +41,16 @@ def init(dry_run: bool) -> int:
         raise UserError(f"{folder} is a project already: nbproof add NOTEBOOK makes a stage.")
     if not shutil.which("git"):
         raise UserError("git is not installed, and DVC needs it: install it, then run again.")
-    is_new = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode
+    inside = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True)
     notebooks = [path for path in sorted(folder.rglob("*.ipynb"))
                  if not any(part[0] == "." for part in path.relative_to(folder).parts)]
     if not notebooks:
         raise UserError(f"There are no notebooks in {folder}: nbproof new DIR makes a project with "
                         "some.")
-    if is_new and not dry_run:
-        subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
+    if inside.returncode:
+        print(f"git init: {folder} was in no repository.")
+        if not dry_run:
+            subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
     files = contents(folder)
     for name, text in files.items():
         if dry_run:

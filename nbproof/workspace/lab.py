@@ -13,6 +13,9 @@ from nbproof.runner.determinism import SETTINGS, tool_environment
 
 def start(arguments: list[str], port: int = 0) -> int:
     """Open JupyterLab at `port` (0: the first free one from 8888); return its exit code."""
+    if is_root() and "--allow-root" not in arguments:
+        raise UserError("JupyterLab does not start for root, for whom a notebook may do anything: "
+                        "be another user, or, in a container, nbproof lab --allow-root.")
     options = {
         "ServerApp.root_dir": root(),
         "ServerApp.contents_manager_class":
@@ -27,6 +30,10 @@ def start(arguments: list[str], port: int = 0) -> int:
     words = [f"--{key}={value}" for key, value in options.items()]
     command = [sys.executable, "-m", "jupyterlab", *words, *arguments]
     return subprocess.run(command, cwd=root(), env=environment(Path(sys.prefix))).returncode
+
+
+def is_root() -> bool:
+    return os.name == "posix" and os.geteuid() == 0
 
 
 def environment(prefix: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import keyword
 import re
 import shutil
 import subprocess
@@ -35,11 +36,15 @@ def new(folder: Path, vendor: bool = False) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         reason = " ".join(str(error).split())
         raise UserError(f"The project could not be made from {source}: {reason}") from None
-    if _git(folder, "rev-parse", "--git-dir") is None:
+    if around := _git(folder, "rev-parse", "--show-toplevel"):
+        print(f"{folder} is a part of the repository {around}, where it is not committed. GitHub "
+              f"does not read its .github there; git init in {folder} makes it one of its own.")
+    else:
         _git(folder, "init", "--quiet", "--initial-branch=main")
         _git(folder, "add", "--all")
         if _git(folder, "commit", "--quiet", "--message=Made by nbproof new") is None:
-            print("Nothing is committed yet: git config user.name and user.email are not set.")
+            print(f"Nothing in {folder} is committed yet, for git does not know you: set git "
+                  "config user.name and user.email, then git commit there.")
     print(f"{folder} is made: go there and call make run.")
     return 0
 
@@ -49,8 +54,9 @@ def check_name(name: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(f"The project's package cannot be called {name}: give the folder a name "
                         "that begins with a letter from a to z.")
-    if name in sys.stdlib_module_names or importlib.util.find_spec(name):
-        raise UserError(f"There is a Python module {name} already: give the folder another name.")
+    known = {*keyword.kwlist, *sys.stdlib_module_names}
+    if name in known or importlib.util.find_spec(name):
+        raise UserError(f"{name} means something to Python already: give the folder another name.")
 
 
 def origin() -> tuple[str, str, str]:

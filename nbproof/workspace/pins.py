@@ -47,7 +47,7 @@ def lock(folder: Path, upgrade: bool = False, cpu: bool = False) -> None:
             if group == "run":  # a project that uses nbproof names it in this group
                 itself = next((line.strip() for line in lines if line[:7] == "nbproof"), itself)
             # Groups that do not name nbproof, but whose environment needs it:
-            needs = ("run", "cpu", "review") if itself == "-e ." else ("serve",)
+            needs = ("run", "cpu", "review") if itself == "-e ." else ("review", "serve")
             head = [f"{itself}\n"] if group in needs else []
             if group == "results":
                 head = [f"# nbproof results: {RESULTS}\n"]

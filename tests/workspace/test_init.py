@@ -26,10 +26,11 @@ def test_a_folder_becomes_a_project(folder, capsys):
     assert init.init(dry_run=True) == 0
     assert not (folder / "project.yaml").exists() and not (folder / ".git").exists()
     planned = capsys.readouterr().out
+    assert planned.startswith("git init: ")
     assert "--- project.yaml" in planned and "name: my_churn_2" in planned
     assert init.init(dry_run=False) == 0
     output = capsys.readouterr().out
-    assert "Next: nbproof add 'notebooks/a b.ipynb'" in output
+    assert output.startswith("git init: ") and "Next: nbproof add 'notebooks/a b.ipynb'" in output
     assert (folder / "notebooks/a b.ipynb").read_bytes() == before and (folder / ".git").is_dir()
     lock = (folder / "requirements/results.txt").read_text()
     assert lock.startswith(f"# nbproof results: {RESULTS}\n")

@@ -19,6 +19,12 @@ def test_the_users_own_jupyter_is_left_alone_unless_it_is_asked_for(tmp_path, mo
     assert lab.environment(tmp_path)["JUPYTER_CONFIG_DIR"] == "/home/me/.jupyter"
 
 
+def test_for_root_jupyterlab_starts_only_where_that_is_wanted(monkeypatch):
+    monkeypatch.setattr(lab, "is_root", lambda: True)
+    with pytest.raises(UserError, match="in a container, nbproof lab --allow-root"):
+        lab.start([])
+
+
 def test_a_port_in_use_is_refused():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

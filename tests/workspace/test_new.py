@@ -57,8 +57,10 @@ def test_a_project_is_whole_locked_and_committed(home, tmp_path):
     for path in (folder / "requirements").iterdir():
         pinned = path.read_text().replace("\\\n", " ").splitlines()
         rest = [pin for pin in pinned if "--hash=sha256:" not in pin]
-        expected = {"serve": [f"nbproof {line}"[:-1]], "results": [f"# nbproof results: {RESULTS}"]}
+        itself = [f"nbproof {line}"[:-1]]
+        expected = {"serve": itself, "review": itself, "results": [f"# nbproof results: {RESULTS}"]}
         assert rest == expected.get(path.stem, []), path
+    assert (folder / "requirements" / "review.txt").exists()  # what NBPROOF_REVIEW installs
 
 
 def test_what_cannot_be_locked_leaves_no_folder(home, tmp_path, monkeypatch):
@@ -75,14 +77,16 @@ def test_git_without_an_identity_and_inside_of_a_repository(
         home, tmp_path, unlocked, monkeypatch, capsys):
     monkeypatch.setenv("GIT_COMMITTER_NAME", "")
     new.new(tmp_path / "mine")
-    assert "Nothing is committed yet: git config user.name" in capsys.readouterr().out
+    assert "mine is committed yet, for git does not know you: " in capsys.readouterr().out
     new.new(tmp_path / "mine" / "part")
+    assert f"is a part of the repository {tmp_path / 'mine'}" in capsys.readouterr().out
     assert not (tmp_path / "mine" / "part" / ".git").exists()
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    ("numpy", "a Python module numpy"), ("test", "a Python module"), ("random", "a Python module"),
-    ("statistics", "a Python module"), ("2024-churn", "cannot be called 2024_churn"),
+    ("numpy", "numpy means something"), ("test", "test means"), ("random", "random means"),
+    ("statistics", "statistics means"), ("class", "class means"),
+    ("2024-churn", "cannot be called 2024_churn"),
     ("Énergie-2", "cannot be called _nergie_2"),
 ])
 def test_a_name_that_is_no_package_or_hides_a_module_is_refused(tmp_path, name, reason):
