@@ -28,8 +28,8 @@ from nbproof.runner.execute import execute_notebook
 from nbproof.sweep.space import Sweep
 
 EVERY = 0.5  # seconds between two looks at the trials
-STOPPED = ("The sweep stopped: MLflow at {store} or the disk did not keep a trial ({reason}). Finished "
-           "trials are kept: fix that, and the same command goes on.")
+STOPPED = ("The sweep stopped: MLflow at {store} or the disk did not keep a trial ({reason}). "
+           "Finished trials are kept: fix that, and the same command goes on.")
 RETRIES = 3  # of a trial whose worker was lost
 
 
@@ -165,6 +165,6 @@ def metric(wanted: Sweep, folder: Path) -> float:
     numbers = dataclasses.replace(config.load(), root=folder).metrics(name)
     if type(numbers.get(key)) not in (int, float):
         raise UserError(f"The sweep stopped: metrics/{name}.json has no number {key}; it has "
-                        f"{', '.join(numbers) or 'none'}. Say which one counts: sweep.{name}.metric in "
-                        "params.yaml, or metric.key in project.yaml.")
+                        f"{', '.join(numbers) or 'none'}. Say which one counts: sweep.{name}.metric "
+                        "in params.yaml, or metric.key in project.yaml.")
     return numbers[key]

@@ -140,7 +140,8 @@ def test_without_tests_of_its_own_the_notebooks_are_executed_again(world, shown,
 
     sha = world.push("topic", change)
     run = reviewed(world, world.pull_request(sha), sha)
-    assert run.job == job and f" Executed again: {words}" in world.comment.partition("\n")[0], run.text
+    first = world.comment.partition("\n")[0]
+    assert run.job == job and f" Executed again: {words}" in first, run.text
 
 
 def test_a_model_that_changed_can_be_asked_in_the_browser(world):
@@ -152,7 +153,8 @@ def test_a_model_that_changed_can_be_asked_in_the_browser(world):
         portable(folder / "far.onnx", 7)
         (folder / "MLmodel").write_text(MLMODEL)
         for name in ("ask.html", "ask.js", "ask.local.js"):
-            (folder / name).write_text("<title>Ask</title><body></body>" if name[4:] == "html" else "")
+            text = "<title>Ask</title><body></body>" if name[4:] == "html" else ""
+            (folder / name).write_text(text)
         with (folder / "project.yaml").open("a") as contract:
             contract.write("serve: {page: ask.html}\n")
 

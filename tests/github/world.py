@@ -1,4 +1,4 @@
-"""GitHub on this machine: act executes the workflows of a new project, which call this repository's.
+"""GitHub on this machine: act executes a new project's workflows, which call this repository's.
 
 Stand-ins take the place of the actions, and of GitHub's API."""
 
@@ -94,7 +94,8 @@ class Server(GitHub):
             return 403, b"<Error><Code>ExpiredToken</Code><Message>expired</Message></Error>"
         if not path.startswith("dvc"):
             return None
-        accounts = (base64.b64encode(each).decode() for each in (b"reader:r-secret", b"writer:w-secret"))
+        accounts = (base64.b64encode(each).decode()
+                    for each in (b"reader:r-secret", b"writer:w-secret"))
         if headers.get("Authorization") not in [f"Basic {account}" for account in accounts]:
             return 401, b""
         file = self.remote / path.removeprefix("dvc/")
@@ -229,7 +230,8 @@ class World:
         home = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home")}
         (self.folder / "home").mkdir(exist_ok=True)
         done = subprocess.run(words, cwd=self.work, env={"PATH": os.environ["PATH"], **home},
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=600)
         for line in done.stdout.splitlines():
             self._note(run, line)
         if run.job and workflow == "report":

@@ -98,7 +98,7 @@ def config(parts: dict, kind: str, **changed) -> dict:
     lambda parts, evil: {"archive/data/aotinductor/model/x.so": b"\x7fELF"},
     lambda parts, evil: {"archive/extra/note.txt": b"anything else"},
     lambda parts, evil: {CONFIG.format("weights"): "[]"},
-], ids=["example", "weight", "constant", "object", "old-weights", "library", "extra", "no-description"])
+], ids=["example", "weight", "constant", "object", "old-weights", "library", "extra", "none"])
 def test_an_archive_with_anything_else_is_refused(stored, project, monkeypatch, change, request):
     """Before torch reads it. What it is protected from is real: torch unpickles the example."""
     path, mark, evil = project / "models" / "x" / models.PROGRAM, project / "mark", io.BytesIO()

@@ -1,6 +1,7 @@
 """Every output of the example has the same bytes on other processors, which qemu-user emulates.
 
-The emulator stands in front of the kernels' own command: all that makes a result runs in it, the machinery does not.
+The emulator stands in front of the kernels' own command: all that makes a result runs in it, and
+nbproof does not.
 """
 
 import functools
@@ -27,7 +28,7 @@ from nbproof.runner import determinism
 
 EMULATOR = "qemu-x86_64"
 SMALL = {
-    "cnn": {"width": 8, "top": 16, "epochs": 4, "batch": 256},  # of four epochs the second sees a share of the images
+    "cnn": {"width": 8, "top": 16, "epochs": 4, "batch": 256},  # the second sees a part
     "mlp": {"hidden": 32, "epochs": 2}, "linear": {"epochs": 2},
 }
 
@@ -37,13 +38,15 @@ WHOLE = (sys.executable, "-m", "nbproof", "run", "--jobs", "2")
 CNN = ("dvc", "repro", "train@cnn")
 STAGES = {WHOLE: 9, CNN: 2}
 pytestmark = [
-    pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"{EMULATOR} is missing (Debian: apt install qemu-user)"),
-    pytest.mark.skipif(not determinism.machine().startswith(determinism.NAME), reason="this machine has no AVX2 itself"),
+    pytest.mark.skipif(not shutil.which(EMULATOR),
+                       reason=f"{EMULATOR} is missing (Debian: apt install qemu-user)"),
+    pytest.mark.skipif(not determinism.machine().startswith(determinism.NAME),
+                       reason="this machine has no AVX2 itself"),
 ]
 
 
 def copy(folder: Path) -> Path:
-    """A copy of the example that trains for a few steps on the small digits, and has no floors to reach by them."""
+    """A copy of the example that trains for a few steps on the small digits, without floors."""
     def change(content):
         content["data"]["source"] = "digits"
         content["know"]["images"] = 100
@@ -53,7 +56,8 @@ def copy(folder: Path) -> Path:
     copy_of_project(folder)
     edit_params(folder, change)
     for name, pattern, small in (
-        ("production/ood_detector.py", r"(?m)^(DIGITS.*) = [\d_]+, (\d+), 600,", r"\1 = 600, \2, 20,"),
+        ("production/ood_detector.py", r"(?m)^(DIGITS.*) = [\d_]+, (\d+), 600,",
+         r"\1 = 600, \2, 20,"),
         ("mnist/sources.yaml", r"floors: .*", "floors: {}"),
     ):
         path = folder / "notebooks" / name
@@ -78,17 +82,20 @@ def native(tmp_path_factory):
 
 
 def emulated(processor: str) -> dict[str, str]:
-    """The variables of a command whose kernels run on `processor`, without what the emulator lacks of it.
+    """The variables of a command whose kernels run on `processor`.
 
-    Of that it warns in the output of each thread.
+    The emulator warns of what it lacks of it, in the output of each thread, so that is left out.
     """
-    done = subprocess.run([EMULATOR, "-cpu", processor, sys.executable, "-S", "-c", ""], capture_output=True, text=True)
+    done = subprocess.run([EMULATOR, "-cpu", processor, sys.executable, "-S", "-c", ""],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     missing = [f"{name}=off" for name in re.findall(r"CPUID\S*:E[A-D]X\.(\S+)", done.stderr)]
-    return {"NBPROOF_EMULATOR": f"{EMULATOR} -cpu {','.join([processor, *missing])}", "NBPROOF_CELL_TIMEOUT": "1200"}
+    return {"NBPROOF_EMULATOR": f"{EMULATOR} -cpu {','.join([processor, *missing])}",
+            "NBPROOF_CELL_TIMEOUT": "1200"}
 
 
-def compare(natively: dict[str, bytes], folder: Path, words: tuple[str, ...], processor: str) -> None:
+def compare(natively: dict[str, bytes], folder: Path, words: tuple[str, ...],
+            processor: str) -> None:
     there = ran(folder, *words, **emulated(processor))
     assert sorted(there) == sorted(natively)
     assert [name for name in natively if natively[name] != there[name]] == []
@@ -96,7 +103,7 @@ def compare(natively: dict[str, bytes], folder: Path, words: tuple[str, ...], pr
 
 
 def test_data_and_the_cnn_have_the_same_bytes(native, tmp_path):
-    """The part that `.ci/run` has time for: augmentation, training, export and every figure of one model."""
+    """The quicker part: augmentation, training, export and every figure of one model."""
     compare(native(CNN), tmp_path / "project", CNN, "Haswell-noTSX")
 
 
