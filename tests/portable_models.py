@@ -13,7 +13,8 @@ def portable(path: Path, says: int, *, limit: float = 5.0, right: bool = True,
              checked: bool = True) -> Path:
     """An ONNX model at `path` that predicts the digit `says`, sure to 90%, for any image.
 
-    Its OOD score is the size of the image's mean. Where `right` is false its stored answers are those of another model.
+    Its OOD score is the size of the image's mean. Where `right` is false its stored answers are
+    those of another model.
     """
     wanted = np.full(10, 0.1 / 9, np.float32)
     wanted[says] = 0.9

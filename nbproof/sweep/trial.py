@@ -165,6 +165,6 @@ def metric(wanted: Sweep, folder: Path) -> float:
     numbers = dataclasses.replace(config.load(), root=folder).metrics(name)
     if type(numbers.get(key)) not in (int, float):
         raise UserError(f"The sweep stopped: metrics/{name}.json has no number {key}; it has "
-                        f"{', '.join(numbers) or 'none'}. Say which one counts: sweep.{name}.metric "
-                        "in params.yaml, or metric.key in project.yaml.")
+                        f"{', '.join(numbers) or 'none'}. Say which one counts: "
+                        f"sweep.{name}.metric in params.yaml, or metric.key in project.yaml.")
     return numbers[key]
