@@ -170,7 +170,7 @@ def _card(executed: Path, found: Results) -> dict:
 
 def _tables(stages: dict[str, Stage], cards: list[dict]) -> list[list[dict]]:
     """Return a table for each notebook that runs for many values: a row a stage, which is its
-    card with its values and what it measured."""
+    card with its values and the metric; without one the table shows conclusions."""
     tables, by_name = {}, {card["name"]: card for card in cards}
     for stage in stages.values():
         if stage.values and stage.short in by_name:
