@@ -76,9 +76,11 @@ def _stages(facts: Facts) -> dict:
 
 
 def _groups(facts: Facts) -> dict[str, list[StageResult]]:
-    """Return the stages of each table: one for each notebook that runs for many values, by the
-    stage's name without a value, and first, by "", one for all others."""
-    many = {each.page.partition("@")[0] for each in facts.results if "@" in each.page}
+    """Return the stages of each table: one for each notebook that measures the metric for many
+    values, by the stage's name without a value, and first, by "", one for all others."""
+    key = facts.project.metric.key
+    many = {each.page.partition("@")[0] for each in facts.results if "@" in each.page
+            and (not key or any(key in side for side in each.metrics))}
     groups: dict[str, list[StageResult]] = {"": []}
     for each in facts.results:
         name = each.stage.partition("@")[0]
