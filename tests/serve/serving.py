@@ -169,9 +169,9 @@ class Load:
                                         json={"inputs": ZERO}, timeout=30)
                 response.raise_for_status()
                 content = response.json()
-                digit = content["answers"][0]
-                probability = round(content["predictions"][0][int(digit)], 3)
-                self.seen.add((content["version"], digit, probability))
+                outputs = content["predictions"][0]  # also where the model abstains
+                best = max(range(len(outputs)), key=outputs.__getitem__)
+                self.seen.add((content["version"], str(best), round(outputs[best], 3)))
             except (OSError, ValueError) as error:  # of requests, too
                 self.wrong.append(repr(error))
             self.count += 1
