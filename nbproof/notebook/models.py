@@ -43,10 +43,10 @@ def save_model(name: str, save: Callable[[Path], None]) -> Path:
 def save_onnx(name: str, model: object, example: object, labels: Sequence[str] = ()) -> Path:
     """Write models/NAME.onnx, which servers and browsers run: of scikit-learn or of PyTorch.
 
-    `example` are some inputs [N, ...]: a table or an array of numbers, for PyTorch a tensor. What
-    a PyTorch model with `labels` returns are their probabilities [N, labels]; the labels of a
-    scikit-learn classifier are its own. The file holds eight cases with their outputs, by which
-    whoever loads it checks it.
+    `example` has some inputs [N, ...]: a table or an array of numbers, for PyTorch a tensor. With
+    `labels`, a PyTorch model must return their probabilities [N, labels]; a scikit-learn
+    classifier has labels of its own. The file holds eight cases with their outputs: whoever loads
+    it compares them. Raise UserError where a package is missing.
     """
     try:
         import numpy as np

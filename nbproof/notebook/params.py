@@ -17,6 +17,8 @@ def read(name: str = "params.yaml") -> dict:
         values = from_yaml(text)
     except FileNotFoundError:
         raise UserError(f"{name} is missing: git checkout {name} brings it back.") from None
+    except RecursionError:
+        raise UserError(f"{name} is not valid YAML: it is nested too deep.") from None
     except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or thousands of digits
         raise UserError(f"{name} is not valid YAML: {_reason(error)}.") from None
     if not isinstance(values, dict):

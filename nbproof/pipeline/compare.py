@@ -34,8 +34,8 @@ def compared(stages: dict[str, Stage]) -> list[str]:
                 if name in old and name in new and _inputs(old[name]) == _inputs(new[name])]
     before, after = (_md5s(side[name] for name in repeated) for side in (old, new))
     same = len(before.items() & after.items())
-    lines = [f"{same} of {len(after)} results from the committed inputs are the committed ones, "
-             "byte for byte."] if after else []
+    lines = [f"{same} of {len(after)} results of unchanged inputs are the committed ones, byte for "
+             "byte."] if after else []
     return lines + [
         f"{stages[name].short} has other bytes from the same inputs: "
         f"{_other_bytes(stages[name].short)}." for name in repeated if old[name] != new[name]]

@@ -200,7 +200,8 @@ def _finish_image(image: Tag, folder: Path) -> None:
     address = image.get("src", "")
     path = folder / unquote(address)
     kind = mimetypes.guess_type(path.name)[0] or ""
-    if (kind.startswith("image/") and os.path.isfile(path)  # noqa: PTH113  (no error on a long name)
+    # Path.is_file would raise on a long name.
+    if (kind.startswith("image/") and os.path.isfile(path)  # noqa: PTH113
             and path.resolve().is_relative_to(folder.resolve())):
         image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
     elif address.startswith("data:image/png"):

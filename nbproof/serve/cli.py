@@ -52,6 +52,8 @@ def serve(
     Where the variable RAY_ADDRESS is set, Ray Serve runs the models on that cluster.
     """
     options, cluster = Options(**context.params), os.environ.get("RAY_ADDRESS")
+    if options.replicas != Options.replicas and not cluster:
+        raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
     _check_model()
     _enter(RAY if cluster else SMALL)
     return load("nbproof.serve.ray" if cluster else "nbproof.serve.command").serve(options)

@@ -29,7 +29,7 @@ def test_all_results_are_the_committed_ones_and_no_yaml_is_read_for_it(small, mo
 def test_only_results_from_the_committed_inputs_are_counted(small):
     edit_params(small, lambda content: content["models"]["m"].update(n=2))
     assert compared(small, models_m__csv="other\n") == [
-        "1 of 1 results from the committed inputs are the committed ones, byte for byte."]
+        "1 of 1 results of unchanged inputs are the committed ones, byte for byte."]
     (small / "raw.txt").write_text("other\n")
     assert compared(small) == []
 

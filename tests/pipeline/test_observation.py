@@ -186,3 +186,11 @@ def test_line_ends_that_git_would_change(folder, inside, attributes, config, is_
     if is_refused:
         with pytest.raises(UserError, match="the line `raw.csv -text` into .gitattributes"):
             deps.check_sources([small(("raw.csv",))])
+
+
+def test_a_module_of_a_package_is_its_folder(folder, inside):
+    inside(folder)
+    (folder / "notebooks/tiny").mkdir()
+    paths = ["notebooks/tiny/a.py", "notebooks/tiny/b.py", "notebooks/helper.py", "lib/far.py"]
+    sentence = observation.deps_sentence(small(()), paths)
+    assert "add `- notebooks/tiny`, `- notebooks/helper.py`, `- lib/far.py` to" in sentence

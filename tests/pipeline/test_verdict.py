@@ -151,3 +151,27 @@ def test_hooks_that_misbehave(project, monkeypatch, capsys, hook, reason):
 def test_a_file_that_holds_no_predictions():
     assert rows(None) == rows("") == rows("a,b\n1,2\n") == ()
     assert rows('actual,predicted\r\n1,2\r\n') == (("1", "2"),)
+
+
+def test_what_a_run_replaced(project):
+    """The last words of a run: only where there were results before it, and they differ."""
+    folder = project()
+    (folder / "metrics").mkdir()
+    (folder / "models").mkdir()
+
+    class Stage:
+        short, notebook, outputs = "cnn", "notebooks/cnn.ipynb", ("metrics/cnn.json", "models/cnn")
+
+    def make(wrong: int) -> None:
+        (folder / "metrics/cnn.json").write_text(f'{{"score": {1 - wrong / 1000}}}')
+        lines = [f"{true},{said}" for true, said in model(wrong).answers]
+        (folder / "models/cnn.csv").write_text("\n".join(["actual,predicted", *lines]))
+
+    stages = {"train@cnn": Stage()}
+    nothing = verdict.snapshot(stages)
+    make(5)
+    earlier = verdict.snapshot(stages)
+    assert verdict.of_run(nothing, stages) == verdict.of_run(earlier, stages) == ""
+    make(50)
+    assert verdict.of_run(earlier, stages) == (
+        "cnn is worse: 0.9950 → 0.9500, 45 more errors of 1,000 (p 5.7e-14).")

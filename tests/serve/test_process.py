@@ -42,6 +42,7 @@ def test_half_sent_headers_stop_nobody(served, nets):
     (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
     ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
     (["--replicas", "4:2"], {}, "such as 2:4"),
+    (["--replicas", "1:2"], {}, "set RAY_ADDRESS, too"),
 ])
 def test_what_cannot_be_served_is_refused_before_anything_is_installed(
         served, words, variables, reason):

@@ -28,7 +28,8 @@ def install(log, project):
         line = kind + " " + os.path.normpath(name) + "\n"
         if line not in seen:
             seen.add(line)
-            if kind == "w" and os.path.isdir(name):  # noqa: PTH112 - a temporary file without a name
+            # A folder is opened for writing to make a temporary file without a name.
+            if kind == "w" and os.path.isdir(name):  # noqa: PTH112
                 return
             os.write(file, line.encode("utf-8", "surrogateescape"))
 
