@@ -133,8 +133,8 @@ def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float,
     low, high = np.percentile(np.concatenate(list(scores.values())), [0.5, 99.5])
     for name, values in scores.items():
         weights = np.full(len(values), 1 / len(values))
-        axis.hist(np.clip(values, low, high), np.linspace(low, high, 40), weights=weights,
-                  alpha=0.6, label=name)
+        axis.hist(np.clip(values, low, high), 39, (low, high), weights=weights, alpha=0.6,
+                  label=name)
     axis.axvline(threshold, color=figures.GREY, linewidth=0.8, linestyle=":")
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set(xlabel="OOD score", ylabel="fraction of the images")

@@ -29,7 +29,7 @@ from nbproof.runner import determinism
 EMULATOR = "qemu-x86_64"
 SMALL = {
     "cnn": {"width": 8, "top": 16, "epochs": 4, "batch": 256},  # the second sees a part
-    "mlp": {"hidden": 32, "epochs": 2}, "linear": {"epochs": 2},
+    "mlp": {"hidden": 32, "epochs": 2}, "linear": {"epochs": 2, "batch": 16},
 }
 
 # By the copy's own package: a kernel that is forked takes it from the copy's folder in any case,
