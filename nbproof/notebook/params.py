@@ -1,20 +1,21 @@
 """Parameter values, read from params.yaml exactly as DVC reads them (YAML 1.2)."""
 
+import functools
 import re
+from operator import getitem
+from pathlib import Path
 from types import SimpleNamespace
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml, root
 
 
-def read(name: str = "params.yaml") -> dict:
-    """Return a YAML file of the project as a mapping. Raise UserError where it is none."""
+def read(name: str = "params.yaml", folder: Path | None = None) -> dict:
+    """Return a YAML file of the project (at `folder`) as a mapping; UserError where it is none."""
     from ruamel.yaml import YAMLError  # a tenth of a second, so only when it is needed
 
-    path = root() / name
     try:
-        text = path.read_text(encoding="utf-8")
-        values = from_yaml(text)
+        values = from_yaml(((folder or root()) / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{name} is missing: git checkout {name} brings it back.") from None
     except RecursionError:
@@ -22,7 +23,7 @@ def read(name: str = "params.yaml") -> dict:
     except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or thousands of digits
         raise UserError(f"{name} is not valid YAML: {_reason(error)}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{name} must hold names with values, such as `models:`, found {values!r}.")
+        raise UserError(f"{name} must hold names with values, found {values!r}.")
     return values
 
 
@@ -35,6 +36,11 @@ def _reason(error: Exception) -> str:
     if twice := re.match('found duplicate key ("[^"]*")', problem):  # the rest is wrong values
         problem = f"the key {twice[1]} is there twice, again"
     return " ".join(f"{problem} in line {mark.line + 1}, column {mark.column + 1}".split())
+
+
+def value(key: str) -> object:
+    """Return one value, such as `"data.source"`; KeyError or TypeError where there is none."""
+    return functools.reduce(getitem, key.split("."), read())
 
 
 def section(name: str) -> SimpleNamespace:

@@ -127,11 +127,11 @@ def changes() -> str:
     return git("diff", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".", *results)
 
 
-def git(*words: str) -> str:
+def git(*words: str, folder: Path | None = None) -> str:
     """Return what git prints in the project; empty where it fails or is not installed."""
     with contextlib.suppress(FileNotFoundError):  # without git, all is as outside of a repository
-        return subprocess.run(["git", *words], cwd=root(), capture_output=True, encoding="utf-8",
-                              errors="replace").stdout
+        return subprocess.run(["git", "-c", "core.quotePath=false", *words], cwd=folder or root(),
+                              capture_output=True, encoding="utf-8", errors="replace").stdout
     return ""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ruamel.yaml.error import YAMLError
 
+from nbproof.notebook import params
 from nbproof.notebook.errors import UserError, meant
 from nbproof.notebook.files import CONTRACT, from_yaml, root
 
@@ -131,11 +132,7 @@ def load() -> Project:
 
 def read(folder: Path) -> Project:
     """Return the project at `folder`; UserError names the key, what is expected, what was found."""
-    try:
-        content = from_yaml((folder / CONTRACT).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{CONTRACT} cannot be read: {reason}.") from None
+    content = params.read(CONTRACT, folder)
     _check(folder, content, RULES)
     if "metric" in content:
         content["metric"] = Metric(**content["metric"])

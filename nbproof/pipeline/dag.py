@@ -190,7 +190,7 @@ def _has_current_values(dep: Dependency) -> bool:
     if dep.def_path != PARAMS or not getattr(dep, "params", ()):
         return False
     try:
-        values = {name: reduce(getitem, name.split("."), params.read()) for name in dep.params}
+        values = {name: params.value(name) for name in dep.params}
     except (KeyError, TypeError):  # it has no such value
         return False
     return dep.hash_info.value == values

@@ -5,10 +5,10 @@ sees what it opens. What git would lose or change of the project's own files is 
 """
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config, observation
@@ -58,7 +58,7 @@ def check_sources(stages: Iterable[Stage]) -> None:
     own = sorted({path for stage in stages for path in stage.deps
                   if not observation.holds(made, path) and not _is_kept_by_dvc(path)
                   and not any(observation.holds([path], out) for out in made)})
-    if ignored := git("check-ignore", "--", *own):
+    if ignored := tracking.git("check-ignore", "--", *own).splitlines():
         raise UserError(f"{ignored[0]} is a dep in dvc.yaml that git ignores and no stage makes, so"
                         " a clone would lack it: take it out of .gitignore and git add it, or "
                         f"let DVC keep it (dvc add {ignored[0]}).")
@@ -78,8 +78,10 @@ def changed_by_git(paths: Iterable[str]) -> list[str]:
     """Return those of the data files `paths` whose line ends a commit or a clone changes."""
     files = [path for path in paths if PurePosixPath(path).suffix.lower() in DATA
              and (root() / path).is_file() and _has_carriage_returns(root() / path)]
-    listed = git("ls-files", "--eol", "--cached", "--others", "--", *files)
-    converts = git("config", "--get", "core.autocrlf") in (["true"], ["input"])
+    if not files:
+        return []
+    listed = tracking.git("ls-files", "--eol", "--cached", "--others", "--", *files).splitlines()
+    converts = tracking.git("config", "--get", "core.autocrlf").strip() in ("true", "input")
     changed = []
     for line in listed:
         index, attributes, path = EOL.fullmatch(line).groups()
@@ -97,12 +99,3 @@ def _has_carriage_returns(path: Path) -> bool:
 def attribute(path: str) -> str:
     """Return the line of .gitattributes by which git leaves the bytes of `path` alone."""
     return f'"{path}" -text' if " " in path else f"{path} -text"
-
-
-def git(*words: str, folder: Path | None = None) -> list[str]:
-    """Return the lines that git prints in the project; [] for nothing, or without paths."""
-    if words[-1] == "--":
-        return []
-    done = subprocess.run(["git", "-c", "core.quotePath=false", *words], cwd=folder or root(),
-                          capture_output=True, encoding="utf-8")
-    return done.stdout.splitlines()

@@ -180,7 +180,7 @@ class Observation:
         """Return the files that appeared or changed since the start, not by a person's editor."""
         changed = {path for path in snapshot(self.listed | {"reports"}) if self.is_changed(path)
                    and PurePosixPath(path).suffix not in EDITED}
-        names = tracking.git("-c", "core.quotePath=false", "ls-files", "--", *changed)
+        names = tracking.git("ls-files", "--", *changed)
         return changed and changed - {*names.splitlines()}
 
 

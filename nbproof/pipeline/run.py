@@ -113,8 +113,7 @@ class Run:
     def snapshot(self) -> verdict.Side:
         """Return the models as they are before the run; none where they are of other data."""
         key = config.load().data
-        value = reduce(getitem, key.split("."), params.read()) if key else None
-        if key and dag.recorded_value(self.repo, key) != value:
+        if key and dag.recorded_value(self.repo, key) != params.value(key):
             return verdict.Side({})
         return verdict.snapshot(self.stages)
 
@@ -287,7 +286,7 @@ class Run:
             notebook = self.stages[name].notebook
             declared = schema.declared(root() / notebook).values() if notebook else ()
             if (any(parameter.key == key and parameter.accepts(value) for parameter in declared)
-                    and reduce(getitem, key.split("."), params.read()) != value):
+                    and params.value(key) != value):
                 return set_parameter(key, value, outcome.reason)
         return ""
 
@@ -368,7 +367,7 @@ def remove_empty_folders(path: Path) -> None:
 def set_parameter(key: str, value: object, reason: str) -> str:
     """Set `key` of params.yaml; return the sentence that says so, and the way back."""
     *sections, name = key.split(".")
-    before = reduce(getitem, key.split("."), params.read())
+    before = params.value(key)
     with modify_yaml(str(root() / "params.yaml")) as content:
         reduce(getitem, sections, content)[name] = value
     way_back = typed("git checkout params.yaml dvc.lock metrics && nbproof run")

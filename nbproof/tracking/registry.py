@@ -5,11 +5,9 @@ or, without the hook, when the metric is better on the same data; and always whe
 the model. The run of a version ("NAME, promoted") holds the model, its ONNX file and its answers.
 """
 
-import functools
 import json
 import re
 import sys
-from operator import getitem
 
 import typer
 
@@ -115,7 +113,7 @@ def data_in_use() -> str:
     if not (key := config.load().data):
         return ""
     try:
-        return f"{key}: {functools.reduce(getitem, key.split('.'), params.read())}"
+        return f"{key}: {params.value(key)}"
     except (KeyError, TypeError):
         raise UserError(f"{CONTRACT}: data is {key}, which params.yaml does not have.") from None
 

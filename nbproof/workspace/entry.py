@@ -13,6 +13,7 @@ from dvc.utils.flatten import flatten
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from nbproof.notebook import tracking
 from nbproof.notebook.files import from_yaml, root, write_whole
 from nbproof.pipeline import config, deps, observation
 from nbproof.pipeline.numbers import is_number
@@ -101,7 +102,7 @@ def fill(entry: CommentedMap, notebook: str, sections: list[str], read: Iterable
     replace(entry, "params", sections)
     known = {name_of(line): kind for kind in KINDS for line in entry.get(kind, [])}
     kinds = {"outs": [f"reports/{Path(notebook).stem}.ipynb"], "metrics": [], "plots": []}
-    tracked = set(deps.git("ls-files", "--", *written))
+    tracked = set(tracking.git("ls-files", "--", *written).splitlines())
     for path in grouped(written, at_least=3):
         kind, options = next(((kind, {}) for name, kind in known.items() if holds([name], path)),
                              kind_of(path))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from nbproof.notebook import tracking
 from nbproof.notebook.files import from_yaml, write_whole
-from nbproof.pipeline.deps import git
 from nbproof.runner import RESULTS, source
 
 LOCK = "requirements/results.txt"
@@ -90,8 +90,8 @@ def imported(folder: Path) -> list[str]:
 
 def sources(folder: Path) -> list[Path]:
     """Return the notebooks and modules below `folder` that git does not ignore."""
-    listed = git("ls-files", "--cached", "--others", "--exclude-standard", folder=folder)
-    return [folder / name for name in listed if name.endswith((".ipynb", ".py"))
+    listed = tracking.git("ls-files", "--cached", "--others", "--exclude-standard", folder=folder)
+    return [folder / name for name in listed.splitlines() if name.endswith((".ipynb", ".py"))
             and (folder / name).is_file()]
 
 

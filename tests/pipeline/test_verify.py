@@ -54,15 +54,12 @@ def test_all_is_well_and_no_time_is_touched(small, capsys):
 
 
 @pytest.mark.parametrize("change, problem", [
-    (lambda at: damage(at / "models/m.csv"),
-     "models/m.csv: its bytes are not those that dvc.lock records"),
-    (lambda at: damage(at / "data/table/2.csv"),
-     "data/table/2.csv: its bytes are not those that dvc.lock records"),
+    (lambda at: damage(at / "models/m.csv"), "models/m.csv: not what dvc.lock records"),
+    (lambda at: damage(at / "data/table/2.csv"), "data/table: not what dvc.lock records"),
     (lambda at: (at / "metrics/m.json").unlink(), "metrics/m.json: missing"),
-    (lambda at: (at / "data/table/1.csv").unlink(), "data/table/1.csv: missing"),
+    (lambda at: (at / "data/table/1.csv").unlink(), "data/table: not what dvc.lock records"),
     (lambda at: (at / "data/table").rename(at / "data/other"), "data/table: missing"),
-    (lambda at: (at / "data/table/mine.csv").touch(),
-     "data/table/mine.csv: no result, and lies in the folder of one"),
+    (lambda at: (at / "data/table/mine.csv").touch(), "data/table: not what dvc.lock records"),
 ])
 def test_what_is_wrong_with_a_result_is_named_and_seen_by_dvc_after_a_fix(
         small, capsys, change, problem):
