@@ -132,7 +132,7 @@ def swap(folder: Path, script: Path) -> None:
     """Move the alias every five seconds under load; check all predictions of the clients."""
     served = serving.Served(folder)
     versions = [served.register(ROOT / "models" / f"{name}.onnx", name) for name in (MODEL, OTHER)]
-    server = served.start("--concurrent", "128")
+    server = served.start()
     with serving.Load(server, clients=8) as load:
         for turn in range(SWAPPING // 5):
             time.sleep(5)
@@ -153,7 +153,7 @@ def on_ray(folder: Path, script: Path) -> None:
         served = serving.Served(folder, python)
         served.register(ROOT / "models" / f"{MODEL}.onnx", MODEL)
         for replicas in (1, 2):
-            words = ("--port", str(serving.free_port()), "--replicas", f"{replicas}:{replicas}")
+            words = ("--port", str(serving.free_port()), "--replicas", *2 * [str(replicas)])
             server = served.start(*words, ready=False, **nodes.variables)
             server.listens(200)
             wrk(server.address, script, 8, 2, "0-1")

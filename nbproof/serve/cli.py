@@ -1,7 +1,6 @@
 """The commands of this room, which `nbproof` has beside its own."""
 
 import os
-import subprocess
 import sys
 from importlib import import_module as load
 from pathlib import Path
@@ -24,13 +23,12 @@ SMALL, RAY = LOCKS
 HOME = Path(__file__).resolve().parents[2]
 PANEL = "Serve"
 HOST = "The address to listen on; any but 127.0.0.1 is open to others and needs NBPROOF_TOKEN."
-RATE = "Requests per second and client; 0: no limit. Default: 50, and no limit on 127.0.0.1."
 REPLICAS = "With RAY_ADDRESS: the fewest and the most processes of the cluster."
 NO_MODEL = """\
-There is nothing to serve: {reason}. A server runs the ONNX file models/NAME.onnx, which the \
-model's notebook writes as an output of its stage by models.save_onnx, from scikit-learn and \
-PyTorch (docs/contract.md, "A model as ONNX"). Then nbproof run registers the champion, or nbproof \
-promote does."""
+There is no champion with an ONNX file, which a server runs. The model's notebook writes it, \
+models/NAME.onnx, as an output of its stage by models.save_onnx, from scikit-learn and PyTorch \
+(docs/contract.md, "A model as ONNX"). Then nbproof run registers the champion, or nbproof promote \
+does."""
 
 
 @app.command(rich_help_panel=PANEL)
@@ -40,40 +38,32 @@ def serve(
     host: Annotated[str, Option(help=HOST)] = Options.host,
     images: Annotated[bool, Option("--images", help="Keep inputs in the log, too.")] = False,
     body: Annotated[float, Option(min=0.001, help="MB of a request.")] = Options.body,
-    rate: Annotated[float | None, Option(min=0, help=RATE, show_default=False)] = None,
     seconds: Annotated[float, Option(min=0.1, help="Time of a request.")] = Options.seconds,
     concurrent: Annotated[int, Option(min=1, help="Requests at once.")] = Options.concurrent,
     log_size: Annotated[float, Option(min=0.1, help="MB of the log.")] = Options.log_size,
     threads: Annotated[int, Option(min=1, help="Threads of a prediction.")] = Options.threads,
-    replicas: Annotated[str, Option(help=REPLICAS)] = Options.replicas,
+    replicas: Annotated[tuple[int, int], Option(help=REPLICAS)] = Options.replicas,
 ) -> int:
     """Serve the champion: a page, an HTTP interface and a log.
 
     Where the variable RAY_ADDRESS is set, Ray Serve runs the models on that cluster.
     """
     options, cluster = Options(**context.params), os.environ.get("RAY_ADDRESS")
-    if options.replicas != Options.replicas and not cluster:
-        raise UserError("--replicas is for a cluster: set RAY_ADDRESS, too.")
     _check_model()
     _enter(RAY if cluster else SMALL)
     return load("nbproof.serve.ray" if cluster else "nbproof.serve.command").serve(options)
 
 
 def _check_model() -> None:
-    """Raise UserError where neither the registry nor this folder has a model to serve."""
+    """Raise UserError where neither this folder nor the registry has a model to serve."""
     from nbproof.pipeline import config
     from nbproof.tracking import versions
 
     name = config.load().compared().get("champion", "")
-    if (root() / "models" / f"{name}.onnx").exists():
-        return
-    try:
+    if not (root() / "models" / f"{name}.onnx").exists():
         version = versions.current("champion")
-    except versions.RegistryError as error:
-        raise UserError(NO_MODEL.format(reason=f"the registry cannot be read ({error})")) from None
-    if not version or "portable_digest" not in version.tags:
-        reason = f"{version} has no ONNX file" if version else "no model is registered"
-        raise UserError(NO_MODEL.format(reason=reason))
+        if not version or "portable_digest" not in version.tags:
+            raise UserError(NO_MODEL)
 
 
 def _enter(name: str) -> None:
@@ -83,8 +73,6 @@ def _enter(name: str) -> None:
     python = str(bootstrap.set_up(root(), name, LOCKS[name]) / bootstrap.PYTHON)
     command = [python, "-m", "nbproof", *sys.argv[1:]]
     own = {"PYTHONPATH": str(HOME)} if (HOME / "pyproject.toml").exists() else {}  # not installed
-    if os.name == "nt":  # without an exec that the console waits for
-        sys.exit(subprocess.run(command, env=os.environ | own).returncode)
     os.execve(python, command, os.environ | own)
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import resource
 import socket
 import sys
+import threading
 
 import uvicorn
 
@@ -19,29 +21,30 @@ from nbproof.serve.options import Options
 
 def serve(options: Options) -> int:
     """Serve until Ctrl-C or SIGTERM; UserError where the port is taken."""
-    is_v6 = ":" in options.host
     try:  # before the model is loaded: clients that connect from now on wait for it
-        listening = socket.create_server((options.host, options.port), backlog=512,
-                                         family=socket.AF_INET6 if is_v6 else socket.AF_INET)
+        listening = socket.create_server((options.host, options.port), backlog=512)
     except OSError as error:
         raise UserError(f"Cannot listen at {options.host}:{options.port} ({error}): name another "
-                        "port, such as --port 8001.") from None
+                        "port; --port 0 takes one that is free.") from None
+    # Often 1,024 at first: as many connections without a request would keep out all others.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError):  # macOS names no limit and has one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     follower = Follower(options.threads)
     follower.start()
+    threading.Thread(target=follower.watch, daemon=True).start()
     log = Log(root() / LOG, options.log_size)
     settings = uvicorn.Config(
         app.create(follower, log, options), http=Connection, ws="none", log_level="warning",
         access_log=False, server_header=False, timeout_graceful_shutdown=int(options.seconds) + 1)
     gc.freeze()  # to look through what is there from the start would keep requests waiting
-    name = f"[{options.host}]" if is_v6 else options.host
     inputs = "inputs are logged" if options.images else "no inputs are logged"
     token = "a token is needed" if options.token else "no token"
-    print(f"{config.load().name} is served at http://{name}:{listening.getsockname()[1]} "
+    print(f"{config.load().name} is served at http://{options.host}:{listening.getsockname()[1]} "
           f"({inputs}, {token}; Ctrl-C ends it).", file=sys.stderr, flush=True)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(settings).run(sockets=[listening])
     finally:
-        follower.close()
         log.close()
     return 0

@@ -3,17 +3,11 @@
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SECONDS = 10  # from the begin of a connection, or a response, to the end of a request's headers
-MOST = 400  # connections without a request; with more, the oldest is closed
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with limits until the headers of a request are there.
+    """uvicorn's connection, with a time limit for headers."""
 
-    Connections without a whole request never use up the files that a process may open (often
-    1,024), so a new one, a probe's of /health say, always finds room.
-    """
-
-    idle: dict["Connection", None] = {}  # those without a request, the oldest first
     timer = None
 
     def connection_made(self, transport) -> None:
@@ -22,23 +16,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():  # nothing pipelined
-            self._wait()
-
-    def on_headers_complete(self) -> None:
-        self._go_on()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc) -> None:
-        self._go_on()
-        super().connection_lost(exc)
+        self.timer.cancel()
+        self._wait()
 
     def _wait(self) -> None:
-        self.timer = self.loop.call_later(SECONDS, self.transport.abort)
-        self.idle[self] = None
-        if len(self.idle) > MOST:
-            next(iter(self.idle)).transport.abort()
+        self.timer = self.loop.call_later(SECONDS, self._close)
 
-    def _go_on(self) -> None:
-        self.idle.pop(self, None)
-        self.timer.cancel()
+    def _close(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # no request is being answered
+            self.transport.abort()

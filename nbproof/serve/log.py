@@ -7,7 +7,6 @@ Several servers may share the file (SQLite's WAL and its locks).
 
 import collections
 import contextlib
-import os
 import sqlite3
 import sys
 import threading
@@ -23,6 +22,9 @@ INTERVAL = 0.2  # seconds between two writes of predictions
 WAITING = 20_000  # predictions that may wait in memory; more are dropped, and counted
 TIMEOUT = 5  # seconds for another server's write to end
 TABLES = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;  -- a commit survives a power cut
+PRAGMA secure_delete = ON;  -- what is forgotten leaves no bytes behind
 CREATE TABLE IF NOT EXISTS answers (
   id TEXT PRIMARY KEY, time REAL, version TEXT, model TEXT, answer TEXT, best TEXT,
   probability REAL, strangeness REAL, milliseconds REAL, shadow_version TEXT, shadow_answer TEXT,
@@ -39,9 +41,13 @@ INSERT INTO answers SELECT :id, :time, :version, :model, :answer, :best, :probab
 WHERE :time > (SELECT ifnull(max(time), 0) FROM forgotten)"""
 SHADOW = "UPDATE answers SET shadow_version = :version, shadow_answer = :answer WHERE id = :id"
 LABEL = "INSERT INTO labels SELECT id, :time, :label FROM answers WHERE id = :id"
+SIZE = """
+SELECT (page_count - freelist_count) * page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
 OLDEST = """
 DELETE FROM answers WHERE id IN (
-  SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels) ORDER BY time LIMIT ?)"""
+  SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels) ORDER BY time
+  LIMIT (SELECT 1 + count(*) / 10 FROM answers))"""
 
 
 class Log:
@@ -63,11 +69,13 @@ class Log:
             self.waiting.extend((command, row) for row in rows)
 
     def label(self, id: str, label: str) -> None:
-        """Return when a label is on the disk.
-
-        Raise KeyError for an id that the log does not have, OSError where there is no room.
-        """
-        self._write({"id": id, "time": time.time(), "label": label})
+        """Return when a label is on the disk; UserError where it is not."""
+        try:
+            found = self._write((LABEL, {"id": id, "time": time.time(), "label": label}))
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"The label was not written: {error}.") from None
+        if not found:
+            raise UserError("The log has no prediction with this id.")
 
     def close(self) -> None:
         """Write what waits, then stop."""
@@ -75,47 +83,39 @@ class Log:
         self.thread.join(timeout=2 * TIMEOUT)
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # where both want one processor, requests come first
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         is_last = False
         while not is_last:
             is_last = self.stopped.wait(INTERVAL)
-            if self.waiting:
-                self._write()
-        if self.database:
-            self.database.close()
-
-    def _write(self, label: dict | None = None) -> None:
-        """Write all that waits, and a label, in one transaction; a label raises what fails."""
-        with self.lock:
-            items = [self.waiting.popleft() for _ in range(len(self.waiting))]
             try:
-                if self.database is None or not self.path.exists():
-                    self.database = connect(self.path)
-                with self.database as database:
-                    for item in items:
-                        database.execute(*item)
-                    is_full = not _fits(database, self.limit)
-                    is_written = label and not is_full and database.execute(LABEL, label).rowcount
+                self._write()
                 self.problem = ""
-            except (sqlite3.Error, OSError) as error:
-                self._failed(str(error), len(items))
-                if label:
-                    raise OSError(str(error)) from None
-                return
-        if label and not is_written:
-            raise OSError("all of it has labels") if is_full else KeyError(label["id"])
-
-    def _failed(self, problem: str, lost: int) -> None:
-        """Print once what failed, and count what is lost; the next write opens the file anew."""
+            except (sqlite3.Error, OSError) as error:  # a full disk, say: what waits is kept
+                if str(error) != self.problem:
+                    self.problem = str(error)
+                    print(f"Cannot write the log {self.path.name} ({error}): requests are served "
+                          "but not logged.", file=sys.stderr, flush=True)
         if self.database:
             self.database.close()
-        self.database = None
-        metrics.log_lost.inc(lost)
-        if problem != self.problem:
-            print(f"Cannot write the log {self.path.name} ({problem}): requests are served but "
-                  "not logged.", file=sys.stderr, flush=True)
-        self.problem = problem
+
+    def _write(self, *label: tuple[str, dict]) -> int:
+        """Write what waits, and a label, in one transaction; return how many rows the last took."""
+        with self.lock:
+            items, written = [*self.waiting, *label], 0
+            if not items:
+                return 0
+            if self.database is None or not self.path.exists():
+                self.database = connect(self.path)
+            with self.database as database:
+                for item in items:
+                    written = database.execute(*item).rowcount
+                while is_full := database.execute(SIZE).fetchone()[0] > self.limit:
+                    if not database.execute(OLDEST).rowcount:
+                        break
+                if label and is_full:
+                    raise OSError("the log is full, and all of it has labels")
+            for _ in range(len(items) - len(label)):
+                self.waiting.popleft()
+        return written
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -124,17 +124,6 @@ def connect(path: Path) -> sqlite3.Connection:
     # The write lock is taken with a transaction's first command, so that two servers take turns.
     database = sqlite3.connect(path, timeout=TIMEOUT, isolation_level="IMMEDIATE",
                                check_same_thread=False)
-    for _ in range(100):
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:
-            # Of two servers that open a new file at once, SQLite refuses one without waiting.
-            if "locked" not in str(error):
-                raise
-            time.sleep(TIMEOUT / 100)
-    database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-    database.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves no bytes behind
     database.executescript(TABLES)
     path.chmod(0o600)  # people's drawings
     return database
@@ -160,15 +149,3 @@ def forget() -> int:
                         "run nbproof forget again.") from None
     print(f"Forgotten: {deleted} predictions and labels of {LOG}.")
     return 0
-
-
-def _fits(database: sqlite3.Connection, limit: int) -> bool:
-    """Delete the oldest predictions without a label until the log fits; return whether it does."""
-    def pragma(name: str) -> int:
-        return database.execute(f"PRAGMA {name}").fetchone()[0]
-
-    while (pragma("page_count") - pragma("freelist_count")) * pragma("page_size") > limit:
-        [[rows]] = database.execute("SELECT COUNT(*) FROM answers")
-        if not database.execute(OLDEST, (max(1, rows // 10),)).rowcount:
-            return False
-    return True

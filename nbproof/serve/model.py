@@ -9,17 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import digest, from_yaml, root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.notebook.tracking import changes, commit
 from nbproof.tracking import versions
 from nbproof.tracking.versions import ModelVersion
 
 TOLERANCE = 1e-4  # between a prediction and the one that is stored with the model
-TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64,
-         "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
 
 
 class Predictions(NamedTuple):
@@ -30,33 +27,27 @@ class Predictions(NamedTuple):
     ood_scores: np.ndarray | None
 
 
-def read_file(version: ModelVersion, path: str) -> bytes | None:
-    """Return a file of a version; one without a run is this folder's own model."""
-    if version.run_id:
-        return versions.read(version, path)
-    name = f"{version.model}.onnx" if path.endswith(".onnx") else f"{version.model}/MLmodel"
-    file = root() / "models" / name
-    return file.read_bytes() if file.is_file() else None
-
-
 def from_folder(name: str) -> ModelVersion:
-    """Return the model models/NAME.onnx of this folder as a version."""
-    lock = root() / "dvc.lock"
-    return ModelVersion("files", name, {
-        "git_commit": commit(), "git_dirty": str(bool(changes())).lower(),
-        "dvc_lock": digest(lock) if lock.exists() else ""})
+    """Return the model models/NAME.onnx of this folder as a version, which has no run."""
+    is_dirty = str(bool(changes())).lower()
+    return ModelVersion("files", name, {"git_commit": commit(), "git_dirty": is_dirty})
 
 
-def load(version: ModelVersion, threads: int = 1, read: Callable = read_file) -> "OnnxModel":
+def load(version: ModelVersion, threads: int = 1, read: Callable = versions.read) -> "OnnxModel":
     """Return the model of a version.
 
     Raise UserError where it is damaged, fails its check or has no ONNX file, and RegistryError
     where `read` cannot get a file now.
     """
-    files = []
-    for path in (f"portable/{version.model}.onnx", "model/MLmodel"):  # MLmodel names the columns
-        files.append(read(version, path))
-        if files[-1] is None:
+    paths = [f"portable/{version.model}.onnx", "model/MLmodel"]  # MLmodel names the columns
+    if version.run_id:
+        files = [read(version, path) for path in paths]
+    else:
+        folder, name = root() / "models", version.model
+        files = [path.read_bytes() if path.is_file() else None
+                 for path in (folder / f"{name}.onnx", folder / name / "MLmodel")]
+    for path, content in zip(paths, files):
+        if content is None:
             raise UserError(f"{version} has no file {path.rpartition('/')[2]}, which a "
                             "server needs: nbproof run writes it, nbproof pull brings it, nbproof "
                             "promote registers it.")
@@ -81,8 +72,6 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # the exception has the message, too
-        # Threads that wait for work would otherwise take a processor.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(content, options,
                                                     providers=["CPUExecutionProvider"])
         self.inputs = self.session.get_inputs()
@@ -111,9 +100,9 @@ class OnnxModel:
         """
         try:
             found = dict(zip(self.outputs, self.session.run(self.outputs, inputs)))
-        except InvalidArgument as error:
+        except Exception as error:  # onnxruntime has a class for each kind
             reason = " ".join(str(error).split()).rpartition(" : ")[2]
-            raise UserError(f"{self} cannot predict from that: {reason}") from None
+            raise UserError(f"{self} cannot predict from that: {reason[:200]}") from None
         outputs = np.asarray(found[self.first])
         if outputs.dtype.kind == "f" and not np.isfinite(outputs).all():
             raise ValueError(f"{self} predicts a value that is not finite")

@@ -7,41 +7,30 @@ from dataclasses import dataclass, field
 from nbproof.notebook.errors import UserError
 
 TOKEN = "NBPROOF_TOKEN"
+LOCAL = ("127.0.0.1", "localhost")  # which no other machine can reach
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of a server, as a person gives them, and its token, from the environment.
 
-    Raise UserError where they leave a server open to others.
+    Raise UserError where others can reach the server and the token is missing, or can be guessed.
     """
 
     port: int = 8000
-    host: str = "127.0.0.1"
+    host: str = LOCAL[0]
     images: bool = False
     body: float = 8
-    rate: float | None = None
     seconds: float = 10
     concurrent: int = 64
     log_size: float = 256
     threads: int = 1
-    replicas: str = "2:4"
+    replicas: tuple[int, int] = (2, 4)
     token: str = field(default_factory=lambda: os.environ.get(TOKEN, ""))
 
-    @property
-    def is_local(self) -> bool:
-        """Whether no other machine can reach the server."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
-
     def __post_init__(self):
-        if not self.is_local and not self.token:
-            raise UserError(f"Other machines can reach {self.host}: set the environment variable "
-                            f"{TOKEN} to a long random text, which clients send as Authorization: "
-                            "Bearer TEXT; or listen at 127.0.0.1.")
-        if self.token and not re.fullmatch(r"[!-~]{16,}", self.token):
-            raise UserError(f"{TOKEN} must have at least 16 characters of ASCII without spaces, as "
-                            "`openssl rand -hex 32` prints them.")
-        fewest, _, most = self.replicas.partition(":")
-        if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) <= int(most)):
-            raise UserError("--replicas must be the fewest and the most, such as 2:4, found "
-                            f"{self.replicas}.")
+        is_needed = self.token or self.host not in LOCAL
+        if is_needed and not re.fullmatch(r"[!-~]{16,}", self.token):
+            raise UserError(f"To serve at {self.host}, set the environment variable {TOKEN} to at "
+                            "least 16 characters of ASCII without spaces, as `openssl rand -hex "
+                            "32` prints them; clients send it as Authorization: Bearer TEXT.")

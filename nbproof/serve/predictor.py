@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,11 +14,11 @@ from nbproof.pipeline import config
 from nbproof.serve import metrics
 from nbproof.serve.follow import Follower, Pair
 from nbproof.serve.log import ANSWER, SHADOW
-from nbproof.serve.model import TYPES, OnnxModel
+from nbproof.serve.model import OnnxModel
 from nbproof.serve.options import Options
 
 ROWS = 64  # cases that are computed at once; a longer request takes turns with others
-MAX_WAITING = 64_000_000  # bytes of inputs that may wait for the challenger
+SHADOWS = 32  # requests that may wait for the challenger
 Image.MAX_IMAGE_PIXELS = 25_000_000  # of a picture that a hook opens; Pillow refuses twice as many
 
 
@@ -36,7 +35,7 @@ class Predictor:
         self.pool = ThreadPoolExecutor(max(1, cores // options.threads), "predict")
         self.preparing = ThreadPoolExecutor(1, "prepare")  # a hook need not be thread-safe
         self.shadowing = ThreadPoolExecutor(1, "shadow")
-        self.waiting = 0
+        self.shadows: set[asyncio.Task] = set()
 
     async def predict(self, pair: Pair, inputs: dict, began: float,
                       keep: bool = True) -> tuple[np.ndarray, list[dict]]:
@@ -44,12 +43,7 @@ class Predictor:
 
         `began` is the time of the request.
         """
-        loop, outputs, rows = asyncio.get_running_loop(), [], []
-        for part in _parts(inputs):
-            found, cases = await loop.run_in_executor(
-                self.pool, _predict, pair.champion, part, self.log_inputs)
-            outputs.append(found)
-            rows += cases
+        outputs, rows = await _run(self.pool, pair.champion, inputs, self.log_inputs)
         version, milliseconds = pair.champion.version, 1000 * (time.time() - began)
         for row in rows:
             row |= {"time": began, "milliseconds": milliseconds, "version": version.version,
@@ -59,14 +53,15 @@ class Predictor:
         metrics.answers(version.version, "false").inc(len(rows) - known)
         if keep:
             self.log.put(ANSWER, rows)
-        return np.concatenate(outputs), rows
+        return outputs, rows
 
     async def prepare(self, model: OnnxModel, files: list) -> dict[str, np.ndarray]:
         """Return what the hook `prepare` makes of files: the model's one input."""
         loop = asyncio.get_running_loop()
         # One file at a time: others take their turn, and what is given up ends with its file.
-        return _joined(model, [await loop.run_in_executor(
-            self.preparing, self._prepare, model, file) for file in files])
+        arrays = [await loop.run_in_executor(self.preparing, self._prepare, model, file)
+                  for file in files]
+        return {model.inputs[0].name: np.concatenate(arrays)}
 
     def _prepare(self, model: OnnxModel, file) -> np.ndarray:
         file.seek(0)
@@ -80,44 +75,36 @@ class Predictor:
 
     async def shadow(self, pair: Pair, inputs: dict, rows: list, files: list) -> None:
         """Let the challenger predict the same, for the log alone; called after the reply."""
-        size = sum(values.nbytes for values in inputs.values())
-        if self.waiting + size > MAX_WAITING:
-            metrics.shadow_lost.labels("no room").inc()
-            return
+        if pair.challenger and len(self.shadows) < SHADOWS:
+            # A task of its own: the request's limits are over.
+            task = asyncio.create_task(self._shadow(pair, inputs, rows, files))
+            self.shadows.add(task)
+            task.add_done_callback(self.shadows.discard)
 
-        def end(_) -> None:
-            self.waiting -= size
-
-        self.waiting += size
-        asyncio.get_running_loop().run_in_executor(
-            self.shadowing, self._shadow, pair, inputs, rows, files).add_done_callback(end)
-
-    def _shadow(self, pair: Pair, inputs: dict, rows: list, files: list) -> None:
+    async def _shadow(self, pair: Pair, inputs: dict, rows: list, files: list) -> None:
         model = pair.challenger
         try:
             if files and model.metadata != pair.champion.metadata:
-                inputs = _joined(model, [self.preparing.submit(self._prepare, model, file).result()
-                                         for file in files])
-            own = [row for part in _parts(inputs) for row in _predict(model, part, False)[1]]
-        except Exception:  # of the challenger's library: nobody but the counter needs to know
+                inputs = await self.prepare(model, files)
+            _, own = await _run(self.shadowing, model, inputs, False)
+        except Exception:  # of the challenger's library: its predictions are missing in the log
             trace()
-            metrics.shadow_lost.labels("failed").inc()
             return
-        for row, other in zip(own, rows):
-            metrics.shadow.labels(str(row["best"] == other["best"]).lower()).inc()
         self.log.put(SHADOW, [
             {"id": other["id"], "version": model.version.version, "answer": row["answer"]}
             for row, other in zip(own, rows)])
 
 
-def _parts(inputs: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+async def _run(pool: ThreadPoolExecutor, model: OnnxModel, inputs: dict,
+               log_inputs: bool) -> tuple[np.ndarray, list[dict]]:
+    """Return the outputs for all cases, and a row of the log for each."""
+    loop, outputs, rows = asyncio.get_running_loop(), [], []
     for start in range(0, len(next(iter(inputs.values()))), ROWS):
-        yield {name: values[start : start + ROWS] for name, values in inputs.items()}
-
-
-def _joined(model: OnnxModel, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    [wanted] = model.inputs
-    return {wanted.name: np.ascontiguousarray(np.concatenate(arrays), TYPES.get(wanted.type))}
+        part = {name: values[start : start + ROWS] for name, values in inputs.items()}
+        found, cases = await loop.run_in_executor(pool, _predict, model, part, log_inputs)
+        outputs.append(found)
+        rows += cases
+    return np.concatenate(outputs), rows
 
 
 def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarray, list[dict]]:

@@ -1,22 +1,17 @@
 """The workers of a sweep as tasks of the Ray cluster at RAY_ADDRESS."""
 
 import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import ray
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import nbproof
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root
 from nbproof.runner import reaper
 from nbproof.sweep.trial import EVERY, RETRIES, Job, work
+from nbproof.workspace.ray_cluster import connected
 
 
 class SharedJournal(JournalFileBackend):
@@ -57,8 +52,7 @@ def on_ray(job: Job) -> Iterator[None]:
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     variables["MLFLOW_TRACKING_URI"] = tracking.address()
-    with tempfile.TemporaryDirectory() as folder:
-        _connect(job, Path(folder))
+    with connected(job.wanted.stage.deps):
         try:
             node = ray.get_runtime_context().get_node_id()
             this_node = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -75,28 +69,3 @@ def on_ray(job: Job) -> Iterator[None]:
         except ray.exceptions.RayError as error:
             reason = str(getattr(error, "cause", error)).strip().splitlines()[-1]
             raise UserError(reason) from None
-        finally:
-            ray.shutdown()
-
-
-def _connect(job: Job, folder: Path) -> None:
-    """Connect to the cluster; its workers get a copy, in `folder`, of what the stage depends on."""
-    for name in ("project.yaml", "params.yaml", *job.wanted.stage.deps):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (root() / name).is_dir() else shutil.copy
-        copy(root() / name, path)
-    code = {"working_dir": str(folder), "py_modules": [str(Path(nbproof.__file__).parent)],
-            "excludes": ["__pycache__"]}
-    address = os.environ["RAY_ADDRESS"]
-    host, _, port = address.rpartition(":")
-    try:
-        if port.isdigit():  # Ray itself would try for a quarter of an hour
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR",
-                 configure_logging=False, runtime_env=code)
-    except Exception as error:  # Ray raises bare Exception, too
-        ray.shutdown()
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"Ray at {address} (RAY_ADDRESS; RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is "
-                        f"its token) cannot be reached: {reason}") from None

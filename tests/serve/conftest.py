@@ -45,5 +45,4 @@ def started(inside):
     yield start
     for client in opened:
         client.__exit__()
-        client.follower.close()
         client.log.close()

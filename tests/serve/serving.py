@@ -38,14 +38,13 @@ class Served:
 
     def __init__(self, root: Path, python: Path | None = None):
         self.root, self.client, self.servers = root, None, []
-        self.python = python or environment_of_servers() / bootstrap.PYTHON
+        python = python or environment_of_servers() / bootstrap.PYTHON
+        self.command = [python, "-m", "nbproof", "serve"]
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks", root / "notebooks")
         (root / "project.yaml").write_text(PROJECT)
         (root / "params.yaml").write_text("{}\n")
-        kept = ("PATH", "HOME", "LANG", "TMPDIR")
-        self.variables = {name: os.environ[name] for name in kept if name in os.environ}
-        self.variables |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
     def put(self, file: Path, mlmodel: str = MLMODEL) -> "Served":
         """Make `file` the champion of this folder, as a run leaves it."""
@@ -89,8 +88,8 @@ class Served:
     def start(self, *words: str, ready: bool = True, **variables: str) -> "Server":
         if "--port" not in words:
             words = ("--port", "0", *words)
-        command = [self.python, "-m", "nbproof", "serve", *words]
-        self.servers.append(Server(command, self.root, self.variables | variables))
+        variables = self.variables | variables
+        self.servers.append(Server([*self.command, *words], self.root, variables))
         if ready:
             self.servers[-1].listens()
         return self.servers[-1]

@@ -37,17 +37,14 @@ def test_what_is_not_right_is_refused_and_the_old_model_stays(follower, served, 
         version = served.register(file, **options)
         follower.look()
         refused = follower.refused["champion"]
-        assert refused["version"] == version and reason in refused["why"], refused
+        assert f"version {version}" in refused and reason in refused, refused
         assert str(follower.pair.champion) == "net, version 1"
     served.register(nets[3])
     follower.look()
     assert str(follower.pair.champion) == "net, version 9" and follower.refused == {}
-
-
-def test_a_challenger_comes_and_goes_also_if_it_was_refused(follower, served, nets, tmp_path):
     served.register(nets[3], alias="challenger")
     follower.look()
-    assert str(follower.pair.challenger) == "net, version 2"
+    assert str(follower.pair.challenger) == "net, version 10"
     served.register(portable(tmp_path / "wrong.onnx", 3, right=False), alias="challenger")
     follower.look()
     assert follower.pair.challenger is None and "challenger" in follower.refused
@@ -91,7 +88,7 @@ def test_a_server_with_accounts_and_its_errors(served, nets, inside, tmp_path, m
         assert follower.pair.champion.metadata["mean"] == 0.13 and follower.problem == ""
         served.register(None)
         follower.look()
-        assert "has no file net.onnx" in follower.refused["champion"]["why"]
+        assert "has no file net.onnx" in follower.refused["champion"]
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
         follower.look()
         assert "401" in follower.problem

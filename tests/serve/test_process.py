@@ -1,12 +1,14 @@
-"""Real processes: swaps under load, connections that send nothing, what is refused."""
+"""Real processes: swaps under load, connections that send nothing, what is refused, the image."""
 
-import resource
+import re
+import shutil
 import socket
+import subprocess
 import sys
 import time
 
 import pytest
-from serving import Load, environment_of_servers
+from serving import ROOT, Load, environment_of_servers
 
 
 def test_the_alias_moves_under_load(served, nets):
@@ -22,8 +24,8 @@ def test_the_alias_moves_under_load(served, nets):
 
 
 def test_half_sent_headers_stop_nobody(served, nets):
+    served.command[:0] = ["sh", "-c", 'ulimit -Sn 1024; exec "$0" "$@"']
     server = served.put(nets[7]).start()
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1024, 1024))
     host, port = server.address.removeprefix("http://").split(":")
     held = []
     for _ in range(1100):
@@ -38,15 +40,13 @@ def test_half_sent_headers_stop_nobody(served, nets):
 
 
 @pytest.mark.parametrize("words, variables, reason", [
-    ([], {}, "writes as an output of its stage by models.save_onnx"),
-    (["--host", "0.0.0.0"], {}, "NBPROOF_TOKEN"),
+    ([], {}, "as an output of its stage by models.save_onnx"),
+    (["--host", "0.0.0.0"], {}, "set the environment variable NBPROOF_TOKEN"),
     ([], {"NBPROOF_TOKEN": "short"}, "at least 16 characters"),
-    (["--replicas", "4:2"], {}, "such as 2:4"),
-    (["--replicas", "1:2"], {}, "set RAY_ADDRESS, too"),
 ])
 def test_what_cannot_be_served_is_refused_before_anything_is_installed(
         served, words, variables, reason):
-    served.python = sys.executable  # this project has no requirements to install
+    served.command[0] = sys.executable  # this project has no requirements to install
     server = served.start(*words, ready=False, **variables)
     assert server.process.wait(60) == 2
     assert reason in server.text() and "Traceback" not in server.text(), server.text()
@@ -59,7 +59,22 @@ def test_a_port_that_is_taken(served, nets):
         assert server.process.wait(60) == 2 and "name another port" in server.text()
 
 
-def test_its_environment_is_small():
-    files = list(environment_of_servers().rglob("*"))
+def test_the_files_of_the_image_are_enough(served, nets, tmp_path):
+    """What the Dockerfile copies, in an empty folder: its set-up and its command, on loopback."""
+    text, served.root = (ROOT / "docs/production/Dockerfile").read_text(), tmp_path / "app"
+    served.put(nets[7])
+    for line in re.findall(r"^COPY (.+)$", text, re.M):
+        *names, target = line.split()
+        for name in names:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, served.root / target)
+    set_up = re.search(r"RUN python (\S+bootstrap.py .*?) &&", text)[1].split()
+    subprocess.run([sys.executable, *set_up], cwd=served.root, check=True)
+    python, *words = re.findall(r'"([^"]+)"', re.search(r"^CMD (.+)$", text, re.M)[1])
+    served.command = [served.root / python, *words]
+    del served.variables["PYTHONPATH"]
+    server = served.start("--host", "127.0.0.1", "--port", "0")
+    assert server.predicts() == "7" and server.ask("/")[0] == 200
+    files = [*environment_of_servers().rglob("*")]
     assert sum(file.lstat().st_size for file in files) < 400e6
     assert not [file for file in files if file.name in ("torch", "mlflow", "dvc")]
