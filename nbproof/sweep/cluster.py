@@ -10,8 +10,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.runner import reaper
-from nbproof.sweep.trial import EVERY, RETRIES, Job, work
+from nbproof.sweep.trial import EVERY, Job, work
 from nbproof.workspace.ray_cluster import connected
+
+RETRIES = 3  # of a trial whose worker or node was lost
 
 
 class SharedJournal(JournalFileBackend):
@@ -38,17 +40,16 @@ class RayJournal(BaseJournalBackend):
 
 
 def work_there(job: Job, number: int, backend: BaseJournalBackend, variables: dict) -> None:
-    """Execute trials on another machine, with `variables` in the environment."""
+    """Execute a trial on another machine, with `variables` in the environment."""
     os.environ |= variables
     with reaper.session() as session:
         work(job, number, backend, session)
 
 
-def on_ray(job: Job) -> Iterator[None]:
-    """Run workers until all have ended; yield while they work.
+def on_ray(job: Job, numbers: list[int]) -> Iterator[None]:
+    """Execute a trial for each number as a task of Ray; yield while they work.
 
-    As many tasks as trials: those without room wait for it, and end at once if no trial waits by
-    then, so a node that joins is used. Ray starts one whose node is lost again.
+    Tasks without room wait for it, so a node that joins is used; a lost one is started again.
     """
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     variables["MLFLOW_TRACKING_URI"] = tracking.address()
@@ -60,8 +61,7 @@ def on_ray(job: Job) -> Iterator[None]:
             backend = RayJournal(journal.remote(job.log))
             task = ray.remote(work_there).options(max_retries=RETRIES, **job.needs)
             # Variables go as data: Ray shows environments to whoever may look.
-            waiting = [task.remote(job, worker, backend, variables)
-                       for worker in range(job.wanted.trials)]
+            waiting = [task.remote(job, number, backend, variables) for number in numbers]
             while waiting:
                 ready, waiting = ray.wait(waiting, timeout=EVERY)
                 yield

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -27,7 +26,7 @@ from nbproof.runner import html, reaper
 from nbproof.runner.execute import execute_notebook
 from nbproof.sweep import space
 from nbproof.sweep.space import Sweep
-from nbproof.sweep.trial import EVERY, STOPPED, Job, ended, opened, recover, slots, work
+from nbproof.sweep.trial import EVERY, STOPPED, Job, ended, opened, work
 
 
 def sweep(model: str, force: bool = False) -> int:
@@ -35,9 +34,6 @@ def sweep(model: str, force: bool = False) -> int:
 
     Return 0 if a trial ran to its end.
     """
-    if os.environ.get("RAY_ADDRESS") and not find_spec("ray"):
-        raise UserError("RAY_ADDRESS is set, and Ray is not installed here: "
-                        "uv pip install -r requirements/sweep.txt installs it.")
     wanted, folder = _read(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -69,7 +65,8 @@ def _sweep(wanted: Sweep, folder: Path) -> int:
         write_whole(log, whole[: whole.rfind(b"\n") + 1])
     with tracking.refused(STOPPED):
         study = opened(wanted, JournalFileBackend(str(log)))
-        if (folder / "best.json").exists() and len(ended(study)) == wanted.trials:
+        numbers = sorted({*range(wanted.trials)} - ended(study).keys())
+        if (folder / "best.json").exists() and not numbers:
             print(f"This sweep of {name} is finished: reports/sweep-{name}.html shows it. To begin "
                   f"anew: nbproof sweep {name} --force.")
             return 0
@@ -80,21 +77,18 @@ def _sweep(wanted: Sweep, folder: Path) -> int:
                 "sweep": folder.name}
         job = Job(wanted, str(log), time.time() + 60 * wanted.minutes, cell_timeout(),
                   tracking.experiment(tracking.client(), "sweep"), tags)
-        recover(study)
-        for slot in range(len(slots(study)), wanted.trials):
-            study.enqueue_trial({}, {"slot": slot})
-        _watch(study, job)
+        _watch(study, job, numbers)
     return _conclude(wanted, folder, study)
 
 
-def _watch(study: optuna.Study, job: Job) -> None:
-    """Let workers work, and print a line when trials have ended."""
+def _watch(study: optuna.Study, job: Job, numbers: list[int]) -> None:
+    """Let the trials of these numbers run, and print a line when some have ended."""
     run, known = _here, 0
     if os.environ.get("RAY_ADDRESS"):
         from nbproof.sweep.cluster import on_ray as run
-    with contextlib.closing(run(job)) as looks:
+    with contextlib.closing(run(job, numbers)) as looks:
         for _ in looks:
-            states = [trial.state for trial in ended(study)]
+            states = [trial.state for trial in ended(study).values()]
             if len(states) == known:
                 continue
             known, done = len(states), states.count(TrialState.COMPLETE)
@@ -104,20 +98,22 @@ def _watch(study: optuna.Study, job: Job) -> None:
                   f"{states.count(TrialState.FAIL)} failed{best}", flush=True)
 
 
-def _here(job: Job) -> Iterator[None]:
+def _here(job: Job, numbers: list[int]) -> Iterator[None]:
     """Execute trials on this machine, as many at a time as it has room for; yield meanwhile."""
     cores = os.cpu_count() or 1
     threads = max(1, cores // job.needs.get("num_cpus", cores))
-    with ThreadPoolExecutor(1) as pool, reaper.session() as session:
-        backend = JournalFileBackend(job.log)
-        working = pool.submit(work, job, 0, backend, session, min(threads, job.wanted.trials))
+    with ThreadPoolExecutor(threads) as pool, reaper.session() as session:
         try:
-            while not working.done():
-                wait([working], EVERY)
+            waiting = {pool.submit(work, job, number, JournalFileBackend(job.log), session)
+                       for number in numbers}
+            while waiting:
+                ready, waiting = wait(waiting, EVERY)
                 yield
-            working.result()
+                for trial in ready:
+                    trial.result()
         except BaseException:  # Ctrl-C above all: the session ends the kernels, and no trial that
             shutil.rmtree(session.folder, ignore_errors=True)  # ends by that must count as failed
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
@@ -129,7 +125,7 @@ def _described(trial: FrozenTrial, wanted: Sweep) -> str:
 
 def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
     """Make the page, and print the best trial in one sentence."""
-    trials, name = ended(study), wanted.stage.short
+    trials, name = [*ended(study).values()], wanted.stage.short
     if all(trial.state != TrialState.COMPLETE for trial in trials):
         print(f"No trial of {name} finished; their notebooks are in MLflow, experiment "
               f"sweep. To begin anew: nbproof sweep {name} --force.", file=sys.stderr)

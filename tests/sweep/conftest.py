@@ -34,19 +34,19 @@ def code(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def ended(folder: Path) -> dict[int, optuna.trial.FrozenTrial]:
-    """The trials of the sweep by slot: each is in MLflow, none is at work."""
+def ended(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the sweep that have ended, each with the `failure` that MLflow has of it."""
     [log] = folder.glob("scratch/sweeps/*/study.log")
     storage = JournalStorage(JournalFileBackend(str(log)))
     trials = optuna.load_study(study_name="near", storage=storage).trials
-    slots = {trial.user_attrs.get("slot"): trial for trial in trials}
-    slots.pop(None, None)  # Optuna makes one where none waits
+    trials = [trial for trial in trials if trial.state.is_finished()]
     client, states = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db"), {
         "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-    for trial in slots.values():
+    for trial in trials:
         run = client.get_run(trial.user_attrs["run_id"])
         assert run.info.status == states[trial.state.name]
-    return slots
+        trial.user_attrs["failure"] = run.data.tags["failure"]
+    return trials
 
 
 def gone(folder: Path) -> None:

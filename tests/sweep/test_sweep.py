@@ -43,9 +43,9 @@ def test_a_small_sweep_from_a_notebook_finds_the_best_and_stops_what_falls_behin
     nbclient.execute(book, str(finished / "notebooks"), timeout=300)
     printed = "".join(output.get("text", "") for output in cell.outputs)
     trials = ended(finished)
-    done = [trial for trial in trials.values() if trial.state.name == "COMPLETE"]
-    early = [trial for trial in trials.values() if trial.state.name == "PRUNED"]
-    assert list(trials) == [*range(6)] and done and len(done) + len(early) == 6, printed
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    early = [trial for trial in trials if trial.state.name == "PRUNED"]
+    assert sorted(trial.user_attrs["number"] for trial in done + early) == [*range(6)], printed
     assert early and all(done < planned for done, planned in (
         trial.user_attrs["steps"] for trial in early))
     best = min(done, key=lambda trial: trial.value)
@@ -72,7 +72,7 @@ def test_a_notebook_that_raises_or_reaches_no_number_fails_its_trial_only(finish
     tries(finished, "{trials: 4, space: {step: [4, 5]}}")
     assert dvc(finished, "repro", "-q", "train@near").returncode == 0
     printed = said(finished, "sweep", "near")
-    failures = [trial.user_attrs.get("failure", "")[-10:] for trial in ended(finished).values()]
+    failures = [trial.user_attrs["failure"][-10:] for trial in ended(finished)]
     assert sorted(failures) == ["", "", "nan", "on purpose"]
     assert "No trial is stopped early: the progress of notebooks/near.ipynb does not" in printed
 
@@ -94,11 +94,13 @@ def test_a_store_that_fails_in_the_middle_ends_the_sweep_and_costs_nothing(finis
     store = (finished / "mlflow.db").rename(finished / "moved")
     (finished / "mlflow.db").mkdir()
     rest = process.communicate(timeout=120)[0]
-    assert process.returncode == 2 and "Traceback" not in rest and "keep a trial" in rest, rest
+    assert process.returncode == 2 and "Traceback" not in rest, rest
+    assert "keep a trial" in rest or "mlflow.db cannot be used" in rest
     (finished / "mlflow.db").rmdir()
     store.rename(finished / "mlflow.db")
     assert "Going on with the sweep of near" in said(finished, "sweep", "near")
-    assert all(trial.state.name != "FAIL" for trial in ended(finished).values())
+    assert len(trials := ended(finished)) == 6
+    assert all(trial.state.name != "FAIL" for trial in trials)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -111,8 +113,8 @@ def test_a_sweep_that_was_ended_goes_on_where_it_was(number, finished):
     gone(finished)
     assert "Going on with the sweep of near" in said(finished, "sweep", "near")
     trials = ended(finished)
-    assert len(trials) == 6 and all(trial.state.name != "FAIL" for trial in trials.values())
-    assert any(trial.user_attrs.get("lost") for trial in trials.values()), "one was begun again"
+    assert len(trials) == 6 and all(trial.state.name != "FAIL" for trial in trials)
+    assert trials[-1].number > 5, "one was lost, and another took its place"
 
 
 def test_a_sweep_on_two_nodes_goes_on_after_the_loss_of_a_worker_and_of_a_node(finished):
@@ -127,9 +129,8 @@ def test_a_sweep_on_two_nodes_goes_on_after_the_loss_of_a_worker_and_of_a_node(f
         printed = process.communicate(timeout=500)[0]
     assert process.returncode == 0, printed
     trials = ended(finished)
-    assert len(trials) == 8 and all(trial.state.name != "FAIL" for trial in trials.values())
-    lost = sum(trial.user_attrs.get("lost", 0) for trial in trials.values())
-    assert lost == 2, "a node with one processor executes one trial at a time"
+    assert len(trials) == 8 and all(trial.state.name != "FAIL" for trial in trials)
+    assert trials[-1].number in (8, 9), "a node with one processor executes one trial at a time"
 
 
 def test_ray_accepts_the_file_of_machines_of_your_own():
