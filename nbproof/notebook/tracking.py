@@ -1,9 +1,8 @@
 """MLflow runs: the local store, how a notebook logs a run, and how a server gets a copy of it.
 
 Every run is logged to mlflow.db and mlartifacts/ at the project's root. Where there is a tracking
-server, the run is copied there every few seconds; one that the server did not take whole keeps the
-tag `unsent`, and `nbproof sync` sends it. What varies from run to run (times, ids, the commit)
-belongs here and in no output.
+server, the run is copied there every few seconds, and `nbproof sync` sends what it lacks. What
+varies from run to run (times, ids, the commit) belongs here and in no output.
 """
 
 import atexit
@@ -29,7 +28,6 @@ from nbproof.notebook.progress import say
 
 EVERY = 5  # seconds, at least, between two copies of a run at work
 REMOTE = "remote.yaml"  # written by nbproof remote
-UNSENT = "unsent"  # the tag of a local run that the server has not taken whole
 MOVED = " (moved, "  # in the name of an experiment whose artifacts are not in this project
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -175,10 +173,7 @@ def experiment(client, name: str = "") -> str:
 
 
 def copy_run(local, run_id: str, server) -> None:
-    """Bring the copy of a local run on the client `server` up to date.
-
-    Once the run has ended, the copy is whole, and the run loses its tag UNSENT.
-    """
+    """Bring the copy of a local run on the client `server` up to date; one that ended is whole."""
     from mlflow.entities import Param, RunTag
 
     run = local.get_run(run_id)
@@ -193,14 +188,12 @@ def copy_run(local, run_id: str, server) -> None:
         rows = [row for row in local.get_metric_history(run_id, metric)
                 if (row.step, row.timestamp) not in sent]
         server.log_batch(copy_id, rows)
-    tags = [RunTag(*tag) for tag in run.data.tags.items() if tag[0] != UNSENT]
-    params = [Param(*param) for param in run.data.params.items()]
-    server.log_batch(copy_id, params=params, tags=tags)
+    server.log_batch(copy_id, params=[Param(*param) for param in run.data.params.items()],
+                     tags=[RunTag(*tag) for tag in run.data.tags.items()])
     if info.status != "RUNNING":
         if artifacts(run_id).is_dir():
             server.log_artifacts(copy_id, str(artifacts(run_id)))
         server.set_terminated(copy_id, info.status, info.end_time)
-        local.delete_tag(run_id, UNSENT)
 
 
 class Run:
@@ -218,7 +211,6 @@ class Run:
         self.client, self.failed, self.next_copy, self.logged = None, False, 0.0, set()
         tags = (tags or {}) | dict(zip(("data", "data_digest"), data or ()))
         self._write(lambda: self._open(store, parameters, tags))
-        self._copy()
         atexit.register(self._end)
 
     def _open(self, store: str, parameters: dict, tags: dict) -> None:
@@ -227,17 +219,12 @@ class Run:
         self.client = client(store if self.trial else local_address())
         if not self.trial:
             close_dead_runs(self.client)
-            changed = changes()
             tags |= {"notebook": self.name, "process": f"{socket.gethostname()}:{os.getpid()}",
                      "mlflow.source.name": f"notebooks/{self.name}.ipynb",
                      "mlflow.source.type": "NOTEBOOK", "mlflow.source.git.commit": commit(),
-                     "git_dirty": str(bool(changed)).lower()}
-            if self.server:
-                tags[UNSENT] = without_credentials(self.server)
+                     "git_dirty": str(bool(changes())).lower()}
             ours = experiment(self.client)
             self.id = self.client.create_run(ours, tags=tags, run_name=self.name).info.run_id
-            if changed:
-                self.client.log_text(self.id, changed, "source.diff")
         params = [Param(key, str(value)) for key, value in parameters.items()]
         self.client.log_batch(self.id, params=params)
 
@@ -253,8 +240,6 @@ class Run:
         rows = [Metric(key, values[key], now, step) for key in values.keys() - infinite.keys()]
         self.logged |= values.keys()
         self._write(lambda: self.client.log_batch(self.id, rows))
-        if time.monotonic() > self.next_copy:
-            self._copy()
 
     def figure(self, name: str, figure) -> None:
         """Log a Matplotlib figure as figures/NAME.png."""
@@ -281,11 +266,14 @@ class Run:
         atexit.unregister(self._end)
         # Python and IPython keep the exception by which a program or a cell ended.
         status = status or ("FAILED" if hasattr(sys, "last_value") else "FINISHED")
+        self.next_copy = 0.0
         self._write(lambda: self.client.set_terminated(self.id, status))
-        self._copy()
 
     def _write(self, call: Callable[[], object]) -> None:
-        """Run `call`, which writes to the run's store, unless an earlier one has failed."""
+        """Write to the run's store by `call`, and copy the run to the server if a copy is due.
+
+        Copies take a twentieth of the notebook's time at most. A store that failed gets no more.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
@@ -295,24 +283,23 @@ class Run:
             if self.trial:
                 raise
             self.failed, self.server = True, ""
-            say(message=f"mlflow.db did not take all of the run of {self.name} "
-                        f"({without_credentials(str(error))}). The results on disk are whole.")
-
-    def _copy(self) -> None:
-        """Bring the server's copy up to date, in a twentieth of the notebook's time at most."""
-        if not self.server:
+            self._report("mlflow.db", error)
+        began = time.monotonic()
+        if not self.server or began < self.next_copy:
             return
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would write into a cell's output
-        began = time.monotonic()
         try:
             copy_run(self.client, self.id, client(self.server))
         except Exception as error:  # of any library below MLflow's client, such as one for S3
-            shown, self.server = without_credentials(self.server), ""
-            say(message=f"MLflow at {shown} did not take all of the run of {self.name} "
-                        f"({without_credentials(str(error))}). It is kept in mlflow.db, nbproof "
-                        "sync sends it. The results on disk are whole.")
+            self._report(f"MLflow at {without_credentials(self.server)}", error,
+                         "It is kept in mlflow.db, nbproof sync sends it. ")
+            self.server = ""
         now = time.monotonic()
         self.next_copy = now + max(EVERY, 20 * (now - began))
+
+    def _report(self, store: str, error: Exception, more: str = "") -> None:
+        say(message=f"{store} did not take all of the run of {self.name} "
+                    f"({without_credentials(str(error))}). {more}The results on disk are whole.")
 
 
 start = Run  # how a notebook calls it: tracking.start("NAME", ...)
@@ -324,7 +311,7 @@ def runs_of(_: Run, names: list[str]) -> dict[str, str]:
 
 
 def sync() -> int:
-    """Send each ended run that the server has not taken; print and return 0 if none is left."""
+    """Send the server each ended run that it lacks; print and return 0 if it took all."""
     from filelock import FileLock
 
     if address() == local_address():
@@ -332,9 +319,14 @@ def sync() -> int:
               "nbproof remote names a server.")
         return 0
     local, server, sent, failed = client(local_address()), client(), [], []
-    with FileLock(root() / "mlflow.db.sync.lock"):  # two would make two copies
+    with (FileLock(root() / "mlflow.db.sync.lock"),  # two would make two copies
+          refused("MLflow at {store} took no runs ({reason}): nbproof sync again later.")):
         close_dead_runs(local)
-        for run in runs(local, f"tags.{UNSENT} != '' and attributes.status != 'RUNNING'"):
+        whole = {(run.data.tags["origin"], run.info.status)
+                 for run in runs(server, "tags.origin != ''")}
+        for run in runs(local, "tags.process != '' and attributes.status != 'RUNNING'"):
+            if (run.info.run_id, run.info.status) in whole:
+                continue
             name = run.data.tags["notebook"]
             try:
                 copy_run(local, run.info.run_id, server)

@@ -1,20 +1,16 @@
 """MLflow's own page on the local store, opened on the project's trainings."""
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
-
-VIEW = "nbproof"  # the name of the shared view, which an experiment's tag describes
 
 
 def serve(port: int) -> int:
@@ -25,26 +21,22 @@ def serve(port: int) -> int:
     if tracking.address() != tracking.local_address():
         print(f"The runs are at {tracking.without_credentials(tracking.address())}.")
         return 0
-    client, project = tracking.client(), config.load()
-    experiment = tracking.experiment(client, project.name)
-    columns = ["attributes.`Date`", "attributes.`Source`", f"metrics.`{project.metric.key}`"]
-    view = json.dumps({"selectedColumns": columns})
-    client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", view)
+    experiment = tracking.experiment(tracking.client(), config.load().name)
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1",
                "--backend-store-uri", tracking.local_address()]
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Its warnings would hide the address.
     with tempfile.TemporaryFile() as log, subprocess.Popen(
             command, cwd=root(), env=variables, stdout=log, stderr=log) as server:
         while not _answers(port):
             if server.poll() is not None:
                 log.seek(0)
-                words = log.read().decode(errors="replace").strip().splitlines() or ["no word"]
-                raise UserError(f"MLflow's page did not start: {words[-1]}")
+                words = log.read().decode(errors="replace").strip()
+                raise UserError(f"MLflow's page did not start: {words.rpartition(chr(10))[2]}")
             time.sleep(0.1)
         # By its first word, the page opens for trainings and not for GenAI.
-        print(f"MLflow shows the runs of {project.name} until Ctrl-C:\nhttp://127.0.0.1:{port}"
-              f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
-              f"&viewStateShareKey={VIEW}", flush=True)
+        print(f"MLflow shows the runs until Ctrl-C:\nhttp://127.0.0.1:{port}/#/experiments/"
+              f"{experiment}/runs?workflowType=machine_learning", flush=True)
         return server.wait()
 
 
@@ -52,5 +44,5 @@ def _answers(port: int) -> bool:
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
             return True
-    except (URLError, OSError):
+    except OSError:
         return False

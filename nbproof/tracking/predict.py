@@ -24,11 +24,6 @@ def predict(paths: list[Path]) -> int:
     """Print the predictions for the files at `paths`: CSV, or what the hook `answer` returns."""
     project = config.load()
     prepare, answer = project.hook("prepare"), project.hook("answer")
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is not there, or no file.")
-        if not prepare and path.suffix.lower() not in (".csv", ".json"):
-            raise UserError(f"{path} must be a table: a .csv or a .json file.")
     version, source = _champion()
     has_onnx = (root() / f"models/{version.model}.onnx").exists()
     if version.run_id:
@@ -36,13 +31,18 @@ def predict(paths: list[Path]) -> int:
     with tempfile.TemporaryDirectory() as copy:  # a model may read its files late
         if prepare and has_onnx:
             rows = _onnx_rows(version, lambda facts: prepare(paths, facts), bool(answer))
+        elif prepare:
+            model = _load(version, copy)
+            rows = _outputs(model.predict, prepare(paths, model.metadata.metadata or {}))
+            rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
         else:
-            rows = _rows(_load(version, copy), prepare, paths)
-        for case, row in enumerate(rows):
-            if answer:
-                print("\n" * bool(case) + ABSTAINS if row is None else answer(row, case))
-            else:
-                print(json.dumps(row, default=lambda value: value.tolist()))
+            _print_table(_load(version, copy), paths)
+            rows = []
+    for case, row in enumerate(rows):
+        if answer:
+            print("\n" * bool(case) + ABSTAINS if row is None else answer(row, case))
+        else:
+            print(json.dumps(row, default=lambda value: value.tolist()))
     print(f"Predicted by the champion, {source}.", file=sys.stderr)
     return 0
 
@@ -50,14 +50,10 @@ def predict(paths: list[Path]) -> int:
 def _champion() -> tuple[versions.ModelVersion, str]:
     """Return the registered champion and where it is from; of none, this folder's, without run."""
     project = config.load()
-    try:
-        if version := versions.current("champion"):
-            data = version.tags.get("data")
-            trained = f", trained with {project.data}: {data}" if data else ""
-            return version, f"version {version.version}: {version.model}{trained}"
-    except versions.RegistryError as error:
-        store = tracking.without_credentials(tracking.address())
-        raise UserError(f"The registry at {store} cannot be read: {error}") from None
+    if version := versions.current("champion"):
+        data = version.tags.get("data")
+        trained = f", trained with {project.data}: {data}" if data else ""
+        return version, f"version {version.version}: {version.model}{trained}"
     if name := project.compared().get("champion"):
         return versions.ModelVersion("", name), \
             f"models/{name} of this folder, which is not registered"
@@ -128,36 +124,29 @@ def _load(version: versions.ModelVersion, copy: str):
     return model
 
 
-def _rows(model, prepare, paths: list[Path]) -> list:
-    """Return the model's outputs for what `prepare` reads; without it, print those for tables.
-
-    That is CSV: the file (if several), the number of the row, the prediction.
-    """
+def _print_table(model, paths: list[Path]) -> None:
+    """Print the model's predictions for tables as CSV: the file, the row's number, the outputs."""
     import numpy as np
     import pandas as pd
 
-    if prepare:
-        outputs = _outputs(model.predict, prepare(paths, model.metadata.metadata or {}))
-        return outputs.to_dict("records") if hasattr(outputs, "to_dict") else outputs
     schema = model.metadata.get_input_schema()
     inputs = pd.concat({str(path): _table(path, schema) for path in paths}, names=["file", "row"])
-    index = inputs.index if len(paths) > 1 else inputs.index.droplevel("file")
-    unnamed = schema.is_tensor_spec() and not schema.has_input_names()
-    inputs = inputs.to_numpy() if unnamed else inputs.reset_index(drop=True)
+    index, inputs = inputs.index, inputs.reset_index(drop=True)
+    if schema.is_tensor_spec() and not schema.has_input_names():
+        inputs = inputs.to_numpy()
     outputs = _outputs(model.predict, inputs)
     if not isinstance(outputs, pd.DataFrame):
-        outputs = pd.DataFrame(np.asarray(outputs).reshape(len(inputs), -1))
-        names = [f"prediction_{number + 1}" for number in outputs.columns]
-        outputs.columns = names if len(names) > 1 else ["prediction"]
+        outputs = pd.DataFrame(np.asarray(outputs).reshape(len(inputs), -1)).rename(
+            columns="prediction_{}".format)
     outputs.set_index(index).to_csv(sys.stdout, lineterminator="\n")
-    return []
 
 
 def _table(path: Path, schema):
     """Return the rows of a CSV or JSON file in the types of the signature, numbered from 1.
 
-    JSON (an object, a list of objects, an object of columns) goes through CSV, so that the same
-    cells mean the same. Texts stay as they are; of other types an empty cell is null.
+    JSON (a list of objects, or an object of columns) goes through CSV, so that the same cells mean
+    the same. Texts stay as they are; of other types an empty cell is null. Columns that the model
+    does not know, such as its target, are left out.
     """
     import pandas as pd
     from mlflow.exceptions import MlflowException
@@ -165,9 +154,7 @@ def _table(path: Path, schema):
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
-            content = json.loads(text)
-            single = isinstance(content, dict) and list not in map(type, content.values())
-            text = pd.DataFrame([content] if single else content, dtype=object).to_csv(index=False)
+            text = pd.DataFrame(json.loads(text), dtype=object).to_csv(index=False)
         header = list(pd.read_csv(io.StringIO(text), nrows=0))
         names = schema.input_names() if schema.has_input_names() else header
         types = {name: str if kind.kind in "OUSM" else kind  # MLflow reads dates
@@ -175,11 +162,7 @@ def _table(path: Path, schema):
         table = pd.read_csv(
             io.StringIO(text), usecols=list(types), dtype=types, keep_default_na=False,
             na_values={name: [""] for name, kind in types.items() if kind is not str})
-        if table.empty:
-            raise ValueError("it has no rows")
     except (ValueError, MlflowException) as error:  # of pandas, JSON, Unicode and the schema
         raise UserError(f"{path} is no table of the champion's inputs: "
                         f"{tracking.without_credentials(str(error))}.") from None
-    if unused := sorted(set(header) - set(types)):
-        print(f"{path}: the champion does not use {', '.join(unused)}.", file=sys.stderr)
     return table.set_axis(range(1, len(table) + 1))

@@ -6,10 +6,7 @@ the model. The run of a version ("NAME, promoted") holds the model, its ONNX fil
 """
 
 import json
-import re
 import sys
-
-import typer
 
 from nbproof.notebook import params, tracking
 from nbproof.notebook.errors import UserError
@@ -23,11 +20,10 @@ FILES = {"portable": "onnx", "answers": "csv"}  # what a version may have beside
 SAME = ("model", "model_digest", "portable_digest")  # the tags by which two versions are one
 
 
-def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int:
+def promote(model: str = "", challenger: bool = False) -> int:
     """Register the comparison's champion if it is better, or `model`; print what was done.
 
-    A `challenger` is registered beside the champion. On a terminal, ask before `model` replaces
-    another one, unless `yes`.
+    A `challenger` is registered beside the champion.
     """
     name = model or config.load().compared().get("champion")
     if not name:
@@ -35,40 +31,25 @@ def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int
     tags = _tags(name)
     with tracking.refused(UNCHANGED):
         client, old = tracking.client(), versions.current("champion")
+        is_same = old is not None and _is_same(old, tags)
+        if challenger and (not old or is_same):
+            raise UserError("A challenger needs another model as the champion.")
         if challenger:
-            if not old or _is_same(old, tags):
-                raise UserError("A challenger needs another model as the champion.")
             version = _register(client, tags, "challenger")
             print(f"{name} is the challenger now (version {version}): it receives the same "
                   "requests as the champion, and its predictions are only logged.")
-        elif old and (sentence := _stays(old, tags, bool(model), yes)):
-            print(sentence)
+        elif is_same:
+            print(f"{name} is the registered champion already (version {old.version}).")
+        elif old and not model and (reason := _why_not(old, tags)):
+            print(f"The registered champion ({old}) stays: {reason.rstrip('.')}. nbproof promote "
+                  f"{name} replaces it anyway.")
         else:
             facts = [f"version {_register(client, tags, 'champion', old)}", data_in_use()]
-            before = f": {_instead(old, tags)}; nbproof rollback undoes it" if old else ""
+            before = f": instead of {old}; nbproof rollback undoes it" if old else ""
             print(f"{name} is the registered champion now ({', '.join(filter(None, facts))})"
                   f"{before}.")
     write_whole(root() / STAMP, _state())
     return 0
-
-
-def _stays(old: versions.ModelVersion, tags: dict[str, str], named: bool, yes: bool) -> str:
-    """Return a sentence where the champion `old` stays; a person decides on a `named` model."""
-    name, stays = tags["model"], f"The registered champion ({old}) stays"
-    if _is_same(old, tags):
-        return f"{name} is the registered champion already (version {old.version})."
-    if not named and (reason := _why_not(old, tags)):
-        return f"{stays}: {reason} nbproof promote {name} replaces it anyway."
-    question = f"{name}: {_instead(old, tags)}. Is it to be the champion?"
-    asks = named and not yes and sys.stdin.isatty()
-    return f"{stays}." if asks and not typer.confirm(question) else ""
-
-
-def _instead(old: versions.ModelVersion, tags: dict[str, str]) -> str:
-    key = config.load().metric.key
-    if not key:
-        return f"instead of {old}"
-    return f"{key} {tags[key]} instead of {old.tags.get(key)} ({old})"
 
 
 def rollback() -> int:
@@ -99,13 +80,9 @@ def promote_once() -> None:
 
 def _state() -> str:
     """Return what the registry is to know of the comparison, as text; "" where there is none."""
-    compared = config.load().compared()
-    if not (name := compared.get("champion")):
-        return ""
-    # To parse dvc.lock takes longer than the rest of a run with nothing to do.
-    lock = (root() / "dvc.lock").read_text("utf-8")
-    models = re.findall(rf"path: models/{re.escape(name)}\S*\n\s+hash: \S+\n\s+md5: \S+", lock)
-    return json.dumps([tracking.without_credentials(tracking.address()), compared, models])
+    compared, server = config.load().compared(), tracking.without_credentials(tracking.address())
+    name = compared.get("champion")
+    return json.dumps([server, compared, _identity(name)]) if name else ""
 
 
 def data_in_use() -> str:
@@ -118,24 +95,28 @@ def data_in_use() -> str:
         raise UserError(f"{CONTRACT}: data is {key}, which params.yaml does not have.") from None
 
 
+def _identity(name: str) -> dict[str, str]:
+    """Return the model's name and the digests of its files; UserError where it has no signature."""
+    folder = root() / "models" / name
+    described = folder / "MLmodel"
+    model = from_yaml(described.read_text("utf-8")) if described.exists() else {}
+    if not model.get("signature"):
+        raise UserError(f"{name!r} cannot be registered: that needs models/{name}, an MLflow model "
+                        "with a signature (nbproof run makes it, nbproof pull brings it).")
+    files = {part: folder.with_name(f"{name}.{suffix}") for part, suffix in FILES.items()}
+    return {"model": name, "model_digest": digest(folder)} | {
+        f"{part}_digest": digest(file) for part, file in files.items() if file.exists()}
+
+
 def _tags(name: str) -> dict[str, str]:
     """Return the tags of a version of the model `name`; UserError where it cannot be registered."""
-    project, folder = config.load(), root() / "models" / name
-    key, metrics, described = project.metric.key, project.metrics(name), folder / "MLmodel"
-    model = from_yaml(described.read_text("utf-8")) if described.exists() else {}
-    if not (model.get("signature") and (not key or key in metrics)):
-        number = f", and {key} in metrics/{name}.json" if key else ""
-        raise UserError(f"{name!r} cannot be registered: that needs models/{name}, an MLflow model "
-                        f"with a signature{number} (nbproof run makes it, nbproof pull brings it).")
-    tags = {"model": name, "model_digest": digest(folder),
-            **({key: str(metrics[key])} if key else {}),
-            "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
-            "git_dirty": str(bool(tracking.changes())).lower(),
-            "dvc_lock": digest(root() / "dvc.lock")}
-    for part, suffix in FILES.items():
-        if (file := folder.with_name(f"{name}.{suffix}")).exists():
-            tags[f"{part}_digest"] = digest(file)
-    return tags
+    key, metrics = config.load().metric.key, config.load().metrics(name)
+    tags = _identity(name) | {
+        "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
+        "git_dirty": str(bool(tracking.changes())).lower()}
+    if key and key not in metrics:
+        raise UserError(f"{name!r} cannot be registered: metrics/{name}.json has no {key}.")
+    return tags | ({key: str(metrics[key])} if key else {})
 
 
 def _is_same(version, tags: dict[str, str]) -> bool:
@@ -172,24 +153,19 @@ def _register(client, tags: dict[str, str], alias: str,
 
 def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     """Return why the champion `old` stays, in a sentence; empty where the new model is better."""
-    key, name, before = config.load().metric.key, tags["model"], old.tags
+    name, before = tags["model"], old.tags
     if before.get("model_digest") == tags["model_digest"]:
         return ""  # only its ONNX file is another
     file = root() / "models" / f"{name}.csv"
-    now = _result(tags, file.read_bytes() if file.exists() else None)
     was = _result(before, versions.read(old, f"answers/{old.model}.csv"))
-    judgement = verdict.judge(verdict.Side({name: was}), verdict.Side({name: now})).of(name)
-    kind, why = (judgement.kind, judgement.why) if judgement else (verdict.NONE, "")
-    is_same_data = before.get("data") == tags["data"]
-    if was.answers and now.answers:
-        is_same_data = kind != "not comparable"
-    if not is_same_data:
-        return f"it was evaluated on other data ({before.get('data')}, now {tags['data']})."
-    if kind == "better" and not why.startswith(verdict.HOOK_FAILED):
+    now = _result(tags, file.read_bytes() if file.exists() else None)
+    if before.get("data") != tags["data"] and not (was.answers and now.answers):
+        return f"it was evaluated on other data ({before.get('data')}, now {tags['data']})"
+    judged = verdict.judge(verdict.Side({name: was}), verdict.Side({name: now})).of(name)
+    if judged and judged.kind == "better" and not judged.why.startswith(verdict.HOOK_FAILED):
         return ""
-    if not key and not why:
-        return f"{CONTRACT} names no metric and no hook `better` by which the new one is better."
-    return f"{why.rstrip('.') or f'its {key} is {before.get(key)}, now {tags[key]}'}."
+    return judged and (judged.why or judged.sentence(str, str)) or \
+        "neither a metric nor a hook `better` finds the new one better"
 
 
 def _result(tags: dict[str, str], answers: bytes | None) -> verdict.Result:

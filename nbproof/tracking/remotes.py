@@ -1,7 +1,7 @@
 """Where runs are tracked and data and models are kept; nothing written here holds a secret."""
 
+import json
 import os
-import re
 import subprocess
 import sys
 from urllib.parse import urlsplit
@@ -13,7 +13,6 @@ from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError, trace
 from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import dag
-from nbproof.tracking.registry import data_in_use
 
 NAME = "origin"
 ACCOUNT = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -25,20 +24,15 @@ def use(url: str, server: str, data: str, endpoint: str) -> int:
     if url:
         url = url.rstrip("/").removesuffix(".git")
         server, data, endpoint = f"{url}.mlflow", "s3://dvc", f"{url}.s3"
-        if len(urlsplit(url).path.strip("/").split("/")) != 2:
-            raise UserError(f"The address {tracking.without_credentials(url)} must be "
-                            "https://HOST/OWNER/REPO; for other servers give the tracking server "
-                            "and the DVC remote each by itself.")
     for parts in map(urlsplit, (server, data, endpoint)):
         if parts.password or (parts.username and parts.scheme != "ssh"):
             raise UserError(f"An address carries a user or password ({parts.hostname}): leave it "
                             f"out; they come from the environment ({ACCOUNT}, {KEYS}).")
-    if not re.fullmatch(r"(https?://[^\s'\"#]+)?", server):  # else MLflow takes it for a folder
-        raise UserError(f"The tracking server {server!r} is no address: it must begin with http:// "
-                        "or https://, and have no space, quote or #.")
+    if server and not server.startswith(("http://", "https://")):  # MLflow takes it for a folder
+        raise UserError(f"The tracking server {server!r} must begin with http:// or https://.")
     if server:
-        write_whole(root() / "remote.yaml", "# Where runs are tracked; written by nbproof remote. "
-                                            f"It holds no secret.\ntracking: {server}\n")
+        write_whole(root() / tracking.REMOTE, "# Where runs are tracked; nbproof remote wrote it.\n"
+                                              f"tracking: {json.dumps(server)}\n")
     if data:
         options = {"url": data}
         if data.startswith(("http", "s3")):
@@ -50,9 +44,7 @@ def use(url: str, server: str, data: str, endpoint: str) -> int:
         with Config(str(root() / ".dvc"), validate=False).edit("repo") as config:
             config.setdefault("core", {})["remote"] = NAME
             config.setdefault("remote", {})[NAME] = options
-    print(f"Tracking: {server or 'unchanged'}; data and models: {data or 'unchanged'} "
-          f"{endpoint and f'at {endpoint}'}\nWritten to remote.yaml and .dvc/config, which belong "
-          "in git: they hold no secret.")
+    print("Written to remote.yaml and .dvc/config, which belong in git: they hold no secret.")
     return check()
 
 
@@ -119,17 +111,9 @@ def data_problem(repo: Repo, names: str = "") -> str | None:
 
 
 def transfer(direction: str) -> int:
-    """Run `dvc push` or `dvc pull`; where it fails, print what to do and return its exit code."""
-    with dag.opened(root()) as repo:
-        if not repo.config["core"].get("remote"):
-            raise UserError("No DVC remote is set: nbproof remote sets one (nbproof remote "
-                            "--help).")
-        code = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root()).returncode
-        if code and (problem := data_problem(repo)):
-            print(f"The DVC remote {problem}", file=sys.stderr)
+    """Run `dvc push` or `dvc pull`; return its exit code."""
+    code = subprocess.run([sys.executable, "-m", "dvc", direction], cwd=root()).returncode
     if code:
-        print(f"What went through stays; nbproof {direction} again does the rest.",
-              file=sys.stderr)
-    elif direction == "push" and (data := data_in_use()):
-        print(f"These are the results of {data}.")
+        print(f"What went through stays: nbproof remote tests the DVC remote, and nbproof "
+              f"{direction} again does the rest.", file=sys.stderr)
     return code

@@ -47,13 +47,12 @@ class ModelVersion:
 
 def current(alias: str) -> ModelVersion | None:
     """Return the version that `alias` names, None where it names none. Raise RegistryError."""
-    name = config.load().name
+    names = {"name": config.load().name, "alias": alias}
     with _registry_error():
         if is_local():
-            found = json.loads(_alias(name, alias))
+            found = json.loads(_row(tuple(names.values())))
         else:
-            query = urlencode({"name": name, "alias": alias})
-            found = json.loads(_get(f"api/2.0/mlflow/registered-models/alias?{query}"))
+            found = json.loads(_get("api/2.0/mlflow/registered-models/alias", names))
             found = found and found["model_version"]
         if not found:
             return None
@@ -70,11 +69,11 @@ def read(version: ModelVersion, path: str) -> bytes | None:
             file = artifacts(version.run_id) / path
             return file.read_bytes() if file.is_file() else None
         # A server's 500 has many reasons, so its list of files tells whether there is one.
-        query = urlencode({"run_id": version.run_id, "path": path.rpartition("/")[0]})
-        listed = json.loads(_get(f"api/2.0/mlflow/artifacts/list?{query}")).get("files", ())
+        where = {"run_id": version.run_id, "path": path.rpartition("/")[0]}
+        listed = json.loads(_get("api/2.0/mlflow/artifacts/list", where)).get("files", ())
         if path not in [file["path"] for file in listed]:
             return None
-        return _get(f"get-artifact?{urlencode({'path': path, 'run_uuid': version.run_id})}")
+        return _get("get-artifact", {"path": path, "run_uuid": version.run_id})
 
 
 def is_local() -> bool:
@@ -82,28 +81,28 @@ def is_local() -> bool:
     return address().startswith("sqlite:")
 
 
-def _alias(name: str, alias: str) -> str:
-    """Return the version that `alias` names in the local store, as JSON; null where none is."""
+def _row(values: tuple[str, ...]) -> str:
+    """Return the version of a name and an alias in the local store, as JSON; null for none."""
     path = database(address())
     if not path.exists() or not path.stat().st_size:
         return "null"
     store = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=TIMEOUT)
     with contextlib.closing(store):
-        return (store.execute(VERSION, (name, alias)).fetchone() or ["null"])[0]
+        return (store.execute(VERSION, values).fetchone() or ["null"])[0]
 
 
-def _get(path: str) -> bytes:
+def _get(path: str, query: dict[str, str]) -> bytes:
     """Return what the server sends; the JSON null where it has no such alias."""
     parts, environ = urlsplit(address()), os.environ
     server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     user = environ.get("MLFLOW_TRACKING_USERNAME") or parts.username
-    password = environ.get("MLFLOW_TRACKING_PASSWORD") or parts.password
-    request = Request(f"{server}/{path}")
-    if token := environ.get("MLFLOW_TRACKING_TOKEN"):
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    elif user:
-        pair = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {pair}")
+    password = environ.get("MLFLOW_TRACKING_PASSWORD") or parts.password or ""
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    token = environ.get("MLFLOW_TRACKING_TOKEN")
+    request = Request(f"{server}/{path}?{urlencode(query)}")
+    if token or user:  # and not to where the server redirects
+        value = f"Bearer {token}" if token else f"Basic {pair}"
+        request.add_unredirected_header("Authorization", value)
     try:
         with urlopen(request, timeout=TIMEOUT) as response:
             return response.read()
@@ -117,9 +116,11 @@ def _get(path: str) -> bytes:
 @contextlib.contextmanager
 def _registry_error():
     """Raise RegistryError for what a database, a disk, a network or another server brings."""
+    store = without_credentials(address())
     try:
         yield
     except (sqlite3.Error, OSError, HTTPException) as error:  # urllib's HTTPError is an OSError
-        raise RegistryError(without_credentials(str(error))) from None
+        reason = without_credentials(str(error))
+        raise RegistryError(f"The registry at {store} cannot be read: {reason}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RegistryError("what responds there is not MLflow") from None
+        raise RegistryError(f"What responds at {store} is not MLflow") from None

@@ -80,48 +80,36 @@ def test_texts_and_blanks_mean_the_same_in_csv_and_json(champion, ask):
     champion(SHOW, TABLE, numpy.array(["x"]))
     rows = [("NA", 1.5), ("None", 0.1), ("null", None), ("", 1e300), ("007", 2)]
     table = pandas.DataFrame(rows, columns=["ward", "age"]).assign(visits=1, smokes=True, more="")
-    by_rows = table.to_json(orient="records", double_precision=15)
-    by_columns = json.dumps({name: list(column.values())
-                             for name, column in json.loads(table.to_json()).items()})
-    texts = {"a.csv": table.to_csv(index=False), "a.json": by_rows, "b.json": by_columns,
-             "c.json": '{"visits": 1, "age": 1, "ward": null, "smokes": true}'}
+    columns = {name: list(column.values()) for name, column in json.loads(table.to_json()).items()}
+    texts = {"a.csv": table.to_csv(index=False), "b.json": json.dumps(columns),
+             "a.json": table.to_json(orient="records", double_precision=15)}
     shown = ['"[1.5, \'NA\', True]"', '"[0.1, \'None\', True]"', '"[nan, \'null\', True]"',
              '"[1e+300, \'\', True]"', '"[2.0, \'007\', True]"']
-    for name in ("a.csv", "a.json"):
-        out, said = ask({name: texts[name]})
-        assert out.splitlines() == ["row,prediction", *map("{},{}".format, range(1, 6), shown)]
-        assert f"{name}: the champion does not use more.\n" in said
-        assert said.endswith("models/near of this folder, which is not registered.\n")
-    out, _ = ask(texts)
-    assert out.splitlines()[0] == "file,row,prediction" and out.count(shown[0]) == 3
-    assert out.splitlines()[-1] == 'c.json,1,"[1.0, \'\', True]"'
+    out, said = ask(texts)
+    assert out.splitlines() == ["file,row,prediction_0", *(
+        f"{name},{row},{text}" for name in texts for row, text in enumerate(shown, start=1))]
+    assert said.endswith("models/near of this folder, which is not registered.\n")
 
 
 @pytest.mark.parametrize("name, text, sentence", [
     ("a.csv", "age,visits,ward\n1,1,a\n", r"Model is missing inputs \['smokes'\]"),
     ("a.csv", "age,visits,ward,smokes\nNA,1,a,true\n", "could not convert string to float: 'NA'"),
-    ("a.csv", "age,visits,ward,smokes\n1,,a,true\n", "Integer column has NA values"),
-    ("a.csv", "age,visits,ward,smokes\n", "a.csv .*: it has no rows"),
     *[("a.csv", f"age,visits,ward,smokes\n1,{row}\n1,1,a,true\n", "a.csv is no table of the champ")
-      for row in ("1.5,a,true", "1,a,", "1,a,perhaps", "1,a,2")],
-    ("a.json", '{"age": 1, "visits": 1, "ward": "a", "smokes": null}', "a.json is no table"),
+      for row in (",a,true", "1.5,a,true", "1,a,", "1,a,perhaps", "1,a,2")],
+    ("a.json", '[{"age": 1, "visits": 1, "ward": "a", "smokes": null}]', "a.json is no table"),
     ("a.json", "{", "a.json is no table"),
-    ("a.json", "[]", "a.json is no table"),
-    ("a.txt", "x", "a.txt must be a table"),
 ])
 def test_a_table_that_does_not_fit_is_refused(champion, ask, name, text, sentence):
     champion(SHOW, TABLE, numpy.array(["x"]))
     with pytest.raises(UserError, match=sentence):
         ask({name: text})
-    with pytest.raises(UserError, match="nothing.csv is not there"):
-        predict.predict([Path("nothing.csv")])
 
 
 def test_arrays_and_what_a_model_raises(champion, ask):
     champion("return numpy.stack([model_input.sum(1), model_input.max(1)], 1)",
              numpy.zeros((3, 2)), numpy.zeros((3, 2)))
     assert ask({"a.csv": "a,b\n1,2\n3,4\n"})[0] == \
-        "row,prediction_1,prediction_2\n1,3.0,2.0\n2,7.0,4.0\n"
+        "file,row,prediction_0,prediction_1\na.csv,1,3.0,2.0\na.csv,2,7.0,4.0\n"
     with pytest.raises(UserError, match="cannot predict from that: .*shape"):
         ask({"a.csv": "a,b,c\n1,2,3\n"})
 
@@ -151,7 +139,7 @@ def test_a_model_of_scikit_learn_needs_the_projects_trust(here, ask, form):
     del os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"]
     contract(here, pickle=True)
     out, _ = ask({"a.csv": "x\n3\n"})
-    assert abs(float(out.removeprefix("row,prediction\n1,")) - 6) < 1e-9
+    assert abs(float(out.removeprefix("file,row,prediction_0\na.csv,1,")) - 6) < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["code", "loader", "model code"])
@@ -180,7 +168,7 @@ def test_the_registered_champion_predicts_also_after_a_move(
     test_table = {"a.csv": "x,rmse\n3,9\n"}  # with its target
     for _ in range(2):
         out, said = ask(test_table)
-        assert out.endswith("row,prediction\n1,6.0\n")
+        assert out.endswith("file,row,prediction_0\na.csv,1,6.0\n")
         assert "version 1: near, trained with data.source: table." in said
         if here.exists():
             moved = inside(here.rename(tmp_path / "moved"))
@@ -205,8 +193,4 @@ def test_a_damaged_or_foreign_onnx_file_is_refused(here, ask):
 def test_without_an_answer_of_the_registry_nothing_predicts_in_its_place(here, ask, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:9")
     with pytest.raises(UserError, match="registry at http://127.0.0.1:9 cannot be read: "):
-        ask({"a.csv": "x\n1\n"})
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    (here / "metrics/compare.json").unlink()
-    with pytest.raises(UserError, match="no champion yet: nbproof run makes"):
         ask({"a.csv": "x\n1\n"})
