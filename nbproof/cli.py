@@ -26,7 +26,7 @@ app = typer.Typer(
 RUN, EXPLORE, SHARE, SET_UP = "Run and review", "Explore and change", "Share", "Set up"
 FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True}
 CORES = os.cpu_count() or 1
-Port = Annotated[int, Option(help="The port to listen on.")]
+Yes = Annotated[bool, Option("--yes", help="Write without asking.")]
 Force = Annotated[bool, Option("--force", help="Run everything again.")]
 
 
@@ -44,11 +44,8 @@ def run(
     register: Annotated[bool, Option(help="Register the champion.")] = True,
 ) -> int:
     """Bring every result up to date: run what changed, independent stages at the same time."""
-    def promote_once() -> None:
-        load("nbproof.tracking.registry").promote_once()
-
-    function = promote_once if register else None
-    return load("nbproof.pipeline.run").run_pipeline(jobs, force, fallback, function)
+    at_end = load("nbproof.tracking.registry").promote_once if register else None
+    return load("nbproof.pipeline.run").run_pipeline(jobs, force, fallback, at_end)
 
 
 @app.command(hidden=True)
@@ -91,13 +88,13 @@ def nbval(context: typer.Context) -> int:
 
 
 @app.command(rich_help_panel=EXPLORE, context_settings=FORWARD)
-def lab(context: typer.Context, port: Port = 0) -> int:
-    """Open JupyterLab on the project; JupyterLab gets all other options."""
-    return load("nbproof.workspace.lab").start(context.args, port)
+def lab(context: typer.Context) -> int:
+    """Open JupyterLab on the project; JupyterLab gets all options, such as --port 8899."""
+    return load("nbproof.workspace.lab").start(context.args)
 
 
 @app.command(rich_help_panel=EXPLORE)
-def ui(port: Port = 5000) -> int:
+def ui(port: Annotated[int, Option(min=1, max=65535, help="The port.")] = 5000) -> int:
     """Open MLflow's page on the local store."""
     load("nbproof.workspace.lab").check_free(port)
     return load("nbproof.tracking.page").serve(port)
@@ -105,12 +102,11 @@ def ui(port: Port = 5000) -> int:
 
 @app.command(rich_help_panel=EXPLORE)
 def adopt(
-    run: Annotated[str, Argument(help="A run's id, `last`, or `best` of a sweep.")] = "last",
-    model: Annotated[str, Option(help="With `best`: the model of the sweep.")] = "",
-    yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False,
+    run: Annotated[str, Argument(help="A run's id, or `last` for the newest here.")] = "last",
+    yes: Yes = False,
 ) -> int:
     """Write a run's parameters to params.yaml; show the change and ask first."""
-    return load("nbproof.workspace.params").adopt(run, yes, model)
+    return load("nbproof.workspace.params").adopt(run, yes)
 
 
 @app.command(rich_help_panel=EXPLORE)
@@ -214,11 +210,10 @@ def init(
 @app.command(rich_help_panel=SET_UP)
 def add(
     notebook: Annotated[Path, Argument(help="The notebook: it runs once, in its own folder.")],
-    name: Annotated[str, Option(help="The stage's name (default: the notebook's).")] = "",
-    yes: Annotated[bool, Option("--yes", help="Write without asking.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Run a notebook once and make it a stage, or bring its stage up to date."""
-    return load("nbproof.workspace.add").add(notebook, name, yes)
+    return load("nbproof.workspace.add").add(notebook, yes)
 
 
 @app.command(rich_help_panel=RUN)
@@ -240,10 +235,9 @@ def pins(
 
 
 @app.command(rich_help_panel=SET_UP)
-def git(remove: Annotated[bool, Option("--remove", help="Undo it.")] = False) -> int:
+def git() -> int:
     """Let git show and merge notebooks by cells and commit only their source, in this clone."""
-    clone = load("nbproof.workspace.git")
-    return clone.unset() if remove else clone.set_up()
+    return load("nbproof.workspace.git").set_up()
 
 
 def main() -> None:

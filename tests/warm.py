@@ -164,34 +164,28 @@ def serve(address: str) -> None:
 
 
 def _attend(connection: socket.socket, defaults: dict[str, str]) -> None:
-    """In a fork: run the command in another one; send its exit code, or kill it with its caller."""
+    """Turn this fork into the command that is requested, and send its exit code at its end."""
+    os.setsid()
     head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
     text = b""
     while len(text) < int.from_bytes(head, "big"):
         text += connection.recv(1 << 16)
-    ended, wake = socket.socketpair()
-    wake.setblocking(False)
-    signal.set_wakeup_fd(wake.fileno())
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    if not (child := os.fork()):
-        signal.set_wakeup_fd(-1)
-        for stream in (connection, ended, wake):
-            stream.close()
-        _become(*json.loads(text), descriptors, defaults)
-    select.select([connection, ended], [], [])
-    done, status = os.waitpid(child, os.WNOHANG)
-    if not done:
-        os.killpg(child, signal.SIGKILL)
-    else:
-        with contextlib.suppress(OSError):
-            connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
+    threading.Thread(target=_end_with, args=[connection], daemon=True).start()
+    code = _become(*json.loads(text), descriptors, defaults)
+    with contextlib.suppress(OSError):
+        connection.sendall(str(code).encode())
+    os._exit(code)
+
+
+def _end_with(caller: socket.socket) -> None:
+    """Kill the command, and what is in its group, when the connection to its caller ends."""
+    caller.recv(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _become(words: list[str], folder: str, environment: dict[str, str], descriptors: list[int],
-            defaults: dict[str, str]) -> None:
-    """Turn this fork into the command `words`, as a new process of it would be."""
-    os.setsid()
+            defaults: dict[str, str]) -> int:
+    """Run the command `words` as a new process of it would; return its exit code."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -201,14 +195,14 @@ def _become(words: list[str], folder: str, environment: dict[str, str], descript
     os.environ.clear()
     os.environ.update(defaults | environment)
     sys.executable = environment.get("WARM_PYTHON", sys.executable)
-    sys.argv, sys.orig_argv = list(words), [sys.executable, "-m", *words]
+    sys.argv = list(words)
     code = _run(words[0], words[1:])
     threading._shutdown()  # as at the end of any program, without taking its modules apart
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code)
+    return code
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -66,10 +66,9 @@ def _sweep(wanted: Sweep, folder: Path) -> int:
     with tracking.refused(STOPPED):
         study = opened(wanted, JournalFileBackend(str(log)))
         numbers = sorted({*range(wanted.trials)} - ended(study).keys())
-        if (folder / "best.json").exists() and not numbers:
-            print(f"This sweep of {name} is finished: reports/sweep-{name}.html shows it. To begin "
-                  f"anew: nbproof sweep {name} --force.")
-            return 0
+        if not numbers and study.best_trials:
+            print(f"This sweep is finished. To begin anew: nbproof sweep {name} --force.")
+            return _conclude(wanted, folder, study)
         if study.get_trials():
             print(f"Going on with the sweep of {name} where it was interrupted.", flush=True)
         tags = {"mlflow.source.git.commit": tracking.commit(), "notebook": name,
@@ -132,11 +131,9 @@ def _conclude(wanted: Sweep, folder: Path, study: optuna.Study) -> int:
         return 1
     _page(wanted, folder)
     best = study.best_trial
-    note = {"model": name, "run_id": best.user_attrs["run_id"]}
-    write_whole(folder / "best.json", json.dumps(note))  # nbproof adopt reads it
     print(f"Best: {_described(best, wanted)}.\n"
-          f"reports/sweep-{name}.html shows all trials; nbproof adopt best --model {name} takes "
-          "the best into params.yaml.")
+          f"reports/sweep-{name}.html shows all trials; nbproof adopt {best.user_attrs['run_id']} "
+          "takes the best into params.yaml.")
     if not any(trial.intermediate_values for trial in trials):
         print(f"No trial is stopped early: the progress of {wanted.stage.notebook} does not report "
               f"{wanted.metric.key}.")

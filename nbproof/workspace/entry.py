@@ -1,5 +1,6 @@
 """The entry of a stage in dvc.yaml, made from what its notebook reads and writes."""
 
+import contextlib
 import csv
 import difflib
 import io
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import typer
 from dvc.utils.flatten import flatten
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -19,7 +21,7 @@ from nbproof.pipeline import config, deps, observation
 from nbproof.pipeline.numbers import is_number
 from nbproof.pipeline.observation import holds
 
-SMALL, LEAVES = 200_000, 60  # bytes of a file of metrics or of a curve; numbers of the first
+SMALL = 20_000  # bytes of a file of metrics or of a curve
 KINDS = ("outs", "metrics", "plots")
 NESTED = re.compile(r"(?m)^( *)[\w-]+:\n\1 +- ")  # a list that is indented below its key
 
@@ -28,24 +30,22 @@ class Yaml:
     """A YAML file of a person, of which `content` can be changed; comments stay as they are."""
 
     def __init__(self, name: str):
-        self.path, self.yaml = root() / name, YAML()
-        self.before = text = self.path.read_text("utf-8") if self.path.exists() else ""
-        offset = 2 if NESTED.search(text) or ":\n" not in text else 0
+        path, self.yaml = root() / name, YAML()
+        self.before = path.read_text("utf-8") if path.exists() else ""
+        offset = 2 if NESTED.search(self.before) or ":\n" not in self.before else 0
         self.yaml.indent(mapping=2, sequence=2 + offset, offset=offset)
         self.yaml.preserve_quotes, self.yaml.width = True, sys.maxsize
-        self.content = self.yaml.load(text)
-        self.head = ""
-        if not self.content:  # comments alone, or `{}`, on whose one line nobody wants to write
-            self.head = "".join(line for line in text.splitlines(True) if line.startswith("#"))
-            self.content = CommentedMap()
+        self.content = self.yaml.load(self.before or "{}")
+        if not self.content:  # `{}`, on whose one line nobody wants to write
+            self.content.fa.set_block_style()
 
     def text(self) -> str:
         """Return the file as it will be; as it was where no value is another."""
-        if self.content == (from_yaml(self.before) or {}):
+        if self.content == from_yaml(self.before or "{}"):
             return self.before
         written = io.StringIO()
         self.yaml.dump(self.content, written)
-        return self.head + written.getvalue()
+        return written.getvalue()
 
     def section(self, name: str) -> CommentedMap:
         """Return a mapping of the file, a new one if it is missing or empty."""
@@ -53,29 +53,18 @@ class Yaml:
             self.content[name] = CommentedMap()
         return self.content[name]
 
-    def set(self, key: str, value: object) -> None:
-        """Give `key` (models.cnn.lr) a value.
 
-        A new key comes in front of the last one, so that comments after a section stay after it.
-        """
-        *parents, name = key.split(".")
-        holder = self.content
-        for parent in parents:
-            holder = holder.setdefault(parent, CommentedMap())
-        if name not in holder:
-            holder.insert(max(0, len(holder) - 1), name, value)
-        elif isinstance(holder[name], list) and isinstance(value, list):
-            holder[name][:] = value  # it stays on one line, or on several
-        elif holder[name] != value:  # the same one stays as it is written
-            holder[name] = value
-
-    def show(self) -> None:
-        """Print what will change."""
-        lines = (text.splitlines(keepends=True) for text in (self.before, self.text()))
-        sys.stdout.writelines(difflib.unified_diff(*lines, self.path.name, self.path.name, n=2))
-
-    def write(self) -> None:
-        write_whole(self.path, self.text())
+def propose(files: dict[str, str], yes: bool) -> bool:
+    """Show how the project's `files` change and, after a yes, write their new texts; return it."""
+    for name, text in files.items():
+        before = (root() / name).read_text("utf-8") if (root() / name).exists() else ""
+        lines = (version.splitlines(keepends=True) for version in (before, text))
+        sys.stdout.writelines(difflib.unified_diff(*lines, name, name, n=2))
+    if not (yes or typer.confirm("Write this?", default=True)):
+        return False
+    for name, text in files.items():
+        write_whole(root() / name, text)
+    return True
 
 
 def with_lines(path: Path, lines: Iterable[str]) -> str:
@@ -85,52 +74,38 @@ def with_lines(path: Path, lines: Iterable[str]) -> str:
     return text + ("\n" if text and not text.endswith("\n") else "") + "\n".join([*new, ""])
 
 
-def fill(entry: CommentedMap, notebook: str, sections: list[str], read: Iterable[str],
-         written: Iterable[str]) -> None:
+def fill(entry: CommentedMap, notebook: str, read: Iterable[str], written: Iterable[str],
+         sections: list[str]) -> None:
     """Bring the lists of a stage's `entry` up to date with what its notebook reads and writes.
 
     `sections` are those of params.yaml. A line that is still right stays, with its comment and
     options; what is new comes after it.
     """
     pins = config.load().pins
-    pictures = deps.pictures(root() / notebook)
-    listed = grouped([path for path in (*read, *pictures) if path != notebook], at_least=6)
-    wanted = [notebook, *([pins] if pins else []),
-              *(observation.dep_for(notebook, path) for path in listed)]
+    inputs = grouped({*read, *deps.pictures(root() / notebook)} - {notebook}, at_least=6)
+    inputs = [notebook, *([pins] if pins else []),
+              *(observation.dep_for(notebook, path) for path in inputs)]
+    outputs = [f"reports/{Path(notebook).stem}.ipynb", *grouped(written, at_least=3)]
+    listed = [name_of(line) for kind in KINDS for line in entry.get(kind, [])]
+    new = [described(path) for path in outputs if not holds(listed, path)]
     entry.setdefault("cmd", "nbproof stage")
-    replace(entry, "deps", wanted)
-    replace(entry, "params", sections)
-    known = {name_of(line): kind for kind in KINDS for line in entry.get(kind, [])}
-    kinds = {"outs": [f"reports/{Path(notebook).stem}.ipynb"], "metrics": [], "plots": []}
-    tracked = set(tracking.git("ls-files", "--", *written).splitlines())
-    for path in grouped(written, at_least=3):
-        kind, options = next(((kind, {}) for name, kind in known.items() if holds([name], path)),
-                             kind_of(path))
-        if kind == "outs" and holds(tracked, path):  # git has it already, and DVC refuses both
-            options = {"cache": False}
-        kinds[kind].append({path: options} if options else path)
-    for kind, values in kinds.items():
-        replace(entry, kind, values)
+    replace(entry, "deps", inputs, inputs)
+    replace(entry, "params", sections, sections)
+    for kind in KINDS:
+        replace(entry, kind, outputs, [line for its_kind, line in new if its_kind == kind])
 
 
-def replace(entry: CommentedMap, key: str, wanted: list) -> None:
-    """Let the list `key` of an entry have the lines `wanted`; what stays keeps its place."""
-    names = {name_of(line) for line in wanted}
-    lines = entry.get(key, [])
-    for number in reversed(range(len(lines))):
-        covered = {name for name in names if holds([name_of(lines[number])], name)}
-        if covered:
-            names -= covered
-        else:
-            del lines[number]
-    for line in wanted:
-        if name_of(line) in names:
-            names.remove(name_of(line))
+def replace(entry: CommentedMap, key: str, names: list[str], new: list[str | dict]) -> None:
+    """Take from a list of `entry` what stands for none of `names`; add those of `new` it lacks."""
+    lines = entry.setdefault(key, [])
+    for line in list(lines):
+        if not any(holds([name_of(line)], name) for name in names):
+            lines.remove(line)
+    for line in new:
+        if not holds(map(name_of, lines), name_of(line)):
             lines.append(line)
-    if lines:
-        entry[key] = lines
-    else:
-        entry.pop(key, None)
+    if not lines:
+        del entry[key]
 
 
 def name_of(line: str | dict) -> str:
@@ -140,36 +115,33 @@ def name_of(line: str | dict) -> str:
 
 def grouped(paths: Iterable[str], at_least: int) -> list[str]:
     """Return `paths`, with a folder instead of its files where all of them are among these."""
-    left, folders = set(paths), {parent for path in paths for parent in PurePosixPath(path).parents}
-    for folder in sorted(folders, key=lambda folder: len(folder.parts)):
-        inside = {path.relative_to(root()).as_posix() for path in (root() / folder).rglob("*")
-                  if path.is_file()}
-        inside = {path for path in inside if not observation.is_ignored(path)}
+    left, files = set(paths), observation.snapshot(set())
+    folders = {parent.as_posix() for path in left for parent in PurePosixPath(path).parents}
+    for folder in sorted(folders - {"."}, key=len):
+        inside = {path for path in files if holds([folder], path)}
         if len(inside) >= at_least and inside <= left:
-            left = left - inside | {folder.as_posix()}
+            left = left - inside | {folder}
     return sorted(left)
 
 
-def kind_of(path: str) -> tuple[str, dict]:
-    """Return under which key of a stage an output stands, and its options."""
+def described(path: str) -> tuple[str, str | dict]:
+    """Return under which key of a stage an output stands, and its line there."""
     file = root() / path
     if file.is_file() and file.stat().st_size <= SMALL:
         if file.suffix == ".json" and is_metrics(file):
-            return "metrics", {"cache": False}
+            return "metrics", {path: {"cache": False}}
         if file.suffix == ".csv" and (axes := curve(file)):
-            return "plots", {"cache": False, "x": axes[0], "y": axes[1]}
-    return "outs", {}
+            return "plots", {path: {"cache": False, "x": axes[0], "y": axes[1]}}
+    in_git = tracking.git("ls-files", "--", path)  # DVC refuses to keep what git has already
+    return "outs", {path: {"cache": False}} if in_git else path
 
 
 def is_metrics(file: Path) -> bool:
-    """Return whether a JSON file is an object of a few numbers, which may be nested."""
-    try:
+    """Return whether a JSON file is an object that holds a number, which may be nested."""
+    with contextlib.suppress(ValueError):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    leaves = list(flatten(content).values()) if isinstance(content, dict) else []
-    is_short = len(leaves) <= LEAVES and not any(isinstance(leaf, list) for leaf in leaves)
-    return is_short and any(map(is_number, leaves))
+        return isinstance(content, dict) and any(map(is_number, flatten(content).values()))
+    return False
 
 
 def curve(file: Path) -> tuple[str, str] | None:

@@ -25,39 +25,16 @@ ATTRIBUTES = (
     "dvc.lock merge=nbproof-lock",
     "metrics/* merge=nbproof-lock",
 )
-OURS = ("-m nbproof.", "-m nbdime.vcs.git.")
 
 
 def set_up() -> int:
     """Let git show and merge notebooks by cells and commit their source; return 0."""
-    if Path(top := _git("rev-parse", "--show-toplevel")).resolve() != root():
-        raise UserError(f"This project is a part of the git repository {top}: git is set up only "
-                        "where it is a repository of its own (git init).")
-    if not _git("check-attr", "filter", "notebooks/name.ipynb").endswith("nbproof"):
-        raise UserError(".gitattributes names no filter for notebooks: add the line "
-                        f"{ATTRIBUTES[0]}")
+    if "filter: nbproof" not in _git("check-attr", "filter", "notebooks/name.ipynb"):
+        raise UserError(f".gitattributes names no filter for notebooks: add {ATTRIBUTES[0]}")
     for key, command in SETTINGS.items():
-        if (current := _configured(key)) and not any(word in current for word in OURS):
-            print(f"git: {key} is {current} already and stays.")
-        else:
-            _git("config", "--local", key, command)
-    print("In this clone git shows and merges notebooks by cells and commits their source only. "
-          "nbproof git --remove undoes it.")
+        _git("config", "--local", key, command)
+    print("In this clone git shows and merges notebooks by cells and commits their source only.")
     return 0
-
-
-def unset() -> int:
-    """Take away what `set_up` wrote; return 0."""
-    for key in SETTINGS:
-        if any(word in _configured(key) for word in OURS):
-            _git("config", "--local", "--unset", key)
-    print("In this clone git treats notebooks as text.")
-    return 0
-
-
-def _configured(key: str) -> str:
-    """Return what the clone's configuration has for `key`, empty if nothing."""
-    return _git("config", "--local", "--default", "", "--get", key)
 
 
 def _git(*words: str) -> str:
@@ -65,4 +42,4 @@ def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"git {' '.join(words)} failed: {' '.join(done.stderr.split())}")
-    return done.stdout.strip()
+    return done.stdout

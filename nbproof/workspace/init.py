@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,28 +38,23 @@ def init(dry_run: bool) -> int:
     folder = Path.cwd()
     if (folder / CONTRACT).exists():
         raise UserError(f"{folder} is a project already: nbproof add NOTEBOOK makes a stage.")
-    if not shutil.which("git"):
-        raise UserError("git is not installed, and DVC needs it: install it, then run again.")
-    inside = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True)
-    notebooks = [path for path in sorted(folder.rglob("*.ipynb"))
-                 if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb"))
+    notebooks = [name for name in names if "/." not in f"/{name}"]  # not .ipynb_checkpoints
     if not notebooks:
         raise UserError(f"There are no notebooks in {folder}: nbproof new DIR makes a project with "
                         "some.")
-    if inside.returncode:
-        print(f"git init: {folder} was in no repository.")
+    if subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True).returncode:
+        print("git init: this folder is in no repository yet.")
         if not dry_run:
             subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
     files = contents(folder)
+    if dry_run:
+        print(*(f"--- {name}\n{text}" for name, text in files.items()), sep="\n")
+        return 0
     for name, text in files.items():
-        if dry_run:
-            print(f"--- {name}\n{text}", end="")
-        else:
-            write_whole(folder / name, text)
-    print(f"{'Would be written' if dry_run else 'Written'}: {', '.join(files)}.")
-    first = shlex.quote(notebooks[0].relative_to(folder).as_posix())
-    print(f"No notebook was changed. Next: nbproof add {first}; nbproof git sets up diffs and "
-          "merges by cells.")
+        write_whole(folder / name, text)
+    print(f"Written: {', '.join(files)}. No notebook was changed. Next: nbproof add "
+          f"{shlex.quote(notebooks[0])}; nbproof git sets up diffs and merges by cells.")
     return 0
 
 
@@ -79,7 +73,7 @@ def contents(folder: Path) -> dict[str, str]:
         files[path] = (TEMPLATE / path).read_text(encoding="utf-8")
     files |= workflows(folder)
     return {path: text for path, text in files.items()
-            if path.startswith(".git") or not (folder / path).exists()}
+            if path in (".gitignore", ".gitattributes") or not (folder / path).exists()}
 
 
 def workflows(folder: Path) -> dict[str, str]:

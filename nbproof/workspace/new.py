@@ -6,7 +6,6 @@ import keyword
 import re
 import shutil
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -23,19 +22,20 @@ def new(folder: Path, vendor: bool = False) -> int:
     that GitHub could not reach."""
     import copier
 
-    check_name(re.sub("[^a-z0-9_]", "_", folder.resolve().name.lower()))
-    if folder.exists() and any(folder.iterdir()):
+    name = re.sub("[^a-z0-9_]", "_", folder.resolve().name.lower())
+    if not name[0].isalpha() or keyword.iskeyword(name) or importlib.util.find_spec(name):
+        raise UserError(f"The project's package cannot be called {name}: give the folder a name "
+                        "that begins with a letter from a to z, and that no module has.")
+    if folder.exists():
         raise UserError(f"{folder} is there already: name a new folder.")
     template, commit, source = origin()
-    options = {"vcs_ref": commit, "defaults": True, "quiet": True}
+    answers = {"source": source} | ({"vendor": True} if vendor else {})
     try:
-        answers = {"source": source} | ({"vendor": True} if vendor else {})
-        copier.run_copy(template, folder, answers, **options)
+        copier.run_copy(template, folder, answers, vcs_ref=commit, defaults=True, quiet=True)
         lock(folder)
-    except (copier.errors.CopierError, UserError, OSError) as error:  # OSError: there is no git
+    except BaseException:  # the same command can be called again
         shutil.rmtree(folder, ignore_errors=True)
-        reason = " ".join(str(error).split())
-        raise UserError(f"The project could not be made from {source}: {reason}") from None
+        raise
     if around := _git(folder, "rev-parse", "--show-toplevel"):
         print(f"{folder} is a part of the repository {around}, where it is not committed. GitHub "
               f"does not read its .github there; git init in {folder} makes it one of its own.")
@@ -47,16 +47,6 @@ def new(folder: Path, vendor: bool = False) -> int:
                   "config user.name and user.email, then git commit there.")
     print(f"{folder} is made: go there and call make run.")
     return 0
-
-
-def check_name(name: str) -> None:
-    """Raise UserError where `name` is no name for a package, or that of a module that exists."""
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"The project's package cannot be called {name}: give the folder a name "
-                        "that begins with a letter from a to z.")
-    known = {*keyword.kwlist, *sys.stdlib_module_names}
-    if name in known or importlib.util.find_spec(name):
-        raise UserError(f"{name} means something to Python already: give the folder another name.")
 
 
 def origin() -> tuple[str, str, str]:

@@ -1,11 +1,13 @@
 """Makes the notebook and the parameters of a new model from those of another one."""
 
 import re
+from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import from_yaml, root, write_whole
-from nbproof.notebook.params import section
+from nbproof.notebook.files import root, write_whole
 from nbproof.pipeline import config, dag
 from nbproof.runner import source
 from nbproof.workspace.entry import Yaml
@@ -15,67 +17,55 @@ def new_model(name: str, like: str = "") -> int:
     """Make the model `name` from `like` (default: the last one); it runs as it is. Return 0."""
     with dag.opened(root()) as repo:
         stages = list(dag.read(repo).values())
-    models = _models(stages)
+    pipeline, params = Yaml("dvc.yaml"), Yaml("params.yaml")
+    models = _models(stages, pipeline.content["stages"])
     if (like := like or next(reversed(models), "")) not in models:
         raise UserError(f"There is no model {like!r} to start from; a foreach over a section of "
                         f"params.yaml makes {', '.join(models) or 'none'}.")
-    _check_free(name, stages)
     old, group = models[like]
-    params = Yaml("params.yaml")
-    params.set(f"{group}.{name}", vars(section(f"{group}.{like}")))
-    graph = root() / "dvc.yaml"
-    write_whole(graph, listed(graph.read_text(encoding="utf-8"), like, name))
-    write_whole(old.with_stem(name), _notebook(old, group, like, name))
-    params.write()
-    print(f"notebooks/{name}.ipynb and {group}.{name} in params.yaml are made from {like}: "
-          "change the model and its story, then nbproof run.")
+    new = str(Path(old).with_stem(name))
+    taken = {"index", "review", *(path.stem for path in (root() / old).parent.glob("*")),
+             *(Path(path).stem for stage in stages for path in stage.outputs)}
+    if not config.NAME.fullmatch(name) or name in taken:
+        raise UserError(f"{name!r} cannot name a model: it is taken, or is not of small letters, "
+                        "digits, _, a letter first.")
+    # In front of the last one, so that comments after a section stay after it.
+    section = reduce(getitem, group.split("."), params.content)
+    section.insert(len(section) - 1, name, deepcopy(section[like]))
+    write_whole(root() / new, _notebook(root() / old, group, like, name))
+    write_whole(root() / "dvc.yaml", listed(pipeline.before, like, name))
+    write_whole(root() / "params.yaml", params.text())
+    print(f"{new} and {group}.{name} in params.yaml are made from {like}: change the model and its "
+          "story, then nbproof run.")
     return 0
 
 
 def listed(text: str, like: str, name: str) -> str:
     """Return dvc.yaml's `text` with outputs of the model `name` wherever those of `like` stand as
     lines of a list: a comparison may depend on each model's outputs."""
-    item = re.compile(rf"(\s*- models/){like}(\.\w+)?(\s*)")
-    new = rf"\g<1>{name}\g<2>\g<3>"
-    return "".join(line + (item.sub(new, line) if item.fullmatch(line) else "")
-                   for line in text.splitlines(keepends=True))
+    return re.sub(rf"(?m)^( *- models/){like}(\.\w+)?\n", rf"\g<0>\g<1>{name}\g<2>\n", text)
 
 
-def _models(stages: list[dag.Stage]) -> dict[str, tuple[Path, str]]:
+def _models(stages: list[dag.Stage], written: dict) -> dict[str, tuple[str, str]]:
     """Return notebook and section of each model NAME that a `foreach: ${SECTION}` makes."""
-    written = from_yaml((root() / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     models = {}
     for stage in stages:
         group, _, name = stage.name.partition("@")
         key = str(written[group].get("foreach")).strip("${}")
         if stage.notebook and f"{key}.{name}" in stage.sections:
-            models[name] = root() / stage.notebook, key
+            models[name] = stage.notebook, key
     return models
-
-
-def _check_free(name: str, stages: list[dag.Stage]) -> None:
-    """Raise UserError where `name` cannot be a model's, or stands for something already."""
-    if not config.NAME.fullmatch(name):
-        raise UserError(f"{name!r} cannot name a model: small letters, digits, _; a letter first.")
-    taken = [*(root() / "notebooks").glob("*.ipynb"), Path("index.html"), Path("review.html"),
-             *(Path(path) for stage in stages for path in stage.outputs)]
-    for path in taken:
-        if path.stem == name:
-            raise UserError(f"The name {name} is taken by {path.name}: give another one.")
 
 
 def _notebook(old: Path, group: str, like: str, name: str) -> str:
     """Return the notebook `old` with the model's name replaced, and a story to be written."""
     content = source.strip(source.read(old))
     for cell in content["cells"]:
-        cell["id"] = re.sub(rf"\b{like}\b", name, cell["id"])
         if cell["cell_type"] == "code":
             cell["source"] = renamed(source.code(cell), group, like, name)
-    story = (f"# {name}\n\n> What should it do better than {like}?\n\n**Hypothesis.** To be "
-             "written: what is new in this model, and what it should change, with a number. So "
-             f"far it is the model of `{old.name}`.")
     if content["cells"][0]["cell_type"] == "markdown":
-        content["cells"][0]["source"] = story
+        content["cells"][0]["source"] = (
+            f"# {name}\n\n> To be written: what should it do better than {like}?")
     return source.text(content)
 
 

@@ -15,7 +15,7 @@ import pytest
 import ray
 from cluster import cluster
 from conftest import code, ended, gone, tries
-from projects import ROOT, dvc, nbproof, said
+from projects import ROOT, dvc, said
 from ruamel.yaml import YAML
 
 
@@ -54,8 +54,8 @@ def test_a_small_sweep_from_a_notebook_finds_the_best_and_stops_what_falls_behin
     assert "Which values go together?" in page and "6 trials" in page and "Failed at" not in page
     assert "is finished" in said(finished, "sweep", "near")
     gone(finished)
-    adopted = nbproof(finished, "adopt", "best", "--model", "near", "--yes")
-    assert dvc(finished, "repro", "-q", "train@near").returncode == 0, adopted.stdout
+    adopted = said(finished, "adopt", best.user_attrs["run_id"], "--yes")
+    assert dvc(finished, "repro", "-q", "train@near").returncode == 0, adopted
     assert json.loads((finished / "metrics/near.json").read_text())["error"] == best.value
 
 

@@ -1,4 +1,4 @@
-"""Git set up for notebooks: commits of source, diffs and merges by cells, and the way back."""
+"""Git set up for notebooks: commits of source, diffs and merges by cells."""
 
 import os
 import shutil
@@ -36,35 +36,28 @@ def folder(tmp_path, inside) -> Path:
     return tmp_path
 
 
-def change(cell: int, text: str, executed: bool = False) -> None:
-    """Write `text` into a cell; `executed` saves the notebook with outputs, as editors do."""
+def change(cell: int, text: str) -> None:
+    """Write `text` into a cell, and save the notebook with outputs, as editors do."""
     content = nbformat.read(NAME, as_version=4)
     content.cells[cell].source = text
-    if executed:
-        content.cells[1].execution_count = 3
-        content.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen\n")]
-        content.metadata.language_info = {"name": "python", "version": "3.11.7"}
+    content.cells[1].execution_count = 3
+    content.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen\n")]
+    content.metadata.language_info = {"name": "python", "version": "3.11.7"}
     nbformat.write(content, NAME)
 
 
-def test_a_diff_shows_cells_and_a_commit_holds_source_only():
+def test_diffs_and_merges_are_by_cells_and_a_commit_holds_source_only():
     git.set_up()
-    change(0, "# Tree", executed=True)
+    change(0, "# Tree")
     assert "seen" in Path(NAME).read_text() and call("diff", "HEAD") == ""  # outputs: no change
-    change(0, "# New", executed=True)
-    shown = call("diff")
-    assert "nbdiff" in shown and "/cells/0" in shown and "# New" in shown
-    call("commit", "-qam", "x")
-    committed = call("show", f"HEAD:{NAME}")
-    assert "seen" not in committed and "# New" in committed and "tree-1" in committed
-    assert call("status", "--porcelain") == "" and call("diff", "HEAD") == ""
-
-
-def test_a_merge_joins_cells():
-    git.set_up()
     call("checkout", "-qb", "other")
     change(0, "# Theirs")
+    shown = call("diff")
+    assert "nbdiff" in shown and "/cells/0" in shown and "# Theirs" in shown
     call("commit", "-qam", "theirs")
+    committed = call("show", f"HEAD:{NAME}")
+    assert "seen" not in committed and "# Theirs" in committed and "tree-1" in committed
+    assert call("status", "--porcelain") == "" and call("diff", "HEAD") == ""
     call("checkout", "-q", "-")
     change(2, "Our end")
     call("commit", "-qam", "ours")
@@ -73,36 +66,12 @@ def test_a_merge_joins_cells():
     assert (cells[0].source, cells[2].source) == ("# Theirs", "Our end")
 
 
-def test_the_way_back_leaves_the_clone_as_it_was(capsys):
-    call("config", "diff.jupyternotebook.command", "mine")
-    call("config", "filter.nbproof.clean", "/gone/python -m nbproof.stage.source")  # of 0.2
-    git.set_up()
-    assert "diff.jupyternotebook.command is mine already and stays" in capsys.readouterr().out
-    assert call("config", "filter.nbproof.clean").endswith("nbproof.runner.source\n")
-    git.unset()
-    assert call("config", "diff.jupyternotebook.command") == "mine\n"
-    assert "nbproof" not in call("config", "--local", "--list")
-
-
-def test_a_locked_configuration_is_no_success(folder, capsys):
+def test_where_git_refuses_that_is_no_success(folder, capsys):
     before = (folder / ".git/config").read_bytes()
     (folder / ".git/config.lock").touch()
     with pytest.raises(UserError, match="git config .* failed: .*could not lock config file"):
         git.set_up()
-    assert capsys.readouterr().out == "" and (folder / ".git/config").read_bytes() == before
-
-
-def test_where_git_cannot_be_set_up_nothing_is_changed(folder, inside):
     Path(".gitattributes").write_text("*.ipynb text\n")
-    with pytest.raises(UserError, match=r"add the line \*.ipynb filter=nbproof"):
+    with pytest.raises(UserError, match=r"add \*.ipynb filter=nbproof"):
         git.set_up()
-    (folder / "inner").mkdir()
-    (folder / "inner/project.yaml").write_text("name: inner\n")
-    before = call("config", "--local", "--list")
-    inside(folder / "inner")
-    with pytest.raises(UserError, match="a part of the git repository"):
-        git.set_up()
-    assert call("config", "--local", "--list") == before
-    shutil.rmtree(folder / ".git")
-    with pytest.raises(UserError, match="not a git repository"):
-        git.set_up()
+    assert capsys.readouterr().out == "" and (folder / ".git/config").read_bytes() == before

@@ -8,16 +8,19 @@ from projects import commit, nbproof, notebook
 from nbproof.notebook.files import from_yaml
 from nbproof.pipeline import config
 from nbproof.runner import RESULTS
-from nbproof.workspace import init, requirements
+from nbproof.workspace import init
 
 
 @pytest.fixture
 def folder(tmp_path, inside):
-    """A folder with a notebook that imports NumPy, and a requirement of a package that is not."""
+    """A folder with a notebook that imports NumPy, and files that name packages, not all here."""
     made = tmp_path / "My Churn-2"
     notebook(made / "notebooks/a b.ipynb", "import numpy as np\n%matplotlib inline", "import q_")
     (made / "notebooks" / "q_.py").write_text("import pandas\n")
     (made / "requirements.txt").write_text("rich>=1  # words\n-e .\nno-such-package==1\n")
+    (made / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["typer[all]"]\n')
+    (made / "environment.yml").write_text(
+        "dependencies:\n  - filelock=3\n  - pip:\n    - mlflow==3\n    - git+https://x.y/z\n")
     return inside(made)
 
 
@@ -34,7 +37,8 @@ def test_a_folder_becomes_a_project(folder, capsys):
     assert (folder / "notebooks/a b.ipynb").read_bytes() == before and (folder / ".git").is_dir()
     lock = (folder / "requirements/results.txt").read_text()
     assert lock.startswith(f"# nbproof results: {RESULTS}\n")
-    for name in ("numpy", "pandas", "rich", "pygments", "nbclient"):  # the fourth is of the third
+    # The fourth is of the third, and the next three are of the other files.
+    for name in ("numpy", "pandas", "rich", "pygments", "typer", "filelock", "mlflow", "nbclient"):
         assert f"\n{name}==" in lock
     project = config.read(folder)
     assert project.metric.key == "" and project.pins == "requirements/results.txt"
@@ -63,15 +67,3 @@ def test_where_there_is_nothing_to_begin_with(tmp_path):
     done = nbproof(tmp_path, "init")
     assert done.returncode == 2 and "nbproof new DIR makes a project" in done.stdout
     assert list(tmp_path.iterdir()) == []
-
-
-def test_requirements_from_files_of_each_kind(folder):
-    (folder / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["typer[all]"]\n')
-    (folder / "environment.yml").write_text(
-        "dependencies:\n  - pandas=2.1\n  - pip:\n    - mlflow==3\n    - git+https://x.y/z\n")
-    wanted = list(requirements.named(folder))
-    assert wanted == ["rich", "no-such-package", "typer", "pandas", "mlflow"]
-    assert requirements.package_of("sklearn") == "scikit-learn"
-    (folder / "requirements").mkdir()
-    (folder / "requirements/results.txt").write_text("mine==1\n")  # a person's: it stays
-    assert not requirements.refresh(folder)

@@ -66,11 +66,9 @@ def test_a_project_is_whole_locked_and_committed(home, tmp_path):
 def test_what_cannot_be_locked_leaves_no_folder(home, tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text('[dependency-groups]\nrun = ["a", "a<0", "a>1"]\n')
     monkeypatch.setattr(new, "lock", lambda folder: pins.lock(tmp_path))
-    with pytest.raises(UserError, match="could not be made from file:.*lock the group run"):
+    with pytest.raises(UserError, match="uv could not lock the group run"):
         new.new(tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
-    with pytest.raises(UserError, match="is there already"):
-        new.new(tmp_path)
 
 
 def test_git_without_an_identity_and_inside_of_a_repository(
@@ -83,16 +81,12 @@ def test_git_without_an_identity_and_inside_of_a_repository(
     assert not (tmp_path / "mine" / "part" / ".git").exists()
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("numpy", "numpy means something"), ("test", "test means"), ("random", "random means"),
-    ("statistics", "statistics means"), ("class", "class means"),
-    ("2024-churn", "cannot be called 2024_churn"),
-    ("Énergie-2", "cannot be called _nergie_2"),
-])
-def test_a_name_that_is_no_package_or_hides_a_module_is_refused(tmp_path, name, reason):
-    with pytest.raises(UserError, match=reason):
+@pytest.mark.parametrize("name", [
+    "numpy", "test", "random", "statistics", "class", "2024-churn", "Énergie-2", ""])
+def test_a_name_that_is_no_package_hides_a_module_or_is_taken_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="is there already" if not name else "cannot be called"):
         new.new(tmp_path / name)
-    assert not (tmp_path / name).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("remote", "expected"), [
