@@ -34,7 +34,14 @@ def served(newest: int | None = None, version: str | None = None, features: bool
     """
     import numpy as np  # notebooks that read no log need not wait for it
 
-    rows = _rows(QUERY, version, newest)[::-1]
+    address = f"{path().as_uri()}?mode=ro"  # quoted, and no reader makes a file
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute(QUERY, (version, newest)).fetchall()[::-1]
+    except sqlite3.Error as error:
+        raise UserError(f"{LOG} cannot be read ({error}): move it away, and nbproof serve begins "
+                        "a new one.") from None
     columns = {name: [row[name] for row in rows] for name in TEXTS}
     for name in NUMBERS:  # None becomes NaN
         columns[name] = np.array([row[name] for row in rows], dtype=np.float64)
@@ -61,16 +68,4 @@ def path() -> Path:
 
 def newest_version() -> str | None:
     """Return the version of the model that gave the newest answer; None without any answer."""
-    rows = _rows("SELECT version FROM answers ORDER BY time DESC, rowid DESC LIMIT 1")
-    return rows[0]["version"] if rows else None
-
-
-def _rows(query: str, *values: str | int | None) -> list[sqlite3.Row]:
-    address = f"{path().as_uri()}?mode=ro"  # quoted, and no reader makes a file
-    try:
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute(query, values).fetchall()
-    except sqlite3.Error as error:
-        raise UserError(f"{LOG} cannot be read ({error}): move it away, and nbproof serve begins "
-                        "a new one.") from None
+    return next(iter(served(newest=1, features=False)["version"]), None)

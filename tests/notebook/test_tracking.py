@@ -123,7 +123,7 @@ def test_three_at_once_on_a_half_made_database(project):
     assert not list(project.glob("mlflow.db.new*"))
 
 
-@pytest.mark.parametrize("name", ["a%20b", "p a#b%20ü", "q?x=1"])
+@pytest.mark.parametrize("name", ["a%20b", "p a#b%20ü?x=1"])
 def test_any_folder_name_has_its_store_inside(project, inside, name, monkeypatch, said):
     """MLflow unquotes the address of a store: without quotes, `a%20b` wrote into `a b`."""
     folder, neighbour = project.with_name(name), project.with_name("a b")
@@ -170,11 +170,10 @@ def altered(path: Path, statement: str) -> sqlite3.Connection:
 
 @pytest.mark.parametrize("damage, reason", [
     (lambda path: path.write_bytes(b"no database" * 1000), "file is not a database"),
-    (lambda path: (path.unlink(), path.mkdir()), "unable to open database file"),
     (lambda path: altered(path, "BEGIN EXCLUSIVE"), "database is locked"),
     (lambda path: altered(path, "UPDATE alembic_version SET version_num = '451aebb31d03'").close(),
      "out-of-date database schema"),
-], ids=["damaged", "folder", "locked", "older"])
+], ids=["damaged", "locked", "older"])
 def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_result(
         project, damage, reason, said):
     kept = damage(project / "mlflow.db")
@@ -186,11 +185,8 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_costs_no_result(
 
 
 @pytest.mark.parametrize("text, shown", [
-    ("https://user:secret@example.org/x", "https://example.org/x"),
-    ("at http://u:p@a and\n http://v:w@b:8", "at http://a and http://b:8"),
-    ("http://u:p@ss@example.org", "http://example.org"),
-    ("https://example.org/@x", "https://example.org/@x"),
-    ("a@b", "a@b"),
+    ("at http://u:p@ss@a and\n http://v:w@b:8", "at http://a and http://b:8"),
+    ("https://example.org/@x a@b", "https://example.org/@x a@b"),
     ("(sqlite3.DatabaseError) malformed [SQL: SELECT x]", "(sqlite3.DatabaseError) malformed"),
 ])
 def test_credentials_are_cut_out(text, shown):

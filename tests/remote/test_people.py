@@ -4,6 +4,7 @@ import base64
 import subprocess
 from pathlib import Path
 
+import boto3
 import mlflow
 import numpy
 import pandas
@@ -111,22 +112,15 @@ def test_two_clones_share_everything_and_no_secret_is_kept(finished, bucket, tmp
 
 
 def test_a_damaged_file_of_the_store_is_not_taken(finished, bucket, tmp_path):
-    import boto3
-
-    keys = bucket.credentials
+    keys, clone = bucket.credentials, tmp_path / "clone"
     said(finished, "remote", "--data", "s3://dvc/damaged", "--endpoint", bucket.endpoint, **keys)
     commit(finished)
     said(finished, "push", **keys)
-    lower = {name.lower(): value for name, value in keys.items()}
-    store = boto3.client("s3", endpoint_url=bucket.endpoint, region_name="us-east-1", **lower)
+    store = boto3.client("s3", endpoint_url=bucket.endpoint, region_name="us-east-1",
+                         **{name.lower(): value for name, value in keys.items()})
     files = store.list_objects_v2(Bucket="dvc", Prefix="damaged/")["Contents"]
     damaged = next(file["Key"] for file in files if not file["Key"].endswith(".dir"))
     store.put_object(Bucket="dvc", Key=damaged, Body=b"altered")
-    clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", finished, clone], check=True)
     assert "nbproof pull again does the rest" in said(clone, "pull", code=1, **keys)
-    assert results(clone).items() <= results(finished).items(), "what came is right"
-    store.delete_object(Bucket="dvc", Key=damaged)
-    said(finished, "push", **keys)
-    said(clone, "pull", **keys)
-    assert results(clone) == results(finished)
+    assert results(clone).items() < results(finished).items(), "what came is right"

@@ -1,7 +1,6 @@
 """Inputs are checked by the signature, alike in CSV and JSON; no code of a model runs untrusted."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -123,31 +122,22 @@ def test_the_projects_hooks_read_and_word(champion, here, ask):
     assert ask({"a.txt": "abc"})[0] == "3.0\n"
 
 
-@pytest.mark.parametrize("form", ["cloudpickle", "skops"])
-def test_a_model_of_scikit_learn_needs_the_projects_trust(here, ask, form):
-    """MLflow refuses skops' files, too: the model itself lists the types that they may hold."""
+@pytest.mark.parametrize("kind", ["code", "loader", "model code", "cloudpickle", "skops"])
+def test_no_code_of_a_model_runs_unless_the_project_trusts_it(here, champion, ask, kind):
+    """H4: an MLmodel with `code:` and `loader_module:` ran them, whatever the project said.
+
+    MLflow refuses skops' files, too: the model itself lists the types that they may hold.
+    """
     from sklearn.linear_model import LinearRegression
 
-    shutil.rmtree(here / "models/near")
-    mlflow.sklearn.save_model(
-        LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]), here / "models/near",
-        serialization_format=form, pip_requirements=[],
-        signature=infer_signature(NUMBER, numpy.zeros(1)))
-    contract(here, pickle=False)
-    with pytest.raises(UserError, match="also one of skops.*: true in project.yaml"):
-        ask({"a.csv": "x\n3\n"})
-    del os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"]
-    contract(here, pickle=True)
-    out, _ = ask({"a.csv": "x\n3\n"})
-    assert abs(float(out.removeprefix("file,row,prediction_0\na.csv,1,")) - 6) < 1e-9
-
-
-@pytest.mark.parametrize("kind", ["code", "loader", "model code"])
-def test_no_code_of_a_model_runs_unless_the_project_trusts_it(here, champion, ask, kind):
-    """H4: an MLmodel with `code:` and `loader_module:` ran them, whatever the project said."""
     evil, loader = f"open({str(here / 'ran')!r}, 'w')\n", "mlflow.sklearn"
     model = champion("return model_input.x", NUMBER, numpy.zeros(1))
-    if kind == "model code":
+    if kind in ("cloudpickle", "skops"):
+        shutil.rmtree(model)
+        mlflow.sklearn.save_model(
+            LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0]), model, serialization_format=kind,
+            pip_requirements=[], signature=infer_signature(NUMBER, numpy.zeros(1)))
+    elif kind == "model code":
         (model / "code.py").write_text(evil + (model / "code.py").read_text())
     else:
         (model / "own").mkdir()
@@ -155,7 +145,7 @@ def test_no_code_of_a_model_runs_unless_the_project_trusts_it(here, champion, as
         (model / "MLmodel").write_text("flavors: {python_function: {code: own, loader_module: "
                                        f"{'evil' if kind == 'loader' else loader}}}}}\n")
     contract(here, pickle=False)
-    with pytest.raises(UserError, match="pickle: true in project.yaml"):
+    with pytest.raises(UserError, match="also one of skops.*: true in project.yaml"):
         ask({"a.csv": "x\n3\n"})
     assert not (here / "ran").exists()
 
