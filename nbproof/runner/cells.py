@@ -9,6 +9,7 @@ import os
 import re
 import string
 from collections.abc import Collection
+from hashlib import md5
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
@@ -36,6 +37,8 @@ DROPPED_WHOLE = {"script", "style", "title", "noscript", "noembed", "noframes", 
 # backslash can hide an address.
 REFUSED = re.compile(r"on|.*src|.*href|.*action|background|data$|longdesc|ping|poster|usemap")
 ADDRESS = re.compile(r"""url\s*\((?!\s*["']?\#) | image(-set)?\s*\( | src\s*\( | \\""", re.I | re.X)
+
+RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 
 
 class MathRenderer(IPythonRenderer):
@@ -70,7 +73,7 @@ class CellsExporter(HTMLExporter):
         super().__init__(template_name="cells", extra_template_basedirs=[str(TEMPLATES)],
                          exclude_input_prompt=True, exclude_output_prompt=True)
         # bleach, nbconvert's, takes ten times as long
-        self.register_filter("clean_html", lambda text: clean(with_styles(text)))
+        self.register_filter("clean_html", lambda text: with_own_ids(clean(with_styles(text))))
 
     @pass_context
     def markdown2html(self, context, source):
@@ -80,7 +83,7 @@ class CellsExporter(HTMLExporter):
             for written in (name, quote(name)):
                 source = source.replace(f"attachment:{written}", f"data:{kind};base64,{data}")
         renderer = MathRenderer(escape=False, exclude_anchor_links=True)
-        return clean(MarkdownWithMath(renderer=renderer).render(source))
+        return with_own_ids(clean(MarkdownWithMath(renderer=renderer).render(source)))
 
 
 exporter = functools.cache(CellsExporter)  # its templates take 0.1 s to compile
@@ -93,12 +96,6 @@ def body(notebook: NotebookNode, folder: Path,
     `pages` are the names of the notebooks that have a page; None where all have one."""
     text, _ = exporter().from_notebook_node(notebook, {"parameters": _parameters(notebook)})
     soup = BeautifulSoup(clean(text), "html.parser")
-    for diagram in soup.select(".sk-top-container"):  # scikit-learn's: without its style, its text
-        if diagram.pre:
-            diagram.replace_with(diagram.pre)
-    for number, shown in enumerate(soup.select(".output_subarea, .text_cell_render")):
-        if shown.svg:
-            _rename_ids(shown.select("svg, svg *"), number)
     for image in soup.find_all("img"):
         _finish_image(image, folder)
     for link in soup.find_all("a", href=True):
@@ -107,9 +104,9 @@ def body(notebook: NotebookNode, folder: Path,
         _name_columns(table)
     ids = []
     for heading in soup.find_all(["h1", "h2", "h3", "h4"]):  # the ids that they have in Jupyter
-        ids.append("-".join(heading.get_text(" ").split()))
-        earlier = ids.count(ids[-1]) - 1
-        heading["id"] = f"{ids[-1]}-{earlier}" if earlier else ids[-1]
+        name = "-".join(heading.get_text(" ").split())
+        heading["id"] = f"{name}-{ids.count(name)}" if name in ids else name
+        ids.append(name)
     return soup
 
 
@@ -136,35 +133,25 @@ def with_styles(text: str) -> str:
         return text
     soup = BeautifulSoup(text, "html.parser")
     elements = {f"#{element['id']}": element for element in soup.find_all(id=True)}
-    for style in soup.find_all("style"):
-        for rule in style.get_text().split("}"):
-            selectors, _, declarations = rule.partition("{")
-            declarations = " ".join(declarations.split())
-            for selector in selectors.split(","):
-                for element in _selected(selector, elements):
-                    before = element.get("style", "")
-                    element["style"] = f"{before}; {declarations}" if before else declarations
+    style = "".join(element.get_text() for element in soup.find_all("style"))
+    for selectors, declarations in RULE.findall(style):
+        for selector in selectors.split(","):
+            name, _, below = selector.strip().partition(" ")
+            if element := elements.get(name):  # select() would take seconds for a large table
+                for selected in element.find_all(below) if below else [element]:
+                    before = selected.get("style", "")
+                    selected["style"] = " ".join([before, *declarations.split()]).strip()
     return str(soup)
 
 
-def _selected(selector: str, elements: dict[str, Tag]) -> list[Tag]:
-    """Return what `#T_1` or `#T_1 th` selects among `elements`; of other selectors nothing."""
-    name, *below = selector.split() or [""]
-    if name not in elements or len(below) > 1:
-        return []
-    return elements[name].find_all(below[0]) if below else [elements[name]]
-
-
-def _rename_ids(parts: list[Tag], number: int) -> None:
-    """Make the ids of one output's drawings its own: those of another may have the same."""
-    names = {part["id"]: f"svg{number}-{part['id']}" for part in parts if part.get("id")}
-    for part in parts:
-        for key, value in part.attrs.items():
-            if key == "id":
-                part[key] = names.get(value, value)
-            elif isinstance(value, str):  # href="#a", fill="url(#a)"
-                part[key] = re.sub(r"#([\w.:-]+)",
-                                   lambda match: f"#{names.get(match[1], match[1])}", value)
+def with_own_ids(text: str) -> str:
+    """Return clean HTML whose drawings share no id with those of another output."""
+    ids = re.findall(r' id="([^"]+)"', text) if "<svg" in text else []
+    if not ids:
+        return text
+    name = md5(text.encode(), usedforsecurity=False).hexdigest()[:8]
+    uses = rf"""( id="|href="#|url\((?:'|&quot;)?#)({'|'.join(map(re.escape, ids))})(?=["'&)])"""
+    return re.sub(uses, rf"\1svg-{name}-\2", text)
 
 
 def _harmless(tag: str, name: str, value: str) -> str | None:
@@ -222,10 +209,10 @@ def _finish_link(link: Tag, pages: Collection[str] | None) -> None:
     path = PurePosixPath(unquote(address.path))
     if address.scheme or address.netloc or not address.path or path.suffix == ".html":
         return
-    names = [path.stem] if pages is None else pages
-    own = [name for name in names if name.partition("@")[0] == path.stem]  # export@cnn, say
-    if path.suffix == ".ipynb" and own:
-        link["href"] = address._replace(path=quote(f"{own[0]}.html")).geturl()
+    names = [name for name in ([path.stem] if pages is None else pages)
+             if name.partition("@")[0] == path.stem]  # export@cnn, say
+    if path.suffix == ".ipynb" and names:
+        link["href"] = address._replace(path=quote(f"{names[0]}.html")).geturl()
     else:
         link.replace_with(*link.contents)
 
@@ -234,7 +221,7 @@ def _name_columns(table: Tag) -> None:
     """Give the cells of a wide table the names of their columns, for a phone to show them."""
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     names = [cell.get_text(" ", strip=True) for cell in rows[0]] if rows else []
-    is_plain = all(len(row) == len(names) for row in rows) and not table.find("table")
+    is_plain = all(len(row) == len(names) for row in rows)
     if 3 < len(names) <= 30 and is_plain and all(cell.name == "th" for cell in rows[0]):
         table["class"] = [*table.get("class", []), "wide"]
         for row in rows[1:]:

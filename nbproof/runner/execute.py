@@ -16,7 +16,7 @@ from jupyter_core.utils import run_sync
 
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
-from nbproof.runner import StageFailure, determinism, reaper, source
+from nbproof.runner import determinism, forkserver, reaper, source
 from nbproof.runner.observer.sitecustomize import LOG
 
 IMPORTED = re.compile(r"(?:No module named|cannot import name) '(\w+)")
@@ -60,28 +60,11 @@ def start_kernel(folder: str, working_folder: Path, variables: dict[str, str]) -
                              connection_file=str(Path(folder) / "kernel.json"))
     if os.name != "nt":  # others can connect to loopback ports, and two kernels can race for one
         manager.transport, manager.ip = "ipc", str(Path(folder) / "ipc")
+    if forkserver.is_running:
+        manager.provisioner = forkserver.ForkedKernel(kernel_spec=manager.kernel_spec,
+                                                      parent=manager)
     run_sync(manager.start_kernel)(cwd=str(working_folder), env=variables | {"IPYTHONDIR": folder})
     return manager
-
-
-class Attempt:
-    """What is known of one execution while it goes on: the client, and what the kernel reports."""
-
-    def __init__(self, kernel: NotebookKernel, on_event: Events):
-        self.kernel, self.client, self.pass_on = kernel, None, on_event
-        self.arithmetic, self.changed, self.fallback = "", [], {}
-
-    def on_event(self, event: dict) -> None:
-        """Keep what the kernel reports of itself; pass all events on."""
-        if "arithmetic" in event:
-            self.arithmetic, self.changed = event["arithmetic"], event["changed"]
-        if "fallback" in event:
-            self.fallback = event["fallback"]
-        elif "ran" in event and self.changed:
-            raise StageFailure(
-                f"the notebook does not compute as stages do ({'; '.join(self.changed)}): take the "
-                "line out that changes it, in the notebook or in what it imports")
-        self.pass_on(event)
 
 
 def execute_notebook(
@@ -99,26 +82,25 @@ def execute_notebook(
     node, failure = nbformat.reads(text, as_version=4), None
     variables = determinism.environment(output_root) | {"NBPROOF_PROJECT": str(root())}
     with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.short_folder()) as sockets:
+        variables |= {LOG: str(Path(sockets) / "observed")} | (mark or {})
         try:
-            variables |= {LOG: str(Path(sockets) / "observed")} | (mark or {})
             kernel = start_kernel(sockets, notebook.parent, variables)
-        except Exception as error:  # of the machine: no such program, no room
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{notebook.name} could not be started: {type(error).__name__}: "
-                            f"{reason}") from None
-        from nbproof.runner.engine import run_cells  # takes half a second, as the kernel does
+        except OSError as error:  # of the machine: no room, no memory
+            raise UserError(f"{notebook.name} could not be started: {error}.") from None
+        from nbproof.runner import engine  # takes half a second, as the kernel does
 
-        attempt = Attempt(kernel, on_event)
+        client = engine.StageClient(engine.with_values(node, values), kernel, cell_timeout,
+                                    on_event)
         try:
-            run_cells(node, values, cell_timeout, attempt)
+            client.execute(cleanup_kc=True)
         except Exception as error:  # of the cell or the kernel: the stage's failure
-            if attempt.client is None:
-                raise
-            failure = mark_failure(attempt.client.nb, attempt.client.reached, error)
-            if attempt.fallback and one_line(attempt.fallback.pop("message")) == failure.reason:
-                failure.fallback = attempt.fallback
-    executed = cleaned(attempt.client.nb)
-    executed.metadata.arithmetic = attempt.arithmetic
+            failure = error
+    executed = cleaned(client.nb)
+    executed.metadata.arithmetic = client.arithmetic
+    if failure:
+        failure = mark_failure(executed, client.reached, failure)
+        if failure.error == "Fallback":  # and none that the notebook has caught
+            failure.fallback = client.fallback
     return executed, failure
 
 
@@ -133,7 +115,7 @@ def one_line(text: str) -> str:
 
 
 def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception) -> Failure:
-    """Show in the notebook which cell failed: its error, and no trace of a run in later cells."""
+    """Note in the notebook which cell failed, and show its error there."""
     cell = notebook.cells[reached]
     if hasattr(error, "ename"):  # nbclient's, of an exception in the cell
         name, reason = one_line(error.ename), error.evalue
@@ -147,9 +129,6 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
         output = nbformat.v4.new_output("error", ename=name, evalue=reason,
                                         traceback=[f"{name}: {reason}"])
         cell.outputs.append(output)
-    for later in notebook.cells[reached + 1 :]:
-        if later.cell_type == "code":
-            later.outputs, later.execution_count = [], None
     lines = cell.source.strip().splitlines()
     if missing := IMPORTED.match(reason):  # the line that imports it says more than the first one
         lines = [line for line in lines if re.search(rf"\b{missing[1]}\b", line)] or lines
@@ -161,11 +140,8 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove what papermill and the kernel note about one run; outputs and counts stay."""
-    failure = notebook.metadata.get("failure")
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
     source.strip(notebook, outputs=True)
-    if failure:
-        notebook.metadata.failure = failure
     return notebook

@@ -5,11 +5,9 @@ processes that it starts: nbproof.runner.observer.
 """
 
 import atexit
-import contextlib
-import importlib.util
-import json
 import logging
 import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -19,6 +17,7 @@ from nbproof.notebook.progress import say
 from nbproof.runner import determinism
 from nbproof.runner.observer import sitecustomize as observer
 
+COMPILED = re.compile(r"__pycache__/([^/.]+)\.[^/]+\.pyc$")  # of a module, whose source counts
 reported: dict = {}
 
 
@@ -34,7 +33,8 @@ def main() -> None:
     warnings.formatwarning = without_folder(warnings.formatwarning)
     observe()
     app = kernelapp.IPKernelApp.instance()
-    app.initialize([*sys.argv[1:], f"--Session.packer={__name__}.pack"])
+    app.initialize(sys.argv[1:])
+    app.shell.ask_exit = sys.exit  # exit() in a cell then fails it, as sys.exit() does
     app.shell.events.register("post_run_cell", report)
     app.shell.events.register("post_run_cell", report_command)
     app.start()
@@ -59,10 +59,8 @@ def report(_=None) -> None:
 
     This is the one place where a kernel reports what its notebook depends on.
     """
-    read, written, databases = opened(Path(os.environ[observer.LOG]))
     now = {"arithmetic": determinism.process(), "changed": determinism.changed(),
-           "read": sorted(read | modules()), "written": sorted(written),
-           "databases": sorted(databases)}
+           **opened(Path(os.environ[observer.LOG]))}
     if reported != now:
         reported.update(now)
         say(**now)
@@ -78,48 +76,18 @@ def report_command(result) -> None:
                     f"code {code}")
 
 
-def opened(log: Path) -> tuple[set[str], set[str], set[str]]:
+def opened(log: Path) -> dict[str, list[str]]:
     """Return the project's files that were read before anything wrote them, those written, and
     the databases of SQLite, of which it is not known."""
-    paths = {"r": set(), "w": set(), "d": set()}
+    read, written, databases = set(), set(), set()
+    project = os.environ["NBPROOF_PROJECT"] + os.sep
     for line in log.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        kind, path = line[:1], line[2:]
-        is_compiled = "__pycache__" in path and path.endswith(".pyc")
-        if is_compiled and kind == "w":
-            continue
-        with contextlib.suppress(ValueError):  # a cache of something else than Python
-            path = importlib.util.source_from_cache(path) if is_compiled else path
-            path = below_project(path)
-            if path and not (kind == "r" and path in paths["w"]):
-                paths[kind].add(path)
-    return paths["r"], paths["w"], paths["d"]
-
-
-def modules() -> set[str]:
-    """Return the sources below the project that are loaded: Python may have read a compiled one."""
-    names = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    paths = {below_project(os.path.abspath(name))  # noqa: PTH100 - thousands; Path is slow
-             for name in names if isinstance(name, str) and name.endswith(".py")}
-    return paths - {""}
-
-
-def below_project(path: str) -> str:
-    """Return `path` below the project; empty for one elsewhere, or in the environment inside."""
-    project, environment = os.environ["NBPROOF_PROJECT"] + os.sep, sys.prefix + os.sep
-    if not path.startswith(project) or path.startswith(environment):
-        return ""
-    return path[len(project):].replace(os.sep, "/")
-
-
-def pack(message: object) -> bytes:
-    """Return a message as JSON; half a character (a lone surrogate) costs only itself."""
-    from jupyter_client.session import json_default, json_packer
-
-    try:
-        return json_packer(message)
-    except UnicodeError:
-        text = json.dumps(message, default=json_default, ensure_ascii=False)
-        return text.encode(errors="replace")
+        path = line[2:].removeprefix(project).replace(os.sep, "/")
+        if line[0] == "r" and (path := COMPILED.sub(r"\1.py", path)) not in written:
+            read.add(path)
+        elif line[0] != "r":
+            (written if line[0] == "w" else databases).add(path)
+    return {"read": sorted(read), "written": sorted(written), "databases": sorted(databases)}
 
 
 if __name__ == "__main__":

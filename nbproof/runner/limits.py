@@ -7,8 +7,7 @@ import re
 from nbproof.notebook.files import root
 from nbproof.runner.source import counted
 
-ONE, ALL = 5_000_000, 30_000_000  # characters of one output, of all outputs of a notebook
-SMALL = 25_000  # characters; a shorter output is never cut
+LARGEST = 5_000_000  # characters of one output
 ENDS = 2_000  # characters that stay at each end of a text
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLED = re.compile(r"(<pandas[\w.]+\.Styler) at 0x[0-9a-fA-F]+>")
@@ -17,39 +16,34 @@ ADDRESS = r"\bat 0x[0-9a-fA-F]{6,16}\b|<[^<>\n]{1,80} 0x[0-9a-fA-F]{8,16}\b"  # 
 DURATION = r"\b(CPU times|Wall time): |\d .?s ± |\[\d[\d:]+<\d[\d:]*, [^\]]+/s\]"  # %time, tqdm
 
 
-def _outputs(notebook: dict) -> list[tuple[int, dict, dict]]:
-    """Return each output that is no error, with its cell's number and its cell before it."""
+def _outputs(notebook: dict) -> list[tuple[int, dict]]:
+    """Return each output that is no error, with its cell's number before it."""
     cells = enumerate(counted(notebook["cells"]), start=1)
-    return [(number, cell, output) for number, cell in cells for output in cell.get("outputs", ())
+    return [(number, output) for number, cell in cells for output in cell.get("outputs", ())
             if output["output_type"] != "error"]
 
 
 def shorten(notebook: dict) -> list[str]:
-    """Cut outputs that are too large, or for which there is no room left; return a sentence each.
-
-    Of a text both ends stay."""
-    left, sentences = ALL, []
-    for number, cell, output in _outputs(notebook):
+    """Cut outputs that are too large; return a sentence each. Of a text both ends stay."""
+    sentences = []
+    for number, output in _outputs(notebook):
         size = len(json.dumps(output))
-        if size <= SMALL or size <= min(ONE, left):
-            left -= size
+        if size <= LARGEST:
             continue
         note = f"[{size / 1e6:.3g} MB left out here]"
         if output["output_type"] == "stream":
             output["text"] = f"{output['text'][:ENDS]}\n{note}\n{output['text'][-ENDS:]}"
         else:
             output["data"] = {"text/plain": note}
-        tags = cell["metadata"].get("tags", [])
-        cell["metadata"]["tags"] = sorted({*tags, "nbval-ignore-output"})
         sentences.append(f"cell {number}: {size / 1e6:.3g} MB of output left out of notebook and "
-                         f"page (one output may have {ONE / 1e6:g} MB, all together {ALL / 1e6:g} "
-                         "MB). What the cell computed is whole.")
+                         f"page (one output may have {LARGEST / 1e6:g} MB). What the cell computed "
+                         "is whole.")
     return sentences
 
 
 def number_ids(notebook: dict) -> None:
     """Take random ids out: of widgets, whose kernel has ended, and of tables that pandas styled."""
-    for number, (*_, output) in enumerate(_outputs(notebook), start=1):
+    for number, (_, output) in enumerate(_outputs(notebook), start=1):
         data = output.get("data", {})
         if view := data.get(WIDGET):
             view["model_id"] = ""
@@ -63,7 +57,7 @@ def varying(notebook: dict) -> list[str]:
     """Return a sentence for each output that shows what differs between runs or machines."""
     clock, folder = rf"{datetime.date.today()}.\d\d:\d\d:\d\d", re.escape(str(root()))
     pattern, sentences = re.compile("|".join([ADDRESS, DURATION, clock, folder])), []
-    for number, _, output in _outputs(notebook):
+    for number, output in _outputs(notebook):
         texts = [output["text"]] if output["output_type"] == "stream" else output["data"].values()
         text = "\n".join(text for text in texts if isinstance(text, str))
         if match := pattern.search(text):

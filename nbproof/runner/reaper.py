@@ -1,8 +1,8 @@
 """Ends every process that a run has started, however the run itself ends.
 
 All of them carry the mark of the session in their environment, which a process hands down to
-whatever it starts. One watcher beside the run waits for the end of a pipe that the run holds open:
-after a kill, it ends what is left and removes the session's folder.
+whatever it starts. One watcher beside the run looks whether that is still there: after a kill, it
+ends what is left and removes the session's folder.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,13 +44,15 @@ def session(parent: int = 0) -> Iterator[Session]:
     If `parent` is the process id of a program, its end also ends this process.
     """
     folder = Path(tempfile.mkdtemp(prefix="nbproof-", dir=short_folder()))
-    command = [sys.executable, "-I", __file__, str(folder), str(os.getpid()), str(parent)]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    watched = [str(pid) for pid in (os.getpid(), parent) if pid]
+    watcher = subprocess.Popen([sys.executable, "-I", __file__, str(folder), *watched],
+                               start_new_session=True)
     try:
         yield Session(folder)
     finally:
         end(f"{folder.name}/")
-        watcher.stdin.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        watcher.kill()
         watcher.wait()
 
 
@@ -76,26 +77,26 @@ def end(mark: str) -> list[str]:
 
 
 def _is_marked(process: psutil.Process, mark: str) -> bool:
-    try:
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        return alive and process.environ().get(MARK, "").startswith(mark)
-    except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
-        return False
+    with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        return _is_alive(process) and process.environ().get(MARK, "").startswith(mark)
+    return False
 
 
-def main(folder: str, owner: int, parent: int) -> None:
-    """Wait for the end of the owner's pipe, or of the process `parent`; then end what is left."""
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def main(folder: str, *pids: str) -> None:
+    """Wait until one of the processes, the first of which is the run, is gone; end what is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    watched = psutil.Process(parent) if parent and psutil.pid_exists(parent) else None
-    while not ended.wait(0.5 if watched else None):
-        if not watched.is_running() or watched.status() == psutil.STATUS_ZOMBIE:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(owner).kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        watched = [psutil.Process(int(pid)) for pid in pids]
+        while all(map(_is_alive, watched)):
+            time.sleep(0.3)
+        watched[0].kill()
     end(f"{Path(folder).name}/")
     shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(*sys.argv[1:])

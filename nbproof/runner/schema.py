@@ -34,10 +34,10 @@ COMMENT = re.compile(rf"""
     (;?\s*\#\s* ((?P<allowed>\{{[^}}]*\}}|{INTERVAL.pattern})(?=\s|$))? \s* (?P<meaning>.*))? .*
     """, re.VERBOSE)
 MAGIC = re.compile(r"(?m)^\s*[%!].*$")
-FORM = (f"must read `name: type = P.name  # [low, high] meaning`: a type is {', '.join(TYPES)}, "
-        "list[...] of one, or one with `| None`; the range is of two numbers, a set such as "
-        "{a, b}, or missing. `nbproof adopt last` takes the value of an exploration into "
-        "params.yaml.")
+FORM = ("must read `name: type = P.name  # [low, high] meaning`, and an earlier cell "
+        f"`P = section(\"models.cnn\")`: a type is {', '.join(TYPES)}, list[...] of one, or one "
+        "with `| None`; the range is of two numbers, a set such as {a, b}, or missing. `nbproof "
+        "adopt last` takes the value of an exploration into params.yaml.")
 
 
 @dataclass(frozen=True)
@@ -124,42 +124,35 @@ def declared_in(cells: list[dict], where: str) -> dict[str, Parameter]:
 def _parameter(statement: ast.stmt, comment: str, sections: dict[str, str],
                where: str) -> Parameter | None:
     """Return what a statement of the tagged cell declares; None where it is no parameter."""
-    allowed, meaning = COMMENT.fullmatch(comment).group("allowed", "meaning")
-    if sections and (meaning or "").startswith(tuple("[({")):  # a range that is none
-        return None
-    kind = ast.unparse(statement.annotation) if isinstance(statement, ast.AnnAssign) else ""
-    is_typed = bool(KIND.fullmatch(kind))
     match statement:
-        case ast.AnnAssign(ast.Name(name), _, ast.Attribute(ast.Name(variable), attribute)) if (
-                is_typed and attribute == name):
-            if variable not in sections:
-                raise UserError(f"{where}: `{ast.unparse(statement)}` in the parameters cell reads "
-                                f"{variable}: an earlier cell must define it, such as "
-                                f"`{variable} = section(\"models.cnn\")`.")
-            return Parameter(name, kind, allowed or "", meaning or "", sections[variable])
-        case ast.AnnAssign(ast.Name(name)) | ast.Assign([ast.Name(name)]) if (
-                is_typed or not sections):
-            kind, value = _literal_of(statement)
-            section = "" if sections else section_of(where)
-            return kind and Parameter(name, kind, allowed or "", meaning or "", section, value)
-    return None
-
-
-def _literal_of(statement: ast.stmt) -> tuple[str, object]:
-    """Return type and value of what a statement sets; an empty type where it is no parameter."""
-    if not isinstance(statement, ast.Assign | ast.AnnAssign):
-        return "", None
+        case ast.AnnAssign(ast.Name(name), annotation, ast.expr() as value):
+            kind = ast.unparse(annotation)
+        case ast.Assign([ast.Name(name)], value):
+            kind = ""
+        case _:
+            return None
+    allowed, meaning = COMMENT.fullmatch(comment).group("allowed", "meaning")
+    rest = (allowed or "", meaning or "")
+    is_typed, variable = KIND.fullmatch(kind), ast.unparse(value).removesuffix(f".{name}")
+    if sections and (not is_typed or rest[1].startswith(tuple("[({"))):  # a range that is none
+        return None
+    if is_typed and variable in sections:
+        return Parameter(name, kind, *rest, sections[variable])
     try:
-        value = ast.literal_eval(statement.value)
+        default = ast.literal_eval(value)
     except (ValueError, TypeError):  # it is computed
-        return "", None
-    if isinstance(statement, ast.AnnAssign) and KIND.fullmatch(ast.unparse(statement.annotation)):
-        return ast.unparse(statement.annotation), value
+        return None
+    kind = kind if is_typed else _kind_of(default)
+    return kind and Parameter(name, kind, *rest, "" if sections else section_of(where), default)
+
+
+def _kind_of(value: object) -> str:
+    """Return the type of a value as a parameters cell writes it; empty where it has none."""
     kinds = {type(item).__name__ for item in (value if isinstance(value, list) else [value])}
-    kind = "float" if kinds == {"int", "float"} else "".join(kinds) if len(kinds) == 1 else ""
+    kind = "float" if kinds == {"int", "float"} else "".join(kinds)
     if kind not in TYPES:
-        return "", None
-    return f"list[{kind}]" if isinstance(value, list) else kind, value
+        return ""
+    return f"list[{kind}]" if isinstance(value, list) else kind
 
 
 def section_of(notebook: str) -> str:
@@ -206,10 +199,9 @@ def values_of(notebook: Path, given: dict[str, str] | None = None) -> dict:
         if name in given:
             value, where = from_yaml(given[name]), "dvc.yaml"
         if not parameter.accepts(value):
-            misspelt = difflib.get_close_matches(name, section.keys() - known.keys(), 1)
-            if value is ... and misspelt:
-                raise UserError(f"params.yaml has {parameter.section}.{misspelt[0]}: should that "
-                                f"be {name}?")
+            if value is ... and (close := difflib.get_close_matches(name, section, 1)):
+                raise UserError(f"params.yaml has {parameter.section}.{close[0]}: should that be "
+                                f"{name}?")
             found = "nothing" if value is ... else repr(value)
             meaning = f" ({parameter.meaning})" if parameter.meaning else ""
             raise UserError(f"{where}: {parameter.key} must be {parameter.expected}{meaning}, "

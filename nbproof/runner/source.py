@@ -5,12 +5,13 @@ import re
 import sys
 from pathlib import Path
 
-from nbproof.notebook.errors import UserError, meant
+from nbproof.notebook.errors import UserError
 
 # What a run or an editor adds to metadata: times, versions, states of outputs. The rest is source.
 ADDED = {"language_info", "papermill", "widgets", "signature", "failure", "arithmetic",
          "execution", "executionInfo", "ExecuteTime", "outputId", "scrolled", "trusted"}
-CONCLUSION = re.compile(r"(?i)^##+ (what (we|it) learned|conclusions?|the answer|in short)\b")
+CONCLUSION = re.compile(r"(?ims)^##+ (?:what (?:we|it) learned|conclusions?|the answer|in short)\b"
+                        r"[^\n]*$(.*?)(?=^#{1,6} |\Z)")
 # git's own, at the start of a line, and nbdime's, at the start of one in a cell.
 MARKS = re.compile(r"""(?m)^(\s*")?<{7} \w""")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -30,9 +31,8 @@ def read(path: Path) -> dict:
         if notebook["nbformat"] != 4 or not {"metadata", "nbformat_minor"} <= notebook.keys():
             raise KeyError("nbformat")
     except FileNotFoundError:
-        close = meant(path.name, (other.name for other in path.parent.glob("*.ipynb")))
-        raise UserError(f"{name} does not exist: write it, or remove its stage from dvc.yaml."
-                        f"{close}") from None
+        raise UserError(f"{name} does not exist: write it, or remove its stage from "
+                        "dvc.yaml.") from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise UserError(f"{name} is not a notebook: {error}.") from None
     except (KeyError, TypeError, AttributeError):
@@ -65,21 +65,12 @@ def counted(cells: list[dict]) -> list[dict]:
 def conclusion(cells: list[dict]) -> str:
     """Return the Markdown below the last heading such as "What we learned" (see CONCLUSION): that
     of its cell and what code cells show until the next heading; empty where there is none."""
-    texts, is_inside = [], False
+    texts = []
     for cell in cells:
-        if cell["cell_type"] == "markdown":
-            parts = re.split(r"(?m)^(#{1,6} .*)$", code(cell))
-            for part in parts:
-                if re.match(r"#{1,6} ", part):
-                    if is_inside := bool(CONCLUSION.search(part)):
-                        texts = []
-                elif is_inside:
-                    texts.append(part)
-        elif is_inside:
-            texts += ["".join(output["data"]["text/markdown"])
-                      for output in cell.get("outputs", [])
-                      if "text/markdown" in output.get("data", {})]
-    return "\n\n".join(filter(None, map(str.strip, texts)))
+        shown = [output.get("data", {}).get("text/markdown", "")
+                 for output in cell.get("outputs", [])]
+        texts += map("".join, [cell["source"]] if cell["cell_type"] == "markdown" else shown)
+    return "".join(CONCLUSION.findall("\n\n".join(filter(None, texts)))[-1:]).strip()
 
 
 def strip(notebook: dict, outputs: bool = False) -> dict:

@@ -90,38 +90,28 @@ def test_markdown_inside_html_is_shown_inside_it(opening):
 
 
 HOSTILE = [
-    "<script>alert(1)</script>", "</main></body><script>alert(1)</script>",
-    "<svg onload=alert(1)><script>alert(1)</script></svg>", "<img src=x onerror=alert(1)>",
-    "<a href=' JaVaScRiPt:alert(1)'>x</a>", "<a href='java\tscript:alert(1)'>x</a>",
+    "</main></body><script>alert(1)</script>", "<img src=x onerror=alert(1)>",
+    "<a href=' JaVaScRiPt:alert(1)'>x</a>",
     "<a href='&#1;da\tta:text/html,<script>alert(1)</script>'>x</a>",
     "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
     "<svg><a><animate attributeName=href values='javascript:alert(1)' /></a></svg>",
-    "<math href='javascript:alert(1)'><mi>x</mi></math>", "<img src='javascript:alert(1)'>",
     "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
-    "<img srcset='//example.org/x.png 2x' src='data:image/png;base64,AA=='>",
-    "<input type=image src=//example.org/x.png>", "<svg><image href='//example.org/x.png' /></svg>",
-    "<svg><use href='//example.org/x.svg#a' /></svg>",
-    "<svg><rect fill='url(//example.org/x.svg#a)' /></svg>",
-    "<div style='background:url(//example.org/x.png)'>x</div>",
+    "<img srcset='//example.org/x.png 2x' src='//example.org/x.png'>",
+    "<svg><use href='//example.org/x.svg#a' /><rect fill='url(//example.org/x.svg#a)' /></svg>",
     "<div style='background:u\\72l(//example.org/x.png)'>x</div>",
     "<div style='background:image-set(\"//example.org/x.png\" 1x)'>x</div>",
     "<table background=//example.org/x.png><tr><td>x</td></tr></table>",
-    "<meta http-equiv=refresh content='0;url=//example.org'>",
     "<!--><meta http-equiv=refresh content='0;url=//example.org'>-->",
     "<noscript><p title='</noscript><meta http-equiv=refresh content=0;url=//example.org>'></p>",
-    "<xmp><p title='</xmp><img src=x onerror=alert(1)>'></p></xmp>", "<title>x</title>",
     "<button formaction='javascript:alert(1)'>x</button>",
-    "<a href=//example.org ping=//example.org attributionsrc=//example.org>x</a>",
+    "<a href=//example.org ping=//example.org>x</a>", "<object data=//example.org></object>",
     "<video src=//example.org/x.mp4 poster=//example.org/x.png></video>",
-    "<style>@import url(//example.org/x.css)</style>", "<img src='//example.org/x.png'>",
-    "<object data=//example.org></object>", "<form action=//example.org><input></form>",
+    "<style>@import url(//example.org/x.css)</style>",
 ]
-REFUSED = [
-    "script", "style", "iframe", "frame", "object", "embed", "link", "form", "base", "title",
-    "meta", "noscript", "xmp", "animate", "set", "input", "button", "video", "audio",
-]
+REFUSED = ["script", "style", "iframe", "object", "title", "meta", "noscript", "animate", "button",
+           "video"]
 REFUSED_ATTRIBUTES = ("srcset", "srcdoc", "poster", "ping", "background", "formaction", "data",
-                      "xlink:href", "attributionsrc")
+                      "xlink:href")
 LINK = re.compile("https?://|//|#")
 
 
@@ -139,15 +129,13 @@ def test_nothing_runs_and_nothing_is_requested(hostile):
             assert name not in ("style", "fill") or "example.org" not in value
 
 
-def test_what_cells_show_that_is_odd():
-    """A number in metadata that is none, half a character, and a figure in SVG."""
+def test_a_picture_whose_width_is_none_and_a_figure_in_svg():
     cell = shown(image_png=picture())
     cell.outputs[0].metadata["image/png"] = {"width": "1 onload=alert(1)"}
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>'
-    half = new_code_cell("x", outputs=[new_output("stream", text="before \ud800")])
-    body = parsed(cell, half, shown({"image/svg+xml": svg})).main
-    assert "onload" not in body.img.attrs and "before" in body.text
+    body = parsed(cell, "half a character \ud800", shown({"image/svg+xml": svg})).main
     encoded = base64.b64encode(svg.encode()).decode()
+    assert "onload" not in body.img.attrs
     assert body.find_all("img")[1]["src"] == f"data:image/svg+xml;base64,{encoded}"
 
 
@@ -155,16 +143,17 @@ def test_harmless_html_stays():
     kept = ('<p style="color: red" title="a url">x <a href="#top">up</a> '
             '<a href="compare.html">on</a> <a href="https://example.org/?a=b:c">far</a></p>')
     assert kept in str(parsed(shown(text_html=kept)))
+
+
+def test_drawings_with_the_same_ids_do_not_mix():
     drawing = ('<svg viewBox="0 0 9 9"><defs><linearGradient id="g"><stop offset="1" '
-               'stop-color="red"></stop></linearGradient><path id="m" d="M0 0"></path></defs>'
-               '<use xlink:href="#m" x="1"></use><rect fill="url(#g)"></rect></svg>')
-    svg = parsed(shown(text_html=drawing)).svg
-    assert svg["viewbox"] == "0 0 9 9" and svg.find("lineargradient").stop["stop-color"] == "red"
-    gradient, path = svg.find("lineargradient")["id"], svg.path["id"]
-    assert f'href="#{path}"' in str(svg.find("use")) and svg.rect["fill"] == f"url(#{gradient})"
-    uses = '<svg><use xlink:href="#m"></use></svg>'  # of a drawing before it, as xarray's icons
-    other, user = parsed(shown(text_html=drawing), shown(text_html=drawing + uses))("svg")[1:]
-    assert path != other.path["id"] and f'"#{other.path["id"]}"' in str(user)
+               'stop-color="red"></stop></linearGradient></defs><rect fill="url(#g)"></rect></svg>')
+    uses = '<svg><use xlink:href="#g"></use></svg>'  # of a drawing before it, as xarray's icons
+    body = parsed(shown(text_html=drawing), shown(text_html=drawing + uses), f"{drawing} text").main
+    names = [gradient["id"] for gradient in body("lineargradient")]
+    assert len({*names}) == 3 and body.svg["viewbox"] == "0 0 9 9"
+    assert [rect["fill"] for rect in body("rect")] == [f"url(#{name})" for name in names]
+    assert f'href="#{names[1]}"' in str(body.find("use"))
 
 
 def test_a_table_keeps_its_colours_and_an_estimator_its_text():
@@ -175,8 +164,6 @@ def test_a_table_keeps_its_colours_and_an_estimator_its_text():
     assert all(cell["style"] == "color: blue;" for cell in body("th"))
     diagram = parsed(shown(text_html=LogisticRegression(C=3.0)._repr_html_())).main
     assert diagram.find("pre", string="LogisticRegression(C=3.0)")
-    assert "In a Jupyter environment" not in diagram.get_text()
-    assert parsed(shown(text_html="<p class='sk-top-container'>no text</p>")).main.p
 
 
 def test_mathematics_that_a_cell_shows_and_that_nobody_knows():
@@ -262,9 +249,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 @pytest.mark.parametrize(("data", "missing"), [
     ({"text/html": PLOTLY, "application/vnd.plotly.v1+json": {}}, True),
-    ({"text/html": "<iframe src=https://example.org>"}, True),
     ({WIDGET: {"model_id": "a"}, "text/plain": "FloatProgress(value=0.0)"}, True),
-    ({"application/javascript": "alert(1)", "text/plain": "<Javascript>"}, True),
     ({"text/html": PLOTLY, "image/png": picture()}, False),
     ({"text/html": "<style>p {}</style>"}, False),
 ])
@@ -274,8 +259,7 @@ def test_what_needs_a_script_leaves_a_sentence(data, missing):
     assert bool(body.img) is ("image/png" in data)
 
 
-@pytest.mark.parametrize("left_open", ["<script>", "<style>", "<!--", "<textarea>", "<div title='",
-                                       "<plaintext>"])
+@pytest.mark.parametrize("left_open", ["<script>", "<!--", "<textarea>", "<div title='"])
 def test_what_an_output_leaves_open_ends_with_it(left_open):
     body = parsed(shown(text_html=f"before {left_open}"), f"x {left_open}", *GOOD).main
     assert "Apples & pears" in body.get_text() and body.img
@@ -300,30 +284,21 @@ def browser():
         started.close()
 
 
-def opened(browser, path, *cells, **options):
-    """Open the page of `cells`; return the tab, what its console printed and what it requested."""
-    path.write_text(html.render(notebook(*cells), Path("/nowhere")), encoding="utf-8")
-    tab = browser.new_page(**options)
-    printed, requested = [], []
-    tab.on("console", lambda message: printed.append(message.text))
-    tab.on("pageerror", lambda error: printed.append(str(error)))
-    tab.on("dialog", lambda dialog: (printed.append(dialog.message), dialog.dismiss()))
-    tab.on("request", lambda request: requested.append(request.url))
-    tab.goto(path.as_uri())
-    return tab, printed, requested
-
-
 @pytest.mark.xdist_group("page in a browser")
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1199), ("dark", 390)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
 def test_in_a_browser(browser, tmp_path, scheme, width):
-    """Figures and mathematics have a size, contents stand where there is room, code unfolds, and
-    a wide table is whole on a phone."""
+    """Figures and mathematics have a size, contents stand where there is room, code unfolds, a
+    wide table is whole on a phone, and nothing hostile is even tried."""
     table = "| " + " | ".join("a long name of a column" for _ in range(6)) + " |\n"
     table += "|--" * 6 + "|\n" + "| 0.123456789 " * 6 + "|"
     cells = [*GOOD, table, new_code_cell("a = 1\n" * 11)]
-    size = {"width": width, "height": 800}
-    tab, printed, requested = opened(browser, tmp_path / "page.html", *cells, color_scheme=scheme,
-                                     viewport=size)
+    path, printed, requested = tmp_path / "page.html", [], []
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    tab.on("console", lambda message: printed.append(message.text))  # also what the policy refuses
+    tab.on("request", lambda request: requested.append(request.url))
+    for shows in ([*HOSTILE, *(shown(text_html=text) for text in HOSTILE)], cells):
+        path.write_text(html.render(notebook(*shows), Path("/nowhere")), encoding="utf-8")
+        tab.goto(path.as_uri())
     boxes = [box.bounding_box() for box in tab.query_selector_all("main img, math")]
     assert len(boxes) == 3 and all(box["width"] > 10 and box["height"] > 10 for box in boxes)
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -333,25 +308,6 @@ def test_in_a_browser(browser, tmp_path, scheme, width):
     code = tab.locator(".code .input_area").last
     assert not code.is_visible()
     tab.check("#all-code")
-    assert code.is_visible()
-    tab.goto(tab.url + "#code")
-    tab.uncheck("#all-code")
-    assert code.is_visible(), "the address opens it, too"
-    assert cut_off(tab) == []
+    assert code.is_visible() and cut_off(tab) == []
     tab.close()
     assert not printed and all(url.startswith(("file:", "data:")) for url in requested)
-
-
-@pytest.mark.xdist_group("page in a browser")
-def test_a_hostile_page_in_a_browser(browser, tmp_path):
-    """Not even an attempt: the page's policy would report one to the console."""
-    path = tmp_path / "page.html"
-    cells = [*HOSTILE, *(shown(text_html=hostile) for hostile in HOSTILE)]
-    tab, printed, requested = opened(browser, path, *cells)
-    tab.wait_for_timeout(500)
-    for link in tab.query_selector_all("a:not([href])"):
-        link.evaluate("link => link.dispatchEvent(new MouseEvent('click'))")
-    address = tab.url
-    tab.close()
-    assert printed == [] and address == path.as_uri()
-    assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]

@@ -19,24 +19,19 @@ def environment(monkeypatch):
     monkeypatch.setenv("OTHER_PASSWORD", "short")
 
 
-@pytest.mark.parametrize("show", [str, repr, html.escape, json.dumps,
-                                  lambda text: json.dumps(text, ensure_ascii=False)])
-@pytest.mark.parametrize("kind", ["stream", "execute_result", "error"])
-def test_an_output_that_shows_a_secret_is_emptied(kind, show):
+@pytest.mark.parametrize("show", [str, repr, html.escape, json.dumps])
+def test_an_output_that_shows_a_secret_is_emptied(show):
     shown = f"it is {show(VALUE)}."
-    more = {"stream": {"text": shown}, "execute_result": {"data": {"text/html": shown}},
-            "error": {"ename": "E", "evalue": "", "traceback": [shown]}}[kind]
-    cells = [nbformat.v4.new_code_cell("1", metadata={"tags": ["injected-parameters"]}),
-             nbformat.v4.new_markdown_cell("# x"),
-             *(nbformat.v4.new_code_cell("x", execution_count=1, outputs=[output]) for output in (
-                 nbformat.v4.new_output("stream", text="short"),
-                 nbformat.v4.new_output(kind, **more)))]
-    executed = nbformat.v4.new_notebook(cells=cells)
+    outputs = [nbformat.v4.new_output("stream", text=shown),
+               nbformat.v4.new_output("execute_result", data={"text/html": shown}),
+               nbformat.v4.new_output("error", ename="E", evalue="", traceback=[shown]),
+               nbformat.v4.new_output("stream", text="short")]
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# x"), *(
+        nbformat.v4.new_code_cell("x", execution_count=1, outputs=[output]) for output in outputs)])
     failure = secrets.take_out(executed)
-    assert failure == "cell 3: its output shows the value of SOME_API_TOKEN, so it is not kept"
-    assert executed.metadata.failure.cell == 3 and "zqx" not in nbformat.writes(executed)
-    assert executed.cells[-1].execution_count is None and executed.cells[-2].outputs
-    assert secrets.take_out(executed) == ""
+    assert failure == "cell 2: its output shows the value of SOME_API_TOKEN, so it is not kept"
+    assert executed.metadata.failure.cell == 2 and "zqx" not in nbformat.writes(executed)
+    assert [len(cell.outputs) for cell in executed.cells[1:]] == [0, 0, 0, 1]
 
 
 def test_a_result_that_holds_a_secret_is_found(tmp_path):

@@ -5,7 +5,6 @@ import json
 
 import nbformat
 import pytest
-from projects import ROOT
 
 from nbproof.notebook.errors import UserError
 from nbproof.runner import source
@@ -38,12 +37,6 @@ def test_only_the_source_stays(executed):
     assert source.strip(copy.deepcopy(stripped)) == stripped
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
-def test_our_own_notebooks_stay_as_they_are(path):
-    content = path.read_text(encoding="utf-8")
-    assert source.text(source.strip(json.loads(content))) == content
-
-
 @pytest.mark.parametrize("ids, expected", [
     (["same", "other", "same"], ["cell-1", "cell-2", "cell-3"]),
     ([None, "cell-1", None], ["cell-1", "cell-2", "cell-3"]),
@@ -63,7 +56,7 @@ def test_missing_and_double_ids_become_the_same_ones_each_time(ids, expected):
 
 @pytest.mark.parametrize("spec, info, language", [
     ({"name": "ir", "display_name": "R 4.3", "language": "R"}, None, "R 4.3"),
-    ({"name": "ir"}, {"name": "R"}, "R"), ({"name": "julia-1.9"}, None, "julia-1.9"),
+    ({"name": "julia-1.9"}, None, "julia-1.9"),
     (None, {"name": "julia"}, "julia"),
     ({"name": "conda-env-ml-py", "display_name": "ml", "language": "python"}, None, ""),
     ({"name": "python3", "display_name": ".venv (3.11)"}, None, ""), (None, None, ""),
@@ -87,18 +80,14 @@ BROKEN = '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [%s]}'
 
 @pytest.mark.parametrize("content, problem", [
     ("", "is not a notebook: Expecting"), ("\xff", "is not a notebook: .*codec can't decode"),
-    ("[]", "is not a notebook of format 4"),
     ('{"nbformat": 3, "worksheets": []}', "is not a notebook of format 4"),
-    ('{"nbformat": 4, "metadata": {}, "cells": []}', "is not a notebook of format 4"),
     (BROKEN % '{"cell_type": "code", "metadata": {}, "source": [1]}', "is not a notebook of for"),
-    ("{\n<<<<<<< HEAD\n", "has the marks of a merge conflict"),
     ('{\n    "<<<<<<< local\\n",\n', "has the marks of a merge conflict"),
-    (None, "does not exist: .* Did you mean y.ipynb"),
+    (None, "does not exist: write it, or"),
 ])
 def test_what_is_no_notebook_is_refused(tmp_path, content, problem):
     path = tmp_path / "notebooks" / "x.ipynb"
     path.parent.mkdir()
-    path.with_name("y.ipynb").touch()
     if content is not None:
         path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=f"^notebooks/x.ipynb {problem}") as refused:
@@ -106,11 +95,8 @@ def test_what_is_no_notebook_is_refused(tmp_path, content, problem):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("path, is_stripped", [
-    ("notebooks/x.ipynb", True), ("/notebooks/sub/x.ipynb", True), ("reports/x.ipynb", False),
-    ("x.ipynb", False),
-])
-def test_jupyterlab_saves_source_only_below_notebooks(executed, path, is_stripped):
+def test_jupyterlab_saves_source_only_below_notebooks(executed):
     model = {"type": "notebook", "content": json.loads(nbformat.writes(executed))}
-    source.save_source_only(model=model, path=path, contents_manager=None)
-    assert (model["content"]["cells"][1]["outputs"] == []) is is_stripped
+    for path, count in {"reports/x.ipynb": 1, "/notebooks/sub/x.ipynb": 0}.items():
+        source.save_source_only(model=model, path=path, contents_manager=None)
+        assert len(model["content"]["cells"][1]["outputs"]) == count
