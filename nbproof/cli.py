@@ -163,13 +163,14 @@ def sync() -> int:
 def promote(
     model: Annotated[str, Argument(help="Default: the comparison's champion.")] = "",
     challenger: Annotated[bool, Option("--challenger", help="Only log its predictions.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Register the comparison's champion, or the model that is named."""
     from nbproof.pipeline import config, dag
 
     with dag.opened(root()) as repo:
         dag.check_current(repo, model or config.load().compare)
-    return load("nbproof.tracking.registry").promote(model, challenger)
+    return load("nbproof.tracking.registry").promote(model, challenger, yes)
 
 
 @app.command(rich_help_panel=SHARE)

@@ -8,6 +8,8 @@ the model. The run of a version ("NAME, promoted") holds the model, its ONNX fil
 import json
 import sys
 
+import typer
+
 from nbproof.notebook import params, tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whole
@@ -20,10 +22,11 @@ FILES = {"portable": "onnx", "answers": "csv"}  # what a version may have beside
 SAME = ("model", "model_digest", "portable_digest")  # the tags by which two versions are one
 
 
-def promote(model: str = "", challenger: bool = False) -> int:
+def promote(model: str = "", challenger: bool = False, yes: bool = False) -> int:
     """Register the comparison's champion if it is better, or `model`; print what was done.
 
-    A `challenger` is registered beside the champion.
+    A `challenger` is registered beside the champion. On a terminal, ask before `model` replaces
+    another one, unless `yes`.
     """
     name = model or config.load().compared().get("champion")
     if not name:
@@ -43,13 +46,22 @@ def promote(model: str = "", challenger: bool = False) -> int:
         elif old and not model and (reason := _why_not(old, tags)):
             print(f"The registered champion ({old}) stays: {reason.rstrip('.')}. nbproof promote "
                   f"{name} replaces it anyway.")
+        elif old and model and not yes and sys.stdin.isatty() and not typer.confirm(
+                f"{name}: {_instead(old, tags)}. Is it to be the champion?"):
+            print(f"The registered champion ({old}) stays.")
         else:
             facts = [f"version {_register(client, tags, 'champion', old)}", data_in_use()]
-            before = f": instead of {old}; nbproof rollback undoes it" if old else ""
+            before = f": {_instead(old, tags)}; nbproof rollback undoes it" if old else ""
             print(f"{name} is the registered champion now ({', '.join(filter(None, facts))})"
                   f"{before}.")
     write_whole(root() / STAMP, _state())
     return 0
+
+
+def _instead(old: versions.ModelVersion, tags: dict[str, str]) -> str:
+    """Return the metric of both models (`rmse 2.5 instead of 0.5 (near, version 1)`)."""
+    key = config.load().metric.key
+    return f"{key} {tags[key]} instead of {old.tags.get(key)} ({old})" if key else f"not {old}"
 
 
 def rollback() -> int:

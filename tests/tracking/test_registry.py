@@ -1,5 +1,7 @@
 """Which model is the champion of the local store; tests/remote tries servers."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -54,7 +56,7 @@ def test_the_aliases_move_for_what_is_better_or_named_and_back(trained, said):
         said(registry.promote, "far", challenger=True)
     with pytest.raises(UserError, match="needs another model as the champion"):
         registry.promote("near", challenger=True)
-    assert ": instead of near, version 1; nbproof rollback undoes it." in \
+    assert ": rmse 2.5 instead of 0.5 (near, version 1); nbproof rollback undoes it." in \
         said(registry.promote, "far"), "a person named it, though it is worse"
     assert "near, version 1 is the registered champion again (before: far, version 2)" in \
         said(registry.rollback)
@@ -92,6 +94,19 @@ def test_a_project_without_a_metric_has_the_champion_that_a_person_names(trained
     (trained / "project.yaml").write_text(text)
     assert "far is the registered champion now (version 1" in said(registry.promote, "far")
     assert "far, version 1) stays: No detectable change" in said(registry.promote)
+
+
+@pytest.mark.parametrize("answer, champion", [("y", "far"), ("n", "near")])
+def test_a_person_at_a_terminal_decides(trained, said, answer, champion, monkeypatch):
+    said(registry.promote)
+    terminal, other = pty.openpty()
+    os.write(terminal, f"{answer}\n".encode())
+    with os.fdopen(other) as keyboard:
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        printed = said(registry.promote, "far")
+    os.close(terminal)
+    assert "far: rmse 2.5 instead of 0.5 (near, version 1). Is it to be the champion?" in printed
+    assert versions.current("champion").model == champion
 
 
 def test_a_run_asks_no_store_unless_the_comparison_changed(trained, said, monkeypatch):
