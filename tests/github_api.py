@@ -1,21 +1,20 @@
-"""A part of GitHub's REST API on loopback, and a `gh` that speaks to it: `python github_api.py`."""
+"""A part of GitHub's REST API on loopback, for GitHub's own program gh."""
 
 import io
 import json
-import os
 import re
+import shutil
 import ssl
 import stat
 import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.request
 import zipfile
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 BOT = "github-actions[bot]"
 
@@ -41,7 +40,7 @@ class GitHub(ThreadingHTTPServer):
                         "-keyout", str(key), "-out", str(certificate)],
                        check=True, capture_output=True)
         server = GitHub()
-        server.comments, server.faults = self.comments, self.faults
+        server.answer, server.zipped, server.special = self.answer, self.zipped, self.special
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -51,11 +50,13 @@ class GitHub(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def variables(self, programs: Path) -> dict[str, str]:
-        """Return the variables of a step, which finds the program gh in the folder `programs`."""
-        return {"GH_STANDIN": self.address, "GH_TOKEN": "secret-token",
-                "GITHUB_REPOSITORY": "owner/name", "GITHUB_SERVER_URL": "https://github.localhost",
-                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    def variables(self, folder: Path) -> dict[str, str]:
+        """Return the variables of a step: gh speaks HTTP with the host github.localhost alone."""
+        if not shutil.which("gh"):
+            pytest.skip("GitHub's program gh is not installed")
+        return {"HTTP_PROXY": self.address, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+                "GH_TOKEN": "secret-token", "GH_CONFIG_DIR": str(folder / "gh"),
+                "GITHUB_REPOSITORY": "owner/name", "GITHUB_SERVER_URL": "https://github.localhost"}
 
     def comment(self, body: str, login: str = "someone") -> dict:
         self.comments.append({"id": len(self.comments) + 1, "body": body, "user": {"login": login}})
@@ -152,53 +153,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
-
-
-def install_gh(folder: Path) -> Path:
-    """Write the program `gh` into `folder`; return it, to be put on the PATH."""
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "gh"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -E -S {Path(__file__)} "$@"\n')
-    program.chmod(0o755)
-    return folder
-
-
-def gh(words: list[str]) -> None:
-    """Do `gh api PATH ...` and `gh run download RUN --name NAME --dir DIR` at $GH_STANDIN."""
-    def option(name: str) -> str:
-        return words[words.index(name) + 1] if name in words else ""
-
-    def call(path: str, data: bytes | None = None) -> tuple[bytes, str]:
-        address = path if path.startswith("http") else f"{os.environ['GH_STANDIN']}/{path}"
-        method = option("--method") or ("POST" if data is not None else "GET")
-        request = urllib.request.Request(address, data, method=method)
-        with urllib.request.urlopen(request) as answer:
-            return answer.read(), answer.headers.get("Link") or ""
-
-    if not os.environ.get("GH_TOKEN"):
-        sys.exit("gh: To use GitHub CLI in a GitHub Actions workflow, set GH_TOKEN")
-    try:
-        if words[:2] == ["run", "download"]:
-            name = option("--name")
-            list_ = json.loads(call(f"repos/owner/name/actions/runs/{words[2]}/artifacts")[0])
-            if name not in [artifact["name"] for artifact in list_["artifacts"]]:
-                sys.exit("no artifact matches any of the names or patterns provided")
-            with zipfile.ZipFile(io.BytesIO(call(f"zip/{words[2]}/{name}")[0])) as packed:
-                packed.extractall(option("--dir"))
-            return
-        text, link = call(words[1], sys.stdin.buffer.read() if "--input" in words else None)
-        pages = [json.loads(text)]
-        while "--paginate" in words and (match := re.search("<(.*)>", link)):
-            text, link = call(match[1])
-            pages.append(json.loads(text))
-        is_list = option("--jq") == ".[]"
-        for answer in [each for page in pages for each in page] if is_list else pages:
-            print(json.dumps(answer))
-    except urllib.error.HTTPError as error:
-        sys.exit(f"gh: {json.load(error)['message']} (HTTP {error.code})")
-    except urllib.error.URLError:
-        sys.exit("error connecting to 127.0.0.1")
-
-
-if __name__ == "__main__":
-    gh(sys.argv[1:])

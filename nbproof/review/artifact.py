@@ -4,12 +4,11 @@ They can come from anybody's code. A folder holds dvc.lock, git/ (outputs with `
 dvc.yaml) and dvc/ (all others). Each byte is compared with the hash that dvc.lock records.
 """
 
-import contextlib
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +18,9 @@ from dvc_data.hashfile.build import build
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.transfer import transfer
-from ruamel.yaml import YAML, YAMLError
 
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import root
+from nbproof.notebook.files import from_yaml, root
 from nbproof.pipeline import dag
 from nbproof.review import base
 from nbproof.tracking.remotes import data_problem
@@ -30,7 +28,7 @@ from nbproof.tracking.remotes import data_problem
 LARGEST = 1_000_000  # bytes of dvc.lock, and of a file that git keeps
 OUTPUT = re.compile(r"(?=.{1,400}\Z)(?:data|models|metrics|reports)"
                     r"(?:/[A-Za-z0-9_@][A-Za-z0-9_.=+@-]{0,99})+")
-MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
+NO_REMOTE = "No DVC remote is configured."
 
 
 class Results(NamedTuple):
@@ -48,28 +46,15 @@ def recorded(text: str, where: str) -> dict[str, str]:
 
     Raise UserError, which names it as `where`, if it has another form."""
     try:
-        if len(text) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} characters")
-        stages = YAML(typ="safe", pure=True).load(text)["stages"].values() if text else []
-        outs = [(out["path"], out["md5"]) for stage in stages for out in stage.get("outs", [])]
-        for path, md5 in outs:
-            if not OUTPUT.fullmatch(path) or not MD5.fullmatch(md5):
-                raise ValueError(f"{path!r} is no path below data/, models/, metrics/ or reports/ "
-                                 "of letters, digits and _.=+@-, or has no MD5 sum")
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where} cannot be used as dvc.lock: {reason}.") from None
-    return dict(outs)
-
-
-def here() -> dict[str, str]:
-    """Return what dvc.lock records now."""
-    return recorded(base.here(root(), "dvc.lock") or "", "dvc.lock")
-
-
-def at(commit: str) -> dict[str, str]:
-    """Return what dvc.lock of a commit records; nothing where there is no such commit."""
-    return recorded(base.at(root(), commit, "dvc.lock") or "", f"dvc.lock of {commit[:12]}")
+        stages = from_yaml(text)["stages"].values() if text else []
+        outs = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+        wrong = [path for path in outs if not OUTPUT.fullmatch(path)]
+    except Exception as error:  # its readers raise of every kind for what anybody can write
+        raise UserError(f"{where} is not one: {' '.join(str(error).split())[:200]}.") from None
+    if wrong:
+        raise UserError(f"{where} has outputs whose paths are not below data/, models/, metrics/ "
+                        f"or reports/, and of letters, digits and _.=+@-: {wrong[:5]}.")
+    return outs
 
 
 def lay_out(folder: Path) -> None:
@@ -77,9 +62,9 @@ def lay_out(folder: Path) -> None:
     with dag.opened(root()) as repo:
         kept = {out.def_path for stage in repo.index.stages for out in stage.outs
                 if not out.use_cache}
-    for path in here():
-        _copy(root() / path, folder / ("git" if path in kept else "dvc") / path)
-    _copy(root() / "dvc.lock", folder / "dvc.lock")
+        for path in base.recorded_outs(base.here("dvc.lock")):
+            _copy(root() / path, folder / ("git" if path in kept else "dvc") / path)
+        _copy(root() / "dvc.lock", folder / "dvc.lock")
     checked(folder)
 
 
@@ -92,104 +77,90 @@ def take(folder: Path) -> None:
                 raise UserError(f"{parent.relative_to(root())} is a symbolic link, through which "
                                 "the results would be written: remove it, then run this again.")
     with dag.opened(root()) as repo:
-        for store, info in results.objects:
-            transfer(store, repo.cache.local, {info}, shallow=False)
-    for path, source in results.places.items():
-        if (root() / path).is_dir():
-            shutil.rmtree(root() / path)
-        (root() / path).unlink(missing_ok=True)
-        _copy(source, root() / path)
+        _into_cache(repo, results.objects)
+        for path, source in results.places.items():
+            if (root() / path).is_dir():
+                shutil.rmtree(root() / path)
+            (root() / path).unlink(missing_ok=True)
+            _copy(source, root() / path)
 
 
 def _copy(path: Path, target: Path) -> None:
-    """Copy a file or a folder, if it is there."""
+    """Copy a file or a folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, target)
-    elif path.exists():
-        with path.open("rb") as source, target.open("xb") as file:  # x: follows no link
-            shutil.copyfileobj(source, file)
+    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, target)
+
+
+def _into_cache(repo: Repo, objects: list[tuple[HashFileDB, HashInfo]]) -> None:
+    """Add the objects to DVC's cache."""
+    for store, info in objects:
+        transfer(store, repo.cache.local, {info}, shallow=False)
 
 
 def checked(folder: Path) -> Results:
     """Return the results in `folder`; raise UserError unless all that dvc.lock records is there,
-    nothing else is, and every byte is right."""
-    text = base.here(folder, "dvc.lock")
-    if text is None:
+    and every byte is right. What else is there has no part in them."""
+    files = _files(folder)
+    if "dvc.lock" not in files:
         raise UserError("The run's results hold no dvc.lock.")
+    text = files["dvc.lock"].read_text(encoding="utf-8", errors="replace")
     outputs = recorded(text, "dvc.lock of the run's results")
-    kept = _kept(folder, outputs)
-    places, objects = {"dvc.lock": folder / "dvc.lock"}, []
+    kept, objects = {"dvc.lock": files["dvc.lock"]}, []
+    places = dict(kept)
     for path, md5 in outputs.items():
-        halves = [half for half in ("git", "dvc") if (folder / half / path).exists()]
-        if len(halves) != 1:
-            raise UserError(f"{path} is recorded in dvc.lock and {'twice' if halves else 'not'} "
-                            "among the run's results.")
-        places[path] = folder / halves[0] / path
+        half = "git" if (folder / "git" / path).exists() else "dvc"
+        places[path] = place = folder / half / path
+        if not place.exists():
+            raise UserError(f"{path} is recorded in dvc.lock and not among the run's results.")
         # a new store knows nothing of the files, so each byte is read
-        store, _, built = build(HashFileDB(localfs, str(places[path])), str(places[path]),
-                                localfs, "md5")
+        store, _, built = build(HashFileDB(localfs, str(place)), str(place), localfs, "md5")
         if built.hash_info.value != md5:
             raise UserError(f"{path} does not have the bytes that dvc.lock records.")
-        objects += [(store, built.hash_info)] if halves == ["dvc"] else []
+        if half == "dvc":
+            objects.append((store, built.hash_info))
+        else:
+            kept |= {name.removeprefix("git/"): file for name, file in files.items()
+                     if f"{name}/".startswith(f"git/{path}/")}
     return Results(outputs, places, kept, objects)
 
 
-def below(path: str, outputs: Mapping[str, str]) -> bool:
-    """Return whether `path` is one of the outputs, or a file in one that is a folder."""
-    return any(str(parent) in outputs for parent in (path, *Path(path).parents))
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the files below `folder` by their paths. Raise UserError where one is a link, has a
+    path that no output has, or is too large for git."""
+    paths = [path for path in folder.rglob("*") if not stat.S_ISDIR(path.lstat().st_mode)]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    for name, path in files.items():
+        is_output = name == "dvc.lock" or OUTPUT.fullmatch(name.partition("/")[2])
+        if not is_output or not stat.S_ISREG(path.lstat().st_mode):
+            raise UserError(f"{name!r} among the run's results is no regular file of an output.")
+        if not name.startswith("dvc/") and path.stat().st_size > LARGEST:
+            raise UserError(f"{name} is too large for git: it has {path.stat().st_size:,} bytes.")
+    return files
 
 
-def _kept(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
-    """Return the files for git below `folder` by their paths. Raise UserError where anything there
-    is no regular file of an output, or too large for git."""
-    kept = {}
-    for path in folder.rglob("*"):
-        name, status = path.relative_to(folder).as_posix(), path.lstat()
-        half, _, output = name.partition("/")
-        is_output = half in ("git", "dvc") and OUTPUT.fullmatch(output) and below(output, outputs)
-        if stat.S_ISDIR(status.st_mode):
-            continue
-        if not (is_output or name == "dvc.lock") or not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{name!r} among the run's results is no regular file of an output "
-                            "that dvc.lock records.")
-        if half != "dvc":
-            kept[output or name] = path
-            if status.st_size > LARGEST:
-                raise UserError(f"{name} is too large for git: it has {status.st_size:,} bytes.")
-    return kept
-
-
-@contextlib.contextmanager
-def _remote() -> Iterator[Repo | None]:
-    """Open the project with its DVC remote, and REMOTE_USER and REMOTE_PASSWORD as credentials;
-    None where no remote is configured."""
-    with dag.opened(root()) as repo:
-        if not (name := repo.config["core"].get("remote")):
-            yield None
-            return
-        settings = repo.config["remote"][name]
-        account = [os.environ.get(f"REMOTE_{word}", "") for word in ("USER", "PASSWORD")]
-        if any(account) and settings["url"].startswith("s3"):
-            settings |= dict(zip(("access_key_id", "secret_access_key"), account))
-        elif any(account):
-            settings |= {"auth": "basic"} | dict(zip(("user", "password"), account))
-        # DVC itself takes a refusal for files that do not exist
-        secrets = "the secrets for it, which runs of a fork or of Dependabot do not have"
-        if problem := data_problem(repo, secrets):
-            raise UserError(f"The DVC remote {problem}")
-        try:
-            yield repo
-        except Exception as error:  # each kind of remote raises its own
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"The DVC remote failed ({type(error).__name__}: {reason}).") from None
+def _has_remote(repo: Repo) -> bool:
+    """Give the DVC remote of the project, if there is one, REMOTE_USER and REMOTE_PASSWORD as its
+    account. Raise UserError where it does not respond."""
+    if not (name := repo.config["core"].get("remote")):
+        return False
+    settings = repo.config["remote"][name]
+    account = [os.environ.get(f"REMOTE_{word}", "") for word in ("USER", "PASSWORD")]
+    if any(account) and settings["url"].startswith("s3"):
+        settings |= dict(zip(("access_key_id", "secret_access_key"), account))
+    elif any(account):
+        settings |= {"auth": "basic"} | dict(zip(("user", "password"), account))
+    # DVC itself takes a refusal for files that do not exist
+    secrets = "the secrets for it, which runs of a fork or of Dependabot do not have"
+    if problem := data_problem(repo, secrets):
+        raise UserError(f"The DVC remote {problem}")
+    return True
 
 
 def pull(before: Mapping[str, str]) -> str:
     """Fetch this commit's outputs, and the base's notebooks and predictions; return how many."""
-    with _remote() as repo:
-        if repo is None:
-            return "No DVC remote is configured."
+    with dag.opened(root()) as repo:
+        if not _has_remote(repo):
+            return NO_REMOTE
         repo.cloud.pull([HashInfo("md5", md5) for path, md5 in before.items()
                          if path.endswith((".ipynb", ".csv"))])
         count = repo.pull(allow_missing=True, force=True)["stats"]["fetched"]
@@ -198,12 +169,11 @@ def pull(before: Mapping[str, str]) -> str:
 
 def push(objects: list[tuple[HashFileDB, HashInfo]]) -> str:
     """Push DVC's objects to the remote, if one is configured; return how many were new to it."""
-    with _remote() as repo:
-        if repo is None:
-            return "No DVC remote is configured."
+    with dag.opened(root()) as repo:
+        if not _has_remote(repo):
+            return NO_REMOTE
         target = repo.cloud.get_remote_odb()
-        for store, info in objects:  # an HTTP remote cannot take a folder's list from memory
-            transfer(store, repo.cache.local, {info}, shallow=False)
+        _into_cache(repo, objects)  # an HTTP remote cannot take a folder's list from memory
         done = [transfer(repo.cache.local, target, {info}, shallow=False) for _, info in objects]
     if failed := sum(len(result.failed) for result in done):
         raise UserError(f"The DVC remote did not take {failed} files.")

@@ -3,12 +3,11 @@
 What a workflow knows comes by variables: no text of others stands in a shell's line.
 """
 
-import os
-import re
 import shutil
 import tarfile
 import tempfile
 from importlib import import_module as load  # DVC only where a step needs it
+from os import devnull, environ
 from pathlib import Path
 from typing import Annotated
 
@@ -18,22 +17,15 @@ from typer import Argument, Option
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 
-# What the report has until its pages are uploaded, about as long as their addresses.
-REVIEW, TRY = (f"https://{name}.invalid/{'-' * 60}" for name in ("review", "try"))
+# What the report has until its pages are uploaded.
+REVIEW, TRY = (f"https://{name}.invalid/page" for name in ("review", "try"))
 app = typer.Typer(no_args_is_help=True, help="Set GitHub up; take a run's results; CI's steps.")
 
 
-def fork_point(revision: str) -> str:
-    """Return the commit where this branch left `revision`; "" where git has none: a first push."""
-    base = load("nbproof.review.base")
-    return (base.commit(root(), revision) and base.base_of(root(), revision)) or ""
-
-
-Base = Annotated[str, Option(envvar="BASE", callback=fork_point, help="What this branch left.")]
-Run = Annotated[int, Option(envvar=["RUN_ID", "GITHUB_RUN_ID"], min=0, help="The run's id.")]
-Sha = Annotated[str, Option(envvar="HEAD_SHA", help="The run's commit.")]
-Event = Annotated[str, Option(envvar=["EVENT", "GITHUB_EVENT_NAME"])]
-PagesUrl = Annotated[str, Option(envvar="PAGES_URL", help="Where main's pages are published.")]
+def fork_point() -> str:
+    """Return the commit where this branch left $BASE; "" where git has none: a first push."""
+    base, revision = load("nbproof.review.base"), environ.get("BASE", "")
+    return base.base_of(revision) if base.commit(revision) else ""
 
 
 def empty(name: str) -> Path:
@@ -46,8 +38,8 @@ def empty(name: str) -> Path:
 
 def summarise(text: str) -> None:
     """Add to the job's summary, which takes 1 MiB a step."""
-    with Path(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull).open("a", encoding="utf-8") as f:
-        f.write(f"{text[:250_000]}\n")
+    with Path(environ.get("GITHUB_STEP_SUMMARY") or devnull).open("a", encoding="utf-8") as file:
+        file.write(f"{text[:250_000]}\n")
 
 
 @app.command()
@@ -69,57 +61,61 @@ def take(run: Annotated[int, Argument(min=1, help="The number in the run's addre
 
 
 @app.command()
-def pull(base: Base = "") -> None:
+def pull() -> None:
     """Bring what the DVC remote has."""
-    artifact = load("nbproof.review.artifact")
-    reason = empty("pull") / "why"  # the report names it
-    reason.touch()
+    base = load("nbproof.review.base")
+    before = base.recorded_outs(base.at(fork_point(), "dvc.lock"))
     try:
-        print(artifact.pull(artifact.at(base)))
+        print(load("nbproof.review.artifact").pull(before))
     except UserError as error:
         print(f"{error} What is missing is made again.")
-        reason.write_text(str(error), encoding="utf-8")
 
 
 @app.command()
-def pages(base: Base = "", run: Run = 0, event: Event = "", pages_url: PagesUrl = "",
-          attempt: Annotated[int, Option(envvar="GITHUB_RUN_ATTEMPT", min=1)] = 1) -> None:
+def pages() -> None:
     """Write the report, and the pages to upload: the review, one to ask the model in a browser."""
-    read = {name: path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            for name in ("run.log", "pull/why") for path in [root() / "scratch" / name]}
+    run, fork, tried = environ.get("GITHUB_RUN_ID", ""), fork_point(), empty("try")
+    printed = load("nbproof.review.base").here("scratch/run.log") or ""
+    model = _changed_model(fork)
+    links = {"review": REVIEW, "main": environ.get("PAGES_URL", "").rstrip("/"),
+             "try": TRY if model else ""}
     text, page = load("nbproof.review.render").build(
-        base, {"review": REVIEW, "try": TRY, "main": pages_url.rstrip("/")}, str(run or ""),
-        outcome=read["run.log"], pulled=read["pull/why"], is_main=event == "push")
-    suffix, tried = f"{run}-{attempt}.html", empty("try")  # a name is once in a run
+        fork, links, run, outcome=printed,
+        is_main=environ.get("GITHUB_EVENT_NAME") == "push")
+    suffix = f"{run}-{environ.get('GITHUB_RUN_ATTEMPT', 1)}.html"  # a name is once in a run
     (empty("report") / "report.md").write_text(text, encoding="utf-8")
     (empty("review") / f"review-{suffix}").write_text(page, encoding="utf-8")
-    artifact, contract = load("nbproof.review.artifact"), load("nbproof.pipeline.config").load()
-    changed = artifact.here().items() - artifact.at(base).items()
+    if model:
+        load("nbproof.serve.trypage").try_page(model)
+        shutil.copyfile(root() / "reports" / f"try-{model}.html", tried / f"try-{model}-{suffix}")
+
+
+def _changed_model(fork: str) -> str:
+    """Return which model with a new ONNX file a page of the project asks, if any: the champion,
+    else the first."""
+    base, contract = load("nbproof.review.base"), load("nbproof.pipeline.config").load()
+    now, before = (base.recorded_outs(lock) for lock in (
+        base.here("dvc.lock"), base.at(fork, "dvc.lock")))
+    changed = now.items() - before.items()
     names = sorted(Path(path).stem for path, _ in changed if Path(path).match("models/*.onnx"))
-    if contract.page and names:
-        champion = contract.compared().get("champion")
-        name = champion if champion in names else names[0]
-        load("nbproof.serve.trypage").try_page(name)
-        shutil.copyfile(root() / "reports" / f"try-{name}.html", tried / f"try-{name}-{suffix}")
+    champion = contract.compared().get("champion")
+    return (champion if champion in names else names[0]) if contract.page and names else ""
 
 
 @app.command()
-def report(review_url: Annotated[str, Option(envvar="REVIEW_URL")] = "",
-           try_url: Annotated[str, Option(envvar="TRY_URL")] = "",
-           test: Annotated[str, Option(envvar="TEST", help="How `test` ended.")] = "") -> None:
+def report() -> None:
     """Finish the report with where its pages were uploaded, and add it to the job's summary."""
     file = root() / "scratch" / "report" / "report.md"
-    text = file.read_text(encoding="utf-8")
-    text = text.replace(REVIEW, review_url or REVIEW).replace(TRY, try_url or TRY)
-    for link, words in ((rf"\[open\]\(<{REVIEW}#[^>]*>\)", ""), (rf" \[[^]]*\]\(<{TRY}>\)", ""),
-                        (rf"\[[^]]*\]\(<{REVIEW}>\)", "The page could not be uploaded")):
-        text = re.sub(link, words, text)
-    if test in ("success", "failure"):
-        first, newline, rest = text.partition("\n")
+    run = load("nbproof.review.gh").page_of(environ["GITHUB_RUN_ID"])
+    first, newline, rest = file.read_text(encoding="utf-8").partition("\n")
+    if (test := environ.get("TEST")) in ("success", "failure"):
         how = "the same outputs" if test == "success" else "**other outputs**, see the run's log"
-        text = f"{first} Executed again: {how}.{newline}{rest}"
+        first += f" Executed again: {how}."
+    text = f"{first}{newline}{rest}"
+    for page, name in ((REVIEW, "REVIEW_URL"), (TRY, "TRY_URL")):
+        text = text.replace(page, environ.get(name) or run)  # not uploaded: the log says why
     file.write_text(text, encoding="utf-8")
-    summarise(text)
+    summarise(load("nbproof.review.sanitise").sanitised(text, run, environ.get("PAGES_URL", "")))
 
 
 @app.command()
@@ -141,20 +137,19 @@ def site() -> None:
 
 
 @app.command()
-def comment(sha: Sha = "", pages_url: PagesUrl = "") -> None:
-    """Make or update the comment on each pull request with this head."""
-    print(load("nbproof.review.comment").comment(sha, pages_url))
+def comment() -> None:
+    """Make or update the comment on each pull request whose head is $HEAD_SHA."""
+    comment = load("nbproof.review.comment").comment
+    print(comment(environ["HEAD_SHA"], environ.get("PAGES_URL", "")))
 
 
 @app.command()
-def publish(results: Annotated[Path, Option(help="The folder of results, not trusted.")],
-            sha: Sha = "", run: Run = 0,
-            branch: Annotated[str, Option(envvar="HEAD_BRANCH", help="Whose head it was.")] = "",
-            default: Annotated[str, Option(envvar="DEFAULT_BRANCH")] = "main",
-            commits: Annotated[str, Option(envvar="COMMITS")] = "") -> None:
+def publish() -> None:
     """Check a run's results, push them to the DVC remote, commit what git keeps."""
-    done = load("nbproof.review.publish").publish(results, sha, branch, default, run,
-                                                  commits == "true")
+    names = ("HEAD_SHA", "HEAD_BRANCH", "DEFAULT_BRANCH", "RUN_ID")
+    done = load("nbproof.review.publish").publish(
+        Path(environ["RUNNER_TEMP"]) / "results", *(environ[name] for name in names),
+        commits=environ.get("COMMITS") == "true")
     summarise(done)
     print(done)
 
@@ -165,11 +160,7 @@ def retrain() -> int:
     of the project's tolerance, came, went or became NaN."""
     dag, compare = load("nbproof.pipeline.dag"), load("nbproof.pipeline.compare")
     with dag.opened(root()) as repo:
-        stages = dag.read(repo)
-    outside = [f"{key} of {stage.short}" for stage in stages.values()
-               for key in compare.outside(stage.short)]
-    text = "\n".join([*compare.compared(stages), "Outside of the tolerance of project.yaml: "
-                      f"{', '.join(outside) or 'no metric'}."])
-    summarise(text)
-    print(text)
+        outside = [f"{key} of {stage.short}" for stage in dag.read(repo).values()
+                   for key in compare.outside(stage.short)]
+    print(f"Outside of the tolerance of project.yaml: {', '.join(outside) or 'no metric'}.")
     return int(bool(outside))

@@ -3,10 +3,10 @@
 All that a review shows is from here, and nothing is changed after it was made.
 """
 
+import contextlib
 import json
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 
 from dvc.lock import LockError
@@ -14,6 +14,7 @@ from dvc.utils.flatten import flatten
 from nbformat import NotebookNode
 from ruamel.yaml.error import YAMLError
 
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import from_yaml, root
 from nbproof.pipeline import config, dag, verdict
@@ -28,7 +29,8 @@ from nbproof.runner.source import counted
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage. `name` is the one for people, `page` that of its page (empty: a command).
+    """One stage. `name` is the one for people, `page` that of its page (empty: a command), `group`
+    that of its notebook if it runs for many values.
 
     `status` is ran, unchanged, failed, not run or removed; of one that is not run `needs` are the
     stages that it waits for.
@@ -38,6 +40,7 @@ class StageResult:
 
     stage: str
     name: str
+    group: str = ""
     page: str = ""
     status: str = "removed"
     needs: tuple[str, ...] = ()
@@ -57,15 +60,13 @@ class StageResult:
 class Facts:
     """Everything for one review. Ids of commits are full; `base` is empty where there is none.
 
-    `outcome` is what the run printed, `pulled` why the DVC remote gave nothing, `params` maps a
-    parameter to its values in the base and here; with `is_main` numbers of the test data show.
-    `trouble` is why the pipeline cannot be read."""
+    `outcome` is what the run printed, `params` maps a parameter to its values in the base and here;
+    with `is_main` numbers of the test data show. `trouble` is why the pipeline cannot be read."""
 
     project: config.Project
     head: str
     base: str
     outcome: str
-    pulled: str
     is_main: bool
     uncommitted: tuple[str, ...]
     results: tuple[StageResult, ...] = ()
@@ -78,24 +79,22 @@ class Facts:
                      if self.project.compare in (each.stage, each.name)), None)
 
 
-def collect(revision: str | None = None, outcome: str = "", pulled: str = "",
-            is_main: bool = False) -> Facts:
+def collect(revision: str | None = None, outcome: str = "", is_main: bool = False) -> Facts:
     """Compare the workspace with the commit where the branch left `revision` (base.base_of).
 
     `outcome` is what the run printed: it names the commands that failed. UserError where git has no
     such revision, DVC is at work here, or the folder is in no repository.
     """
-    if base.git(root(), "rev-parse", "--git-dir") is None:
+    if not tracking.git("rev-parse", "--git-dir"):
         raise UserError("A review compares commits, and this folder is in no git repository: git "
                         "init makes one; commit the results there, then run again.")
-    fork = base.base_of(root(), revision) or ""
-    known = (config.load(), base.commit(root(), "HEAD") or "", fork, outcome, pulled, is_main,
-             _uncommitted())
+    fork = base.base_of(revision)
+    known = (config.load(), base.commit("HEAD"), fork, outcome, is_main, _uncommitted())
     try:
         with dag.opened(root()) as repo:
-            stages = dag.read(repo)
-            sides = Sides.of(repo, root(), fork)
-            return Facts(*known, _results(sides, stages, outcome, is_main), _params(sides))
+            sides = Sides.of(repo, fork)
+            results = _results(sides, dag.read(repo), outcome, is_main)
+            return Facts(*known, results, _params(sides))
     except (UserError, YAMLError) as error:
         if isinstance(error.__context__, LockError):  # the review can be had a moment later
             raise
@@ -130,10 +129,9 @@ def judge(facts: Facts) -> verdict.Verdict:
 
 def _uncommitted() -> tuple[str, ...]:
     """Return the files of the project that differ from the commit."""
-    changed = [base.git(root(), *words) or b"" for words in (
-        ("diff", "--relative", "--name-only", "-z", "HEAD"),
-        ("ls-files", "--others", "--exclude-standard", "-z"))]
-    return tuple(sorted(b"".join(changed).decode("utf-8", "replace").split("\0")[:-1]))
+    changed = (tracking.git("diff", "--relative", "--name-only", "-z", "HEAD")
+               + tracking.git("ls-files", "--others", "--exclude-standard", "-z"))
+    return tuple(sorted(changed.split("\0")[:-1]))
 
 
 def _params(sides: Sides) -> dict:
@@ -146,97 +144,83 @@ def _params(sides: Sides) -> dict:
 def _results(sides: Sides, stages: dict[str, Stage], outcome: str,
              is_main: bool) -> tuple[StageResult, ...]:
     """Return a result for every stage in the order of dvc.yaml, then of those that are removed."""
-    many = {name.partition("@")[0] for name, stage in stages.items() if stage.values}
-    short = {name: stages[name].short if name in stages
-             else name if name.partition("@")[0] in many else name.rpartition("@")[2]
-             for name in {**stages, **sides.old_lock}}
-    often = Counter(short.values())
-    names = {name: call if often[call] == 1 else name for name, call in short.items()}
     # A command has no executed copy that could name its failure: the run's last words do.
     failed = {name for line in re.findall(r"(?m)^Failed: (.+?)\.(?: |$)", outcome)
               for name in line.split(", ")}
+    many = {name.partition("@")[0] for name, stage in stages.items() if stage.values}
     changed, results = dag.changed(sides.repo, stages), {}
     for name in TopologicalSorter({name: stages[name].needs for name in stages}).static_order():
         stage, needs = stages[name], [results[need] for need in sorted(stages[name].needs)]
-        blocked = tuple(need.name for need in needs if not need.is_current)
-        if blocked or name in changed:
-            is_named = bool({name, short[name]} & failed)
-            results[name] = _without(sides, stage, names[name], blocked, is_named)
+        group = name.partition("@")[0] if stage.values else ""
+        start = StageResult(name, stage.short, group, stage.short if stage.notebook else "",
+                            needs=tuple(need.name for need in needs if not need.is_current),
+                            metrics=_metrics(sides, name))
+        if start.needs or name in changed:
+            results[name] = _without(stage, start, bool({name, stage.short} & failed))
         else:
-            results[name] = _current(sides, stage, names[name], is_main)
-    gone = [StageResult(name, names[name], metrics=(_metrics(sides, name)[0], {}))
-            for name in names if name not in stages]
+            results[name] = _current(sides, stage, start, is_main)
+    gone = [StageResult(name, name if group in many else name.rpartition("@")[2],
+                        group if group in many else "", metrics=(_metrics(sides, name)[0], {}))
+            for name in sides.old_lock if name not in stages for group in [name.partition("@")[0]]]
     return (*(results[name] for name in stages), *gone)
 
 
-def _without(sides: Sides, stage: Stage, name: str, blocked: tuple[str, ...],
-             is_named: bool) -> StageResult:
+def _without(stage: Stage, start: StageResult, is_named: bool) -> StageResult:
     """Return the result of a stage that failed or did not run."""
-    page = stage.short if stage.notebook else ""
-    executed = notebook(base.here(sides.root, f"reports/{page}.ipynb"))
-    failure = _failure(sides, stage, executed) if executed and not blocked else {}
-    return StageResult(stage.name, name, page, "failed" if failure or is_named else "not run",
-                       blocked, failure, metrics=(_metrics(sides, stage.name)[0], {}),
-                       notebooks=(None, executed if failure else None))
+    executed = None if start.needs else notebook(base.here(f"reports/{start.page}.ipynb"))
+    failure = _failure(stage, executed) if executed else {}
+    return replace(start, status="failed" if failure or is_named else "not run", failure=failure,
+                   metrics=(start.metrics[0], {}), notebooks=(None, executed if failure else None))
 
 
-def _current(sides: Sides, stage: Stage, name: str, is_main: bool) -> StageResult:
+def _current(sides: Sides, stage: Stage, start: StageResult, is_main: bool) -> StageResult:
     """Return the result of a stage whose results are here."""
     old = sides.old_lock.get(stage.name)
     has_run = old != sides.lock[stage.name]
-    metrics = _metrics(sides, stage.name)
-    answers = map(verdict.rows, sides.both(stage.name, f"models/{stage.short}.csv"))
-    executed = sides.both(stage.name, f"reports/{stage.short}.ipynb") if stage.notebook else ()
-    pair = tuple(map(notebook, executed)) or (None, None)
+    pair = (None, None)
+    if stage.notebook:
+        pair = tuple(map(notebook, sides.both(f"reports/{stage.short}.ipynb")))
     for each in () if is_main else pair:
-        hide(each, [key for key in metrics[1] if is_of_test(key)])
-    return StageResult(
-        stage.name, name, stage.short if stage.notebook else "", "ran" if has_run else "unchanged",
-        metrics=metrics, answers=tuple(answers), notebooks=pair,
+        hide(each, [key for key in start.metrics[1] if is_of_test(key)])
+    answers = map(verdict.rows, sides.both(f"models/{stage.short}.csv"))
+    return replace(
+        start, status="ran" if has_run else "unchanged", answers=tuple(answers), notebooks=pair,
         is_unseen=bool(old and has_run and stage.notebook and not pair[0]),
         curves=_curves(sides, stage) if has_run else ())
 
 
-def _failure(sides: Sides, stage: Stage, executed: NotebookNode) -> dict:
+def _failure(stage: Stage, executed: NotebookNode) -> dict:
     """Return what the executed copy says of the cell that stopped it, if that still holds.
 
     After an edit of anything that the stage depends on, the failure is an old one.
     """
-    noted, cells = executed.metadata.get("failure"), counted(executed.cells)
-    copy = sides.root / "reports" / f"{stage.short}.ipynb"
-    if not isinstance(noted, dict) or noted.get("cell") not in range(1, len(cells) + 1):
-        return {}
-    inputs = [sides.root / name for name in (*stage.deps, dag.PARAMS)]
+    noted = executed.metadata.get("failure")
+    copy = root() / "reports" / f"{stage.short}.ipynb"
+    inputs = [root() / name for name in (*stage.deps, dag.PARAMS)]
     files = [file for name in inputs for file in (name, *name.rglob("*.py")) if file.is_file()]
-    if any(file.stat().st_mtime_ns > copy.stat().st_mtime_ns for file in files):
+    if not noted or any(file.stat().st_mtime_ns > copy.stat().st_mtime_ns for file in files):
         return {}
-    cell = cells[noted["cell"] - 1]
-    return {"error": "", "reason": "", **noted, "source": cell.source, "printed": printed(cell)}
+    cell = counted(executed.cells)[noted["cell"] - 1]
+    return {**noted, "source": cell.source, "printed": printed(cell)}
 
 
 def _metrics(sides: Sides, stage: str) -> tuple[dict, dict]:
     """Return a stage's metrics on both sides, nested ones by their sections' names."""
-    names = {path for lock in (sides.lock, sides.old_lock) for path in base.outs(lock.get(stage))}
     metrics: tuple[dict, dict] = {}, {}
     listed = {out.def_path for out in sides.repo.index.metrics}  # also outside of metrics/
-    for path in sorted(names):
-        if path in listed or re.fullmatch(r"metrics/.+\.(json|ya?ml)", path):
-            for side, text in zip(metrics, sides.both(stage, path)):
-                side.update(_parsed(path, text or "{}"))
+    for path in base.outs(*(lock.get(stage, {}) for lock in (sides.old_lock, sides.lock))):
+        if path not in listed and not re.fullmatch(r"metrics/.+\.(json|ya?ml)", path):
+            continue
+        parse = json.loads if path.endswith(".json") else from_yaml
+        for side, text in zip(metrics, sides.both(path)):
+            with contextlib.suppress(ValueError, YAMLError):  # what cannot be read is no metric
+                content = parse(text or "{}")
+                side.update(flatten(content) if isinstance(content, dict) else {})
     return metrics
-
-
-def _parsed(path: str, text: str) -> dict:
-    """Return the metrics in a file's text as DVC names them; {} where it cannot be read."""
-    try:
-        content = json.loads(text) if path.endswith(".json") else from_yaml(text)
-        return flatten(content) if isinstance(content, dict) else {}
-    except (ValueError, YAMLError):
-        return {}
 
 
 def _curves(sides: Sides, stage: Stage) -> tuple[dict, ...]:
     """Return the curves that dvc.yaml plots."""
-    curves = [curve(out.plot, *sides.both(stage.name, out.def_path))
+    curves = [curve(out.plot, *sides.both(out.def_path))
               for out in dag.dvc_stage(sides.repo, stage.name).outs if out.plot]
     return tuple(filter(None, curves))

@@ -5,7 +5,6 @@ lead to that run alone, and the pull request is the one whose head is the run's 
 """
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -13,58 +12,65 @@ import time
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
-from nbproof.review.gh import api, gh, listed, repository
+from nbproof.review.gh import api, gh, listed, page_of, repository
 from nbproof.review.sanitise import sanitised
 
 AUTHOR = "github-actions[bot]"  # who a workflow's own token writes as
 MARK = "<!-- nbproof: report -->"
 TITLE = "pipeline-report"
-CML_MARK = re.compile(rf'#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')  # CML takes up what gh posted
-CML_SIGN = f'![](https://cml.dev/watermark.png#0000000 "CML watermark {TITLE}")'
+CML_MARK = f'"CML watermark {TITLE}"'
+CML_SIGN = f"![](https://cml.dev/watermark.png#0000000 {CML_MARK})"  # CML takes up what gh posted
 CML_READS = 30  # comments; it updates the last with its watermark, whoever wrote it
-# Characters of each try. GitHub counts in its own way, so smaller reports are tried as well.
-LIMITS = (65_236, 65_236, 30_000, 8_000)
+LIMIT = 60_000  # GitHub takes 65,536 characters, the marks among them
 NOTE = "This report is shortened to what GitHub takes. All of it is in the run's summary."
-ENDED = ("success", "failure", "timed_out")
+TESTS = {"success": "passed", "failure": "**failed**", None: "not ended yet"}
 
 
 def comment(sha: str, pages_url: str) -> str:
     """Post the report of the commit `sha` on each pull request with this head; return how.
 
-    Both the end of `report` and that of `tests` call this: the later one completes the comment."""
+    What fails is tried again from the beginning: an answer can get lost."""
+    for wait in (1, 4, 16):
+        try:
+            return _comment(sha, pages_url)
+        except UserError as error:
+            print(error)
+            time.sleep(wait)
+    return _comment(sha, pages_url)
+
+
+def _comment(sha: str, pages_url: str) -> str:
+    """Post it once. Both the end of `report` and that of `tests` do: the later one completes it."""
     # Whatever the run says. All open ones are read: /commits/SHA/pulls knows no commit of a fork.
-    pulls = [pull for pull in listed("pulls") if pull["head"]["sha"] == sha]
+    pulls = [pull["number"] for pull in listed("pulls") if pull["head"]["sha"] == sha]
+    # The newest run of each workflow file: no check of another app counts.
+    runs = {run["path"].partition("@")[0]: run for run in reversed(
+        api(f"actions/runs?head_sha={sha}&per_page=100")["workflow_runs"])
+        if run["event"] != "push"}
+    run, tests = (runs.get(f".github/workflows/{name}.yml") for name in ("report", "tests"))
     if not pulls:
         return f"No open pull request has the head {sha[:8]}: nothing is posted."
-    run = _latest_run("report.yml", sha)
-    if not run or run["conclusion"] not in ENDED:
+    if not run or run["conclusion"] not in ("success", "failure", "timed_out"):
         return f"The workflow report has not ended for {sha[:8]}: its end posts the comment."
     first, newline, rest = _report(run, sha, pages_url).partition("\n")
-    text = f"{first}{_tests(sha)}{newline}{rest}"
-    return "\n".join(post(pull["number"], text) for pull in pulls)
-
-
-def _latest_run(workflow: str, sha: str) -> dict | None:
-    """Return the newest run of a workflow file at a commit: no check of another app counts."""
-    runs = api(f"actions/runs?head_sha={sha}&per_page=100")["workflow_runs"]
-    path = f".github/workflows/{workflow}"
-    return next((run for run in runs if run["path"].partition("@")[0] == path
-                 and run["event"] != "push"), None)
+    if tests:
+        how = TESTS.get(tests["conclusion"], tests["conclusion"])
+        first += f" Tests of {sha[:8]}: {how}."
+    return "\n".join(post(number, f"{first}{newline}{rest}") for number in pulls)
 
 
 def _report(run: dict, sha: str, pages_url: str) -> str:
     """Return the report that a run uploaded, made harmless; else where the run ended."""
-    address = "https://{}/{}".format(*repository())
-    log = f"{address}/actions/runs/{run['id']}"
-    links = (log, f"{address}/commit", *filter(None, [pages_url.rstrip("/")]))
+    log = page_of(run["id"])
     with tempfile.TemporaryDirectory() as folder:
         try:
             gh("run", "download", str(run["id"]), "--name", "report", "--dir", folder)
         except UserError as error:
             print(error)
         file = Path(folder) / "report.md"
-        if file.is_file() and not file.is_symlink() and file.stat().st_size <= 4_000_000:
-            return sanitised(file.read_text(encoding="utf-8", errors="replace"), links)
+        if file.is_file() and not file.is_symlink():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            return sanitised(text, log, pages_url)
     jobs = api(f"actions/runs/{run['id']}/jobs")["jobs"]
     step = next((step["name"] for job in jobs for step in job["steps"]
                  if step["conclusion"] == "failure"), "")
@@ -72,44 +78,29 @@ def _report(run: dict, sha: str, pages_url: str) -> str:
     return f"**no report**: the run of {sha[:8]} ended {where}. [Its log](<{log}>) says why.\n"
 
 
-def _tests(sha: str) -> str:
-    """Return how the workflow `tests` ended, as the last sentence of the first line."""
-    if not (run := _latest_run("tests.yml", sha)):
-        return ""
-    how = {"success": "passed", "failure": "**failed**", None: "not ended yet"}
-    return f" Tests of {sha[:8]}: {how.get(run['conclusion'], str(run['conclusion']))}."
-
-
 def post(number: int, report: str) -> str:
     """Leave one comment of ours with `report` on pull request `number`; return how."""
-    comments = listed(f"issues/{number}/comments")
-    marked = [each for each in comments[:CML_READS] if CML_MARK.search(each["body"] or "")]
-    is_found = (marked[-1] if marked else None) is _ours(comments)  # what CML would update
-    if is_found and shutil.which("cml") and _by_cml(number, shortened(report, LIMITS[0])):
+    report = f"{shortened(report)}\n\n{MARK}\n"
+    comments, ours = _comments(number)
+    marked = [each for each in comments[:CML_READS] if CML_MARK in (each["body"] or "")]
+    is_found = (marked[-1] if marked else None) is ours  # what CML would update
+    if is_found and shutil.which("cml") and _by_cml(number, report):
         return f"Posted by CML on pull request {number}."
-    for limit, wait in zip(LIMITS, (1, 4, 16, None)):
-        # read again: an answer can get lost, and CML can post before it fails
-        ours = _ours(listed(f"issues/{number}/comments"))
-        body = {"body": f"{shortened(report, limit)}\n\n{MARK}\n\n{CML_SIGN}"}
-        try:
-            if ours:
-                api(f"issues/comments/{ours['id']}", "--method", "PATCH", body=body)
-            else:
-                api(f"issues/{number}/comments", body=body)
-            return f"Posted by gh on pull request {number}."
-        except UserError as error:
-            if wait is None:
-                raise
-            print(error)
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
+    _, ours = _comments(number)  # again: CML can post before it fails
+    body = {"body": f"{report}\n{CML_SIGN}"}
+    if ours:
+        api(f"issues/comments/{ours['id']}", "--method", "PATCH", body=body)
+    else:
+        api(f"issues/{number}/comments", body=body)
+    return f"Posted by gh on pull request {number}."
 
 
-def _ours(comments: list[dict]) -> dict | None:
-    """Return our comment: by its author and by its mark, which anyone could copy."""
+def _comments(number: int) -> tuple[list[dict], dict | None]:
+    """Return all comments, and ours: by its author and by its mark, which anyone could copy."""
+    comments = listed(f"issues/{number}/comments")
     ours = [comment for comment in comments if MARK in (comment["body"] or "")
             and (comment["user"] or {}).get("login") == AUTHOR]
-    return ours[-1] if ours else None
+    return comments, ours[-1] if ours else None
 
 
 def _by_cml(number: int, report: str) -> bool:
@@ -121,7 +112,7 @@ def _by_cml(number: int, report: str) -> bool:
     variables = {"REPO_TOKEN": os.environ.get("GH_TOKEN", ""), "ITERATIVE_DO_NOT_TRACK": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.md"
-        file.write_text(f"{report}\n\n{MARK}\n", encoding="utf-8", newline="\n")
+        file.write_text(report, encoding="utf-8", newline="\n")
         try:
             subprocess.run([*command, str(file)], env=os.environ | variables, check=True, text=True,
                            capture_output=True, errors="replace", timeout=180)
@@ -132,11 +123,10 @@ def _by_cml(number: int, report: str) -> bool:
     return True
 
 
-def shortened(report: str, limit: int) -> str:
-    """Return `report`, cut behind a fold or a paragraph to `limit` characters with a note."""
-    if len(report) <= limit:
+def shortened(report: str) -> str:
+    """Return `report`, cut behind a fold or a line to what GitHub takes, with a note."""
+    if len(report) <= LIMIT:
         return report
-    start = report[: limit - len(NOTE) - 3]
-    whole, fold, _ = start.rpartition("\n</details>\n")
-    whole = whole or start.partition("<details>")[0].rpartition("\n\n")[0]
-    return f"{whole}{fold}\n\n{NOTE}".lstrip()
+    whole, fold, _ = report[:LIMIT].rpartition("\n</details>\n")
+    whole = whole or report[:LIMIT].partition("<details>")[0].rpartition("\n")[0]
+    return f"{whole}{fold}\n\n{NOTE}"

@@ -1,8 +1,6 @@
-"""Markdown that is safe on GitHub: text from a branch is shown as it is, and can do nothing.
+"""Text from a branch in Markdown, shown as it is: in a code span, a code fence, a Mermaid string.
 
-Such text ends in a code span, a code fence, a Mermaid string, or as words that are nothing else. In
-the first two GitHub makes no mention, reference, link, image or HTML of what it finds; what is left
-is that nothing inside can close them.
+Nothing inside can close these. What GitHub would act on, sanitise.py breaks in the whole report.
 """
 
 import html
@@ -13,9 +11,6 @@ import unicodedata
 from nbproof.pipeline.numbers import count, is_number, number
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-URL = re.compile(r"https://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?=&%+#:-]*)?")
-# a word without a mention, reference, link, emoji or HTML
-WORD = re.compile(r"(?!(?i:www\.|gh-))[\w.,;%()=+'\"−→≈≤≥–-]+:?|[<>]=?")
 # control, direction, zero-width and unassigned characters, line separators
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -52,12 +47,6 @@ def code(text: object, length: int = 80) -> str:
     return f"{ticks}{space}{inside}{space}{ticks}"
 
 
-def prose(text: str, length: int = 400) -> str:
-    """Return a sentence to stand behind other words; what GitHub could act on is code."""
-    words = line(text, length).split()
-    return " ".join(word if WORD.fullmatch(word) else code(word, length) for word in words)
-
-
 def fence(text: str, language: str = "text", lines: int = 10**6, keep: str = "first",
           width: int = 300) -> str:
     """Return a code fence with the first (or last) `lines` lines, each at most `width` long."""
@@ -75,12 +64,6 @@ def fence(text: str, language: str = "text", lines: int = 10**6, keep: str = "fi
 def label(text: object, length: int = 40) -> str:
     """Return a string of a Mermaid chart: letters, digits and harmless signs; never empty."""
     return '"' + (" ".join(re.sub(r"[^\w .,:+-]", " ", line(text, length)).split()) or "-") + '"'
-
-
-def link(text: str, url: object) -> str | None:
-    """Return a link with a `text` that is safe; None where `url` is not a plain https address."""
-    safe = isinstance(url, str) and len(url) <= 500 and URL.fullmatch(url)
-    return f"[{text}](<{url}>)" if safe else None
 
 
 def summary(text: object, length: int = 80) -> str:

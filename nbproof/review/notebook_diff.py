@@ -13,11 +13,10 @@ from nbdime import diff_notebooks
 from nbproof.review.markdown import line, plain
 from nbproof.runner.source import counted
 
-WORDS = 3000  # of a text in which single words are marked: more would take seconds
 BLOCKS = ("p", "tr", "li", "pre", "h1", "h2", "h3", "h4", "div", "br", "blockquote")
 CELLS = ["th", "td"]
 HIDDEN = "Numbers of the test data are shown on the default branch alone."
-WORD, BLOCK = re.compile(r"<[^>]*>|\s+|[\w.,%+-]+|."), re.compile(r"[^\n]*\n|[^\n]+")
+WORD = re.compile(r"<[^>]*>|\s+|[\w.,%+-]+|.")
 
 
 def notebook(content: str | None) -> nbformat.NotebookNode | None:
@@ -121,9 +120,7 @@ def _lines(cell: Tag | None) -> list[str]:
 def _marked(old: str, new: str) -> list[str]:
     """Return the HTML of both sides, with the words marked that went and that came."""
     parts, sides = [WORD.findall(text) for text in (old, new)], ["", ""]
-    if max(map(len, parts)) > WORDS:
-        parts = [BLOCK.findall(text)[:WORDS] for text in (old, new)]
-    for kind, *at in difflib.SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
+    for kind, *at in difflib.SequenceMatcher(None, *parts).get_opcodes():
         for side, mark in enumerate(("del", "ins")):
             text = "".join(parts[side][at[2 * side]:at[2 * side + 1]])
             marked = re.sub(r"(?<![^>])\s*([^<\s][^<]*)", rf"<{mark}>\1</{mark}>", text)

@@ -21,8 +21,9 @@ def curve(given: object, before: str | None, now: str | None) -> dict:
     key = config.load().metric.key
     x = str(given.get("x") or columns[0])
     y = str(given.get("y") or (key if key in columns else columns[1]))
-    curves = _curves(tables, x, y)
-    if given.get("template") or len(curves) < 2:
+    curves = pd.DataFrame({side: _numbers(table, x, y) for side, table in tables.items()
+                           if {x, y} <= {*table.columns} and x != y})
+    if given.get("template") or "branch" not in curves or len(curves) < 2:
         return {}
     low, high = float(curves.min(axis=None)), float(curves.max(axis=None))
     last, most = len(curves) - 1, min(POINTS, len(curves))
@@ -35,17 +36,10 @@ def curve(given: object, before: str | None, now: str | None) -> dict:
             "is_same": points.get("base") == points["branch"]}
 
 
-def _curves(tables: dict[str, pd.DataFrame], x: str, y: str) -> pd.DataFrame:
-    """Return y by x, a column for each side that has this curve; empty where the branch has none,
-    or a value is no finite number."""
-    sides = {}
-    for name, table in tables.items():
-        if {x, y} <= {*table.columns}:
-            at, values = (pd.to_numeric(table[key], errors="coerce") for key in (x, y))
-            if at.isna().any() or not (values.abs() < 1e15).all():
-                return pd.DataFrame()
-            sides[name] = values.set_axis(at).groupby(level=0).last()
-    return pd.concat(sides, axis=1).sort_index() if "branch" in sides else pd.DataFrame()
+def _numbers(table: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Return y by x, without the rows that are no finite numbers."""
+    numbers = table[[x, y]].apply(pd.to_numeric, errors="coerce")
+    return numbers[(numbers.abs() < 1e15).all(axis=1)].groupby(x)[y].last()
 
 
 def _table(content: str | None) -> pd.DataFrame:

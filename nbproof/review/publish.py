@@ -19,7 +19,7 @@ WHO = ("-c", "user.name=github-actions[bot]",
        "-c", "user.email=41898282+github-actions[bot]@users.noreply.github.com")
 
 
-def publish(folder: Path, sha: str, branch: str, default: str, run: int, commits: bool) -> str:
+def publish(folder: Path, sha: str, branch: str, default: str, run: str, commits: bool) -> str:
     """Publish the results in `folder` of a run of the commit `sha`, which was the head of `branch`
     of this repository, as GitHub's event says; return what was done.
 
@@ -30,10 +30,10 @@ def publish(folder: Path, sha: str, branch: str, default: str, run: int, commits
     if _git("rev-parse", "FETCH_HEAD") != sha:
         return f"The branch has newer commits than {sha[:8]}: the newer run publishes."
     before = artifact.recorded(_git("cat-file", "blob", f"{sha}:dvc.lock"), "dvc.lock")
-    other = ", ".join(sorted({path for path, _ in results.outputs.items() ^ before.items()}))
+    other = sorted({path for path, _ in results.outputs.items() ^ before.items()})
     if branch == default and other:
-        raise UserError(f"The run's results are not those that {default} records ({other}): bring "
-                        "them in by a pull request.")
+        raise UserError(f"The run's results are not those that {default} records "
+                        f"({', '.join(other)}): bring them in by a pull request.")
     said = artifact.push(results.objects)
     if not other:
         return f"{said} The branch records these results already."
@@ -52,7 +52,7 @@ def _commit(sha: str, results: artifact.Results, before: dict[str, str], message
     blobs = {path: _git("hash-object", "-w", "--no-filters", str(file.resolve()))
              for path, file in results.kept.items()}
     gone = [path for path in _git("ls-tree", "-rz", "--name-only", sha).split("\0")
-            if path not in blobs and artifact.below(path, before)]
+            if path not in blobs and f"{path}/".startswith(tuple(f"{out}/" for out in before))]
     lines = [f"100644 {blob}\t{path}\n" for path, blob in blobs.items()]
     lines += [f"0 {'0' * 40}\t{path}\n" for path in gone]
     with tempfile.TemporaryDirectory() as folder:

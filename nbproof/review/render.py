@@ -1,4 +1,4 @@
-"""The comment: a review as Markdown that is safe to post on GitHub and keeps to its limits."""
+"""The comment: a review as Markdown. The poster makes it harmless and cuts it to GitHub's limit."""
 
 from pathlib import Path
 
@@ -8,18 +8,8 @@ from nbproof.pipeline.numbers import change, count, is_of_test
 from nbproof.pipeline.verdict import MARKS, Verdict
 from nbproof.review import page, plots
 from nbproof.review.collect import Facts, StageResult, collect, judge
-from nbproof.review.markdown import code, fence, label, link, prose, summary, value
+from nbproof.review.markdown import code, fence, label, line, summary, value
 from nbproof.review.page import Drawn
-
-LIMIT = 64_000  # GitHub takes 65,536 characters in a comment; the rest is for what a poster adds
-# How much is shown of each kind. Where the comment is too long, the next level is tried.
-LEVELS = (
-    {"rows": 500, "lines": 120, "charts": 3, "failures": 10, "width": 1000, "names": ""},
-    {"rows": 500, "lines": 20, "charts": 1, "failures": 3, "width": 300,
-     "names": "changed outputs, curves"},
-    {"rows": 50, "lines": 0, "charts": 0, "failures": 1, "width": 100,
-     "names": "changed outputs, curves, failures, metrics, parameters, stages"},
-)
 
 
 def build(revision: str | None = None, links: dict | None = None, run: str = "",
@@ -32,60 +22,31 @@ def build(revision: str | None = None, links: dict | None = None, run: str = "",
 
 
 def comment(facts: Facts, verdict: Verdict, drawn: Drawn, links: dict, run: str = "") -> str:
-    """Return the comment, at most LIMIT characters long.
+    """Return the comment.
 
-    `links` are https addresses: `review` of the uploaded page, `try` of one that asks the model,
-    `main` of the folder with the default branch's pages; `run` is the id of the workflow's run.
+    `links` are addresses: `review` of the uploaded page, `try` of one that asks the model, `main`
+    of the folder with the default branch's pages; `run` is the id of the workflow's run.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")),
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "code": code, "fence": fence, "summary": summary, "value": value, "count": count,
         "label": label, "short": plots.short, "is_of_test": is_of_test,
-        "link": lambda url, text: link(text, url), "one_line": lambda text: " ".join(text.split())}
-    template = environment.get_template("comment.md.j2")
-    key, has_make = facts.project.metric.key, (facts.project.root / "Makefile").is_file()
-    values = {
-        **_stages(facts), **_outputs(facts, drawn), "tables": _changes(facts),
-        "groups": _groups(facts), "key": key, "measures": bool(key), "has_page": "review" in links,
-        "compares": bool(key and facts.base),
-        "curves": sorted(
-            ((each.name, drawn) for each in facts.results for drawn in each.curves
-             if not drawn["is_same"]), key=lambda curve: curve[0] != verdict.now.champion),
-        "facts": facts, "verdict": verdict, "links": links, "run": run, "change": change,
-        "marks": MARKS, "notes": _notes(facts, verdict),
-        "sentence": verdict.sentence(code, lambda text: f"**{text}**"),
-        "command": "make" if has_make else "nbproof"}
-    for most in LEVELS:
-        text = template.render(most=most, **values)
-        if len(text) <= LIMIT:
-            break
-    return text if len(text) <= LIMIT else text[:LIMIT].rpartition("\n")[0]
-
-
-def _stages(facts: Facts) -> dict:
-    """Return the stages by their status, and the run's last lines where they alone explain it."""
-    by_status = {status: [each for each in facts.results if each.status == status]
-                 for status in ("failed", "not run", "ran", "removed")}
-    failed, not_run = by_status["failed"], by_status["not run"]
-    is_explained = failed and all(each.failure for each in failed)
-    has_failed = failed or not_run or not facts.results
-    return {"failed": failed, "not_run": not_run, "ran": by_status["ran"],
-            "stages": len(facts.results) - len(by_status["removed"]),
-            "log": facts.outcome.strip() if has_failed and not is_explained else ""}
-
-
-def _groups(facts: Facts) -> dict[str, list[StageResult]]:
-    """Return the stages of each table: one for each notebook that measures the metric for many
-    values, by the stage's name without a value, and first, by "", one for all others."""
-    key = facts.project.metric.key
-    many = {each.page.partition("@")[0] for each in facts.results if "@" in each.page
-            and (not key or any(key in side for side in each.metrics))}
-    groups: dict[str, list[StageResult]] = {"": []}
+        "one_line": lambda text: " ".join(text.split())}
+    curves = [(each.name, curve) for each in facts.results for curve in each.curves
+              if not curve["is_same"]]
+    groups: dict[str, list[StageResult]] = {"": []}  # a table for each
     for each in facts.results:
-        name = each.stage.partition("@")[0]
-        groups.setdefault(name if name in many else "", []).append(each)
-    return {name: group for name, group in groups.items() if group}
+        groups.setdefault(each.group, []).append(each)
+    return environment.get_template("comment.md.j2").render(
+        **{status.replace(" ", "_"): [each for each in facts.results if each.status == status]
+           for status in ("failed", "not run", "ran", "removed")},
+        curves=sorted(curves, key=lambda curve: curve[0] != verdict.now.champion),
+        groups=groups, outputs=_outputs(facts, drawn), tables=_changes(facts), facts=facts,
+        verdict=verdict, sentence=verdict.sentence(code, lambda text: f"**{text}**"),
+        key=facts.project.metric.key, links=links, run=run, change=change, marks=MARKS,
+        notes=_notes(facts, verdict),
+        command="make" if (facts.project.root / "Makefile").is_file() else "nbproof")
 
 
 def _changes(facts: Facts) -> list[tuple]:
@@ -103,23 +64,21 @@ def _changes(facts: Facts) -> list[tuple]:
             ("Parameters", first, ["parameter", "base", "branch"], params)]
 
 
-def _outputs(facts: Facts, drawn: Drawn) -> dict:
-    """Return the changed lines of each notebook that ran again, and which have none."""
-    hunks = {each.page: [line for cell in drawn.diffs[each.page] for line in cell.hunk]
-             for each in facts.results if each.page in drawn.diffs}
-    changed = [(each, "\n".join(hunk), sum(line[0] in "+-!" for line in hunk))
-               for each in facts.results if (hunk := hunks.get(each.page))]
-    same = [each.name for each in facts.results if hunks.get(each.page) == []]
-    return {"changed": changed, "same": same}
+def _outputs(facts: Facts, drawn: Drawn) -> list[tuple[StageResult, str, int]]:
+    """Return for each notebook that ran again a diff of what it shows, and its changed lines."""
+    hunks = [(each, [line for cell in drawn.diffs[each.page] for line in cell.hunk])
+             for each in facts.results if each.page in drawn.diffs]
+    return [(each, "\n".join(hunk), sum(line[0] in "+-!" for line in hunk))
+            for each, hunk in hunks]
 
 
 def _notes(facts: Facts, verdict: Verdict) -> list[str]:
     """Return what a reader should know about the numbers, the hook's words too."""
-    notes = [prose(note) for note in (facts.trouble, facts.pulled) if note]
+    notes = [line(facts.trouble, 400)] if facts.trouble else []
     models: dict[str, list[str]] = {}  # by what the hook says: it can fail for all in one way
     for judged in verdict.judgements:
         models.setdefault(judged.why, []).append(code(judged.name))
-    notes += [f"{', '.join(names)}: {prose(why)}" for why, names in models.items() if why][:5]
+    notes += [f"{', '.join(names)}: {line(why, 400)}" for why, names in models.items() if why][:5]
     if unseen := [code(each.name) for each in facts.results if each.is_unseen]:
         notes.append(f"The base's outputs of {', '.join(unseen[:10])} are not in DVC's cache here, "
                      "so they are not compared: `dvc fetch --all-commits` brings what is kept.")

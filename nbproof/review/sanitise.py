@@ -5,7 +5,6 @@ tag, character reference), inside of code as well: no parsing of Markdown decide
 What a report needs passes by its form. Every pattern takes time that grows with the text alone.
 """
 
-import html
 import re
 
 from nbproof.review.markdown import plain
@@ -20,21 +19,22 @@ LANGUAGES = {"text", "diff", "python", "sh"}
 CHART = re.compile(  # a plain chart, whole: Mermaid can also make links and load styles
     r"^```mermaid\n(?:%%\{init: \{[A-Za-z0-9#\"':,{} ]*\}%%\n)?xychart(?:-beta)?\n"
     r"(?: +(?:title|x-axis|y-axis|line|bar) [\w .,:+>\"\[\]-]*\n)+```$", re.MULTILINE)
+REFERENCE = re.compile(r"&(?!(?:lt|gt|amp|quot|#x27);)(?=#?\w+;)")  # but those of html.escape
 ACTING = (  # what GitHub acts on; a diff's @@ stays
     r"!(?=\\*\[)", r"\](?=[(\[:])", r"@(?![\s@]|\Z)", r"#(?=\\*\d)", r"(?<=\b[Gg][Hh])-(?=\d)",
     r":(?=\\*/)", r"(?i:\b(?:www|mailto|xmpp)(?=\\*[.:]))")
 
 
-def sanitised(text: str, links: tuple[str, ...] = ()) -> str:
+def sanitised(text: str, *links: str) -> str:
     """Return `text` with all broken but headings, tables, emphasis, code, plain charts, folds and
-    links to addresses below one of `links`."""
+    links to addresses below one of `links` ("": none)."""
     text = plain(text[:LONGEST])
+    allowed = tuple(f"{link.rstrip('/')}/" for link in links if link)
     parts, done = [], 0
     matches = [*CHART.finditer(text), *LINK.finditer(text)]
     for match in sorted(matches, key=lambda match: match.start()):
         address = match[1] if match.re is LINK else ""
-        below = not PARENT.search(address) and any(
-            f"{address}/".startswith(f"{link}/") for link in links)
+        below = f"{address}/".startswith(allowed) and not PARENT.search(address)
         if match.start() < done or (address and not below):
             continue
         parts += [_broken(text[done : match.start()]), f"](<{address}>)" if address else match[0]]
@@ -46,7 +46,7 @@ def _broken(text: str) -> str:
     text = FENCE.sub(_plain_fence, text)
     tags = iter(TAG.findall(text))
     text = TAG.sub("\x00", text).replace("<", f"<{BREAK}")  # the text itself has no \x00 any more
-    text = re.sub(r"&(#?\w+;)", _broken_reference, text)
+    text = REFERENCE.sub(f"&{BREAK}", text)
     for acting in ACTING:
         text = re.sub(acting, lambda match: match[0] + BREAK, text)
     return re.sub("\x00", lambda _: next(tags), text)
@@ -58,10 +58,3 @@ def _plain_fence(match: re.Match) -> str:
         return match[0]  # code within a line
     language = "".join(match[2].split()[:1])
     return match[1] + (language if language in LANGUAGES or not language else "text")
-
-
-def _broken_reference(match: re.Match) -> str:
-    """Return a character reference, broken unless its sign is in no mention, link or reference."""
-    sign = html.unescape(match[0])
-    harmless = len(sign) == 1 and sign in "<>&\"'|`*_[]()!~\\{}\u00a0"
-    return match[0] if harmless else f"&{BREAK}{match[1]}"

@@ -47,16 +47,20 @@ def setup(check: bool) -> int:
     words = {"REPO": name, "CHECK": "review / pipeline" if called else "pipeline",
              "BRANCH": head.partition("/")[2] or "main"}
     print(f"{name} on {host}:" if check else f"export GH_HOST={host} GH_REPO={host}/{name}")
-    missing = set()
+    needed = False
     for setting in SETTINGS:
         title, path, right, lines = (re.sub("REPO|CHECK|BRANCH", lambda word: words[word[0]], text)
                                      for text in setting)
-        state = "off" if ": " in title else "missing"
+        if not check:
+            print(f"\n# {title}\n{lines}")
+            continue
         try:
-            state = "set" if check and right in json.dumps(api(path)) else state
+            is_set = right in json.dumps(api(path))
         except UserError as error:
             if "HTTP 404" not in str(error):
                 raise
-        missing |= {title} if check and state == "missing" else set()
-        print(f"{state:8} {title}" if check else f"\n# {title}\n{lines}")
-    return int(bool(missing))
+            is_set = False
+        is_needed = not is_set and ": " not in title
+        needed |= is_needed
+        print(f"{'set' if is_set else 'missing' if is_needed else 'off':8} {title}")
+    return int(needed)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from github_api import GitHub, install_gh
+from github_api import GitHub
 from github_callers import callers
 from projects import MLMODEL, ROOT, WARM, command, commit, notebook, project
 from ruamel.yaml import YAML
@@ -85,13 +85,11 @@ runs:
 
 
 class Server(GitHub):
-    """With a DVC remote at /dvc that wants an account, and S3 at /s3 with expired credentials."""
+    """With a DVC remote at /dvc that wants an account."""
 
     remote: Path
 
     def special(self, method, path, headers, content):
-        if path.startswith("s3"):
-            return 403, b"<Error><Code>ExpiredToken</Code><Message>expired</Message></Error>"
         if not path.startswith("dvc"):
             return None
         accounts = (base64.b64encode(each).decode()
@@ -131,15 +129,15 @@ class World:
         origin = folder / "origin.git"
         subprocess.run(["git", "clone", "-q", "--bare", self.work, origin], check=True)
         self.git("remote", "add", "origin", str(origin))
-        self.environment = self.api.variables(install_gh(folder / "bin")) | {
-            "GITHUB_SERVER_URL": "https://github.com", "STANDIN": str(folder),
-            "WARM_PYTHON": self.python, "PYTHONSAFEPATH": "1", "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "127.0.0.1",
+        self.environment = self.api.variables(folder) | {
+            "STANDIN": str(folder), "WARM_PYTHON": self.python, "PYTHONSAFEPATH": "1",
+            "AWS_EC2_METADATA_DISABLED": "true",
             "HTTPS_PROXY": "http://127.0.0.1:9"}  # nothing is downloaded, CML neither
         del self.environment["GH_TOKEN"]  # a step has it where the workflow says so
         if shutil.which("cml"):
             server, certificate = self.api.with_tls(folder)
             self.environment |= {"NODE_EXTRA_CA_CERTS": str(certificate), "HTTPS_PROXY": "",
+                                 "SSL_CERT_FILE": str(certificate),
                                  "GITHUB_SERVER_URL": f"https://127.0.0.1:{server.server_port}"}
         self._write_actions()
 

@@ -1,7 +1,6 @@
 """The other steps of the workflows, and how a repository is set up for them."""
 
 import json
-import subprocess
 import tarfile
 
 import pytest
@@ -10,26 +9,31 @@ from projects import nbproof
 from nbproof.notebook.errors import UserError
 from nbproof.review import ci
 
-from .results_world import write
+from .results_world import git
+from .tiny import CONTRACT
 
 
-@pytest.mark.parametrize(("metrics", "words"), [
-    ('{"rmse": 0.5, "n": NaN}', "no metric"), ('{"rmse": 0.505, "n": NaN}', "no metric"),
-    ('{"rmse": 0.6, "n": NaN}', "rmse of cnn"), ('{"rmse": NaN, "n": NaN}', "rmse of cnn"),
-    ('{"rmse": 0.5, "n": 1}', "n of cnn"), ('{"n": NaN}', "rmse of cnn"),
-    ('{"rmse": 0.5, "n": NaN, "new": 1}', "new of cnn")])
-def test_a_metric_that_moved_too_far_fails_a_run_from_nothing(world, capsys, metrics, words):
-    write(world.work, {"metrics/cnn.json": metrics})
-    world.inside(world.work)
-    assert ci.retrain() == int(words != "no metric")
-    assert f"Outside of the tolerance of project.yaml: {words}." in capsys.readouterr().out
+def test_a_metric_that_moved_too_far_fails_a_run_from_nothing(tiny, capsys):
+    tiny.write("project.yaml", f"{CONTRACT}tolerance: {{absolute: 0.01}}\n")
+    tiny.sources()
+    tiny.write("metrics/oak.json", '{"rmse": 0.5, "n": NaN}')
+    tiny.commit()
+    for metrics, words in [
+            ('{"rmse": 0.5, "n": NaN}', "no metric"), ('{"rmse": 0.505, "n": NaN}', "no metric"),
+            ('{"rmse": 0.6, "n": NaN}', "rmse of oak"), ('{"rmse": NaN, "n": NaN}', "rmse of oak"),
+            ('{"rmse": 0.5, "n": 1}', "n of oak"), ('{"n": NaN}', "rmse of oak"),
+            ('{"rmse": 0.5, "n": NaN, "new": 1}', "new of oak")]:
+        tiny.write("metrics/oak.json", metrics)
+        assert ci.retrain() == int(words != "no metric")
+        assert f"Outside of the tolerance of project.yaml: {words}." in capsys.readouterr().out
 
 
 def test_the_site_has_the_pages_of_the_stages_alone(single, inside):
     """Pages of drift and harvest show what people sent."""
-    pages = {f"reports/{name}.html": name for name in ("index", "x", "drift", "harvest", "try-x")}
-    write(single, pages)
     inside(single)
+    (single / "reports").mkdir()
+    for name in ("index", "x", "drift", "harvest", "try-x"):
+        (single / "reports" / f"{name}.html").write_text(name)
     ci.site()
     with tarfile.open(single / "scratch" / "site" / "artifact.tar") as packed:
         assert sorted(packed.getnames()) == ["index.html", "x.html"]
@@ -37,17 +41,18 @@ def test_the_site_has_the_pages_of_the_stages_alone(single, inside):
 
 def test_a_first_push_has_no_base(world):
     world.inside(world.work)
-    assert ci.fork_point("0" * 40) == ci.fork_point("") == ci.fork_point("--all") == ""
-    assert ci.fork_point("HEAD") == world.sha
+    for revision, expected in (("0" * 40, ""), ("", ""), ("--all", ""), ("HEAD", world.sha)):
+        world.monkeypatch.setenv("BASE", revision)
+        assert ci.fork_point() == expected
 
 
 @pytest.fixture
 def repository(world):
     """A checkout with a workflow whose origin is owner/name on a company's own server."""
-    write(world.work, {".github/workflows/report.yml":
-                       "jobs: {review: {uses: a/b/.github/workflows/report.yml@0}}"})
-    subprocess.run(["git", "remote", "set-url", "origin", "git@github.company.com:owner/name.git"],
-                   cwd=world.work, check=True)
+    workflow = world.work / ".github/workflows/report.yml"
+    workflow.parent.mkdir(parents=True)
+    workflow.write_text("jobs: {review: {uses: a/b/.github/workflows/report.yml@0}}")
+    git(world.work, "remote", "set-url", "origin", "git@github.company.com:owner/name.git")
     world.monkeypatch.delenv("GITHUB_SERVER_URL")
     world.inside(world.work)
     return world.api.settings
@@ -66,9 +71,10 @@ def test_setup_prints_lines_for_the_right_host(repository, world):
 
 def test_check_names_what_is_missing(repository, world, capsys):
     repository["actions/permissions"] = {"enabled": True}
+    git(world.work, "remote", "set-url", "origin", "https://github.localhost/owner/name")
     assert ci.setup(check=True) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "owner/name on github.company.com:", "set      Actions run",
+        "owner/name on github.localhost:", "set      Actions run",
         "missing  a token only reads unless a job asks for more",
         "missing  a merge waits for review / pipeline",
         "off      publish: main alone has the secrets that write",

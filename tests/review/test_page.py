@@ -98,13 +98,6 @@ def test_numbers_in_a_table_are_marked_where_they_stand():
     assert cell.hunk[-2:] == ("-mlp │ 0.9890", "+mlp │ 0.9848")
 
 
-def test_rows_that_came_are_marked_side_by_side():
-    more = TABLE.format("0.9") + "| cnn | 0.99 |\n"
-    cell, = differences([("a", TABLE.format("0.9"))], [("a", more)])
-    assert "<ins>0.99</ins>" in cell.new and cell.new.count("<ins>") == 2
-    assert "<del>" not in cell.old
-
-
 def test_cells_that_came_and_went():
     before, after = [("one", "1"), ("two", "2")], [("one", "1"), ("two", "2"), ("three", "3")]
     assert [cell.title for cell in differences(before, after)] == ["Cell 3"]

@@ -4,83 +4,75 @@ import pytest
 from github_api import BOT
 
 from nbproof.notebook.errors import UserError
+from nbproof.review import ci
 
-from .results_world import AFTER, BEFORE, git, write
+from .results_world import KEPT, git
+
+
+def pushed(world) -> set[bytes]:
+    return {path.read_bytes() for path in world.remote.rglob("*") if path.is_file()}
 
 
 def test_right_results_are_pushed_and_committed_together(world):
-    said = world.publish()
-    assert "files were new to the DVC remote" in said and f"{world.head} holds dvc.lock" in said
+    said, head = world.publish(), git(world.origin, "rev-parse", "topic")
+    assert "files were new to the DVC remote" in said and f"{head} holds dvc.lock" in said
     assert git(world.origin, "rev-parse", "topic^") == world.sha
     changed = git(world.origin, "diff", "--name-status", world.sha, "topic").replace("\t", " ")
-    assert set(changed.splitlines()) == {
-        "M dvc.lock", "M metrics/cnn.json", "A metrics/new.csv", "D metrics/gone.json",
-        "D reports/small/a.txt", "M reports/small/b.txt", "A reports/small/c/d.txt"}
-    shown = git(world.origin, "show", "topic:metrics/cnn.json")
-    assert shown.encode() == AFTER["metrics/cnn.json"]
-    assert {b"new", b"new weights", b"the same", b'{"new": 1}'} < world.pushed
-    assert len(world.pushed) == 5  # and the folder's list; what git keeps is not DVC's
+    assert {*changed.splitlines()} == {
+        "D metrics/elm.json", "D metrics/elm.csv",
+        *(f"{'A' if 'fir' in path else 'M'} {path}" for path in KEPT)}
+    shown = git(world.origin, "show", "topic:metrics/oak.json")
+    assert shown == (world.runner / "metrics/oak.json").read_text().strip()
+    made = {path.read_bytes() for folder in ("data", "models", "reports")
+            for path in (world.results / "dvc" / folder).rglob("*") if path.is_file()}
+    assert made < pushed(world)
+    assert len(pushed(world) - made) == 3  # and the folders' lists; what git keeps is not DVC's
     assert git(world.origin, "log", "-1", "--format=%an", "topic") == BOT
     # it makes no loop: another machine's bytes are not put on top of its own commit
-    sha, pushed = world.head, world.pushed
-    world.set_results(AFTER | {"models/mlp": b"another machine's model"})
-    assert "is a commit of this job" in world.publish(sha) and world.head == sha
-    assert world.pushed > pushed
+    world.set_result("models/oak.csv", other := b"another machine's predictions")
+    assert "is a commit of this job" in world.publish(head)
+    assert git(world.origin, "rev-parse", "topic") == head and other in pushed(world)
 
 
-def test_a_link_or_a_filter_of_the_branch_does_nothing(world):
+def test_a_link_of_the_branch_does_nothing(world):
     """git's index takes the bytes as they are, and a folder in the place of the link."""
-    (world.work / "metrics/cnn.json").unlink()
-    (world.work / "metrics/gone.json").unlink()
-    (world.work / "metrics").rmdir()
+    git(world.work, "rm", "-rq", "metrics")
     (world.work / "metrics").symlink_to(".git")
     sha = world.push()
     before = (world.trusted / "publishing" / ".git" / "config").read_bytes()
     assert "holds dvc.lock" in world.publish(sha)
     listed = git(world.origin, "ls-tree", "-r", "topic", "metrics/").splitlines()
-    assert [line.split()[0] for line in listed] == ["100644", "100644"]
+    assert {line.split()[0] for line in listed} == {"100644"} and len(listed) == len(KEPT) - 1
     assert (world.trusted / "publishing" / ".git" / "config").read_bytes() == before
 
 
 def test_nothing_new_or_no_key_makes_no_commit(world):
     assert "`nbproof github take 42`" in world.publish(commits=False)
-    assert world.head == world.sha and world.pushed
-    world.set_results(BEFORE)
-    assert "The branch records these results already" in world.publish() and world.head == world.sha
-    assert b"old weights" in world.pushed  # the author may have no right to push
-
-
-def test_a_branch_with_newer_commits_is_left_alone(world):
-    write(world.work, {"README.md": "more"})
-    newer = world.push()
-    assert "has newer commits" in world.publish() and world.head == newer and not world.pushed
-
-
-def test_on_main_nothing_is_committed(world):
+    assert git(world.origin, "rev-parse", "topic") == world.sha and pushed(world)
     with pytest.raises(UserError, match=r"not those that main records .*by a pull request"):
         world.publish(branch="main")
-    assert world.untouched()
-    world.set_results(BEFORE)
-    assert "records these results already" in world.publish(branch="main") and world.pushed
+    world.inside(world.work)
+    world.results = world.work / "scratch/results"
+    ci.results()
+    for branch in ("topic", "main"):
+        assert "The branch records these results already" in world.publish(branch=branch)
+    assert git(world.origin, "rev-parse", "topic") == world.sha
+    assert (world.work / "models/elm.csv").read_bytes() in pushed(world)  # its author may not push
 
 
-def test_what_is_wrong_publishes_nothing(world):
-    file = world.results / "dvc" / "models" / "mlp"
-    file.write_bytes(b"tampered")
+def test_newer_commits_or_what_is_wrong_publishes_nothing(world):
+    (world.work / "README.md").write_text("more")
+    newer = world.push()
+    assert "has newer commits" in world.publish()
+    (world.results / "dvc/models/oak.csv").write_bytes(b"tampered")
     with pytest.raises(UserError, match="does not have the bytes"):
-        world.publish()
-    assert world.untouched()
-    world.set_results(AFTER)
-    world.remote.rmdir()
-    world.remote.write_text("a file, no folder")
-    with pytest.raises(UserError, match="The DVC remote"):
-        world.publish()
-    assert world.head == world.sha
+        world.publish(newer)
+    assert git(world.origin, "rev-parse", "topic") == newer and not pushed(world)
 
 
 def test_a_rule_of_the_branch_is_told(world):
     hook = world.origin / "hooks" / "update"
-    write(world.origin, {"hooks/update": "#!/bin/sh\necho commits must have signatures\nexit 1\n"})
+    hook.write_text("#!/bin/sh\necho commits must have signatures\nexit 1\n")
     hook.chmod(0o755)
     with pytest.raises(UserError, match=r"git push failed: .*signatures"):
         world.publish()

@@ -5,10 +5,8 @@ import re
 from pathlib import Path
 
 import nbformat
-import pytest
 
 from nbproof.review.markdown import code
-from nbproof.review.render import LIMIT
 
 from .tiny import CONTRACT, HOSTILE, STAGES, Tiny, rows
 
@@ -68,15 +66,6 @@ def test_new_model_and_removed_model(tiny):
     assert "| `models.wide.depth` | `None` | `512` |" in comment
 
 
-def test_a_metric_that_is_nan(tiny):
-    tiny.begin().scores["elm"] = [0.9, float("nan")]
-    tiny.answers = lambda score: ""
-    tiny.run("elm")
-    comment = tiny.comment()
-    assert rows(comment, "elm")[0] == "| `elm` | ran | 0.9200 | NaN |  | ▼ worse |"
-    assert "| `elm` | `score` | 0.9200 | NaN |  |" in comment
-
-
 def test_numbers_of_the_test_data_are_shown_on_main_alone(tiny):
     tiny.begin().models["oak"]["rate"] = 0.02
     tiny.scores["oak"] = [0.98, 0.995]
@@ -103,16 +92,6 @@ def test_data_that_changed_is_named(tiny):
     comment = tiny.comment()
     assert ("The data changed, so no model is called better or worse. 3 of 4 stages ran again. "
             "Data: `other` (before: `table`).") in comment.splitlines()[0]
-
-
-def test_without_a_comparison(tiny):
-    tiny.write("project.yaml", "name: tiny\nmetric: {key: score, goal: max}\n")
-    tiny.begin().scores["elm"] = [0.9, 0.8]
-    tiny.run("elm", "compare")
-    comment = tiny.comment()
-    assert comment.startswith("**`elm` is worse**: 0.9200 → 0.8000, 120 more errors of 1,000. ")
-    assert rows(comment, "elm")[0] == (
-        "| `elm` | ran | 0.9200 | 0.8000 | −0.1200 | ▼ worse: 120 more errors of 1,000 |")
 
 
 def test_without_a_metric_the_numbers_that_changed_are_open(tiny):
@@ -155,8 +134,8 @@ def test_what_the_hook_says_is_text_and_once(tiny):
     tiny.begin().scores.update(oak=[0.98], elm=[0.95])
     tiny.run("oak", "elm", "compare")
     comment, page = tiny.review()
-    assert ("\n`elm`, `oak`: The project's hook better failed: ValueError: p < 0.05 by `@octocat,` "
-            "see `http://evil.test` `(#1)`\n") in comment
+    assert ("\n`elm`, `oak`: The project's hook better failed: ValueError: p < 0.05 by @octocat, "
+            "see http://evil.test (#1)\n") in comment
     assert page.get_text().count("The project's hook better failed") == 1
 
 
@@ -188,26 +167,6 @@ def test_failed_command(tiny):
     assert "| not run |" in rows(tiny.comment(), "features")[0]
 
 
-def test_too_much_for_a_comment(tiny):
-    for number in range(16):
-        name = f"net{number:02}"
-        tiny.models[name] = {"rate": 0.001}
-        tiny.scores[name] = [0.9 + step / 1000 + number / 10000 for step in range(40)]
-        tiny.said[name] = "a"
-    tiny.begin()
-    for name in tiny.said:
-        tiny.models[name]["rate"] = 0.002
-        tiny.scores[name] = [value + 0.01 for value in tiny.scores[name]]
-        tiny.said[name] = "\n\n".join(f"line {line} {name} {line:0100}" for line in range(100))
-    tiny.run()
-    comment = tiny.comment()
-    assert len(comment) <= LIMIT and comment.startswith("Same champion `oak`, 0.9900. ")
-    assert "14 more models changed." in comment.splitlines()[0]
-    assert rows(comment, "net15")[0].startswith("| `net15` | ran | 0.9405 | 0.9505 | +0.0100 | ▲ ")
-    assert "this report shows in short: changed outputs, curves.\n" in comment
-    assert "line 1 net07" in comment and "line 90 net07" not in comment
-
-
 def test_hostile_text(tiny):
     tiny.begin()
     tiny.write("project.yaml", CONTRACT.replace("score", f"'{HOSTILE[:60]}'"))
@@ -222,8 +181,7 @@ def test_hostile_text(tiny):
     notebook.cells[2].source = f"## {HOSTILE.split('<!--')[0]}"
     tiny.write("reports/oak.ipynb", nbformat.writes(notebook))
     tiny.record("oak", "compare")
-    bad = {"review": "https://ci.example/a) ![x](https://evil.test/x.png", "try": "javascript:x"}
-    comment, page = tiny.review(links=bad)
+    comment, page = tiny.review(links=LINKS)
     assert "+@octocat @org/team #1 GH-1" in comment
     assert not page.find_all(["script", "iframe", "link", "object"])
     assert not [key for tag in page.find_all(True) for key in tag.attrs if key.startswith("on")]
@@ -234,7 +192,7 @@ def test_hostile_failure(tiny):
     error = nbformat.v4.new_output("error", ename=HOSTILE, evalue=HOSTILE, traceback=[HOSTILE])
     printed = nbformat.v4.new_output("stream", name="stdout", text=HOSTILE * 100)
     tiny.fail({"cell": 4, "error": HOSTILE, "reason": HOSTILE}, [printed, error])
-    assert "@octocat" in tiny.comment(outcome=HOSTILE)
+    assert "**failed at cell 4**" in tiny.comment(outcome=HOSTILE)
 
 
 def test_a_pipeline_that_cannot_be_read_gives_a_comment(tiny):
@@ -244,18 +202,13 @@ def test_a_pipeline_that_cannot_be_read_gives_a_comment(tiny):
     assert "must be float" in comment
 
 
-@pytest.mark.parametrize("revision", ["nowhere", "--output=x"])
-def test_unknown_base_is_refused(tiny, revision):
-    from nbproof.notebook.errors import UserError
-
-    with pytest.raises(UserError, match=f"no commit {revision!r} to compare with"):
-        tiny.begin().comment(revision)
-
-
 def test_a_project_below_git_s_root_on_master(tmp_path, monkeypatch, inside):
-    """The base is found there, from a folder below as well, and files have the project's names."""
+    """The base is found there, from a folder below as well, and files have the project's names.
+
+    It has no comparison."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     project = Tiny(tmp_path / "a" / "b", tmp_path, "master")
+    project.write("project.yaml", CONTRACT.replace("compare: compare\n", ""))
     inside(project.root)
     project.begin().models["elm"]["rate"] = 0.5
     project.scores["elm"] = [0.9, 0.95]
@@ -263,7 +216,7 @@ def test_a_project_below_git_s_root_on_master(tmp_path, monkeypatch, inside):
     project.run("elm", "compare")
     monkeypatch.chdir(project.root / "notebooks")
     comment = project.comment(None)
-    assert comment.startswith("Same champion `oak`, 0.9900. **`elm` is better**: 0.9200 → 0.9500, "
-                              "30 fewer errors of 1,000. 2 of 4 stages ran again. The base is ")
+    assert comment.startswith("**`elm` is better**: 0.9200 → 0.9500, 30 fewer errors of 1,000. "
+                              "2 of 4 stages ran again. The base is ")
     assert "+It learns more." in comment and code("models.elm.rate") in comment
     assert "in the commit: `dvc.lock`, `metrics/elm.csv`, " in comment

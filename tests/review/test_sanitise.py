@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nbproof.review.sanitise import BREAK, sanitised
+from nbproof.review.sanitise import sanitised
 
 RUN = "https://github.com/owner/name/actions/runs/42"
 CHART = ('```mermaid\n%%{init: {"themeVariables": {"xyChart": {"plotColors": "#8c959f"}}}}%%\n'
@@ -20,7 +20,7 @@ FOLD = ("<details>\n<summary><code>cnn</code> &lt;3&gt; &amp;</summary>\n\n"
     "### A heading\n\n| a | b |\n|:---|---:|\n| `x` | **1** |", f"[open](<{RUN}/artifacts/7#cnn>)",
     CHART, FOLD])
 def test_what_a_report_needs_stays(text):
-    assert sanitised(text, (RUN,)) == text
+    assert sanitised(text, RUN) == text
 
 
 @pytest.mark.parametrize("hostile", [
@@ -36,22 +36,13 @@ def test_what_a_report_needs_stays(text):
     '```mermaid\nxychart-beta\n    line [1]\n    click A href "https://a.example"\n```',
     '```mermaid\ngraph TD; click A "https://a.example"\n```', "\u202eevil", "\u200bx", "x\x00y"])
 def test_hostile_text_is_broken(hostile):
-    safe = sanitised(hostile, (RUN,))
+    safe = sanitised(hostile, RUN)
     assert safe != hostile
     for pattern in (r"@\w", r"#\d", r"GH-\d", r"https?://", r"www\.", "mailto:", r"!\[",
                     r"\][(\[:]", r"<(?!/?(details|summary|code)>|br>)[\w/!]", "&commat;",
                     r"&#?x?(64|40|35|58|116);", r"```(geojson|mermaid)", "~~~ *`?stl", "\u202e",
                     "\x00"):
         assert not re.search(pattern, safe), (pattern, safe)
-
-
-def test_a_whole_report_keeps_its_form():
-    page = f"[open](<{RUN}/artifacts/7>)"
-    fold = "<details>\n<summary>cnn</summary>\n\n```diff\n- a@b.c\n+ https://c.d\n```\n\n</details>"
-    table = f"| a | b |\n|---|---|\n| `c` | {page} |"
-    text = "\n\n".join(["champion: `cnn`", table, fold, CHART, ""])
-    safe = sanitised(text, (RUN,))
-    assert safe != text and safe.replace(BREAK, "") == text
 
 
 @pytest.mark.parametrize("text", [
@@ -61,5 +52,5 @@ def test_a_whole_report_keeps_its_form():
 def test_a_million_characters_take_seconds(text):
     """A pattern that takes the square of the length needed an hour for the first of these."""
     start = time.process_time()
-    sanitised(text, (RUN,))
+    sanitised(text, RUN)
     assert time.process_time() - start < 10
