@@ -263,7 +263,5 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:  # no room, no right to write, a file gone in between
         trace()
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"The system refused: {error.strerror or error}{where}. Fix that, then run again.",
-              file=sys.stderr)
+        print(f"The system refused: {error}. Fix that, then run again.", file=sys.stderr)
         sys.exit(1)

@@ -21,7 +21,7 @@ SHOW = '#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\n'
     (UserError("A sentence."), 2, "A sentence.\n"),
     (KeyboardInterrupt(), 130, "Interrupted.\n"),
     (OSError(28, "No space left on device", "x"), 1,
-     "The system refused: No space left on device (x). Fix that, then run again.\n"),
+     "The system refused: [Errno 28] No space left on device: 'x'. Fix that, then run again.\n"),
 ])
 def test_what_a_person_can_mend_ends_with_a_sentence(monkeypatch, capsys, error, code, printed):
     def fail(*_):

@@ -128,29 +128,20 @@ def described(path: str) -> tuple[str, str | dict]:
     """Return under which key of a stage an output stands, and its line there."""
     file = root() / path
     if file.is_file() and file.stat().st_size <= SMALL:
-        if file.suffix == ".json" and is_metrics(file):
-            return "metrics", {path: {"cache": False}}
-        if file.suffix == ".csv" and (axes := curve(file)):
-            return "plots", {path: {"cache": False, "x": axes[0], "y": axes[1]}}
+        with contextlib.suppress(ValueError):  # of texts and blanks where numbers would be
+            text = file.read_text(encoding="utf-8")
+            if file.suffix == ".json" and any(map(is_number, flatten(json.loads(text)).values())):
+                return "metrics", {path: {"cache": False}}
+            if file.suffix == ".csv" and (axes := curve(text)):
+                return "plots", {path: {"cache": False, "x": axes[0], "y": axes[1]}}
     in_git = tracking.git("ls-files", "--", path)  # DVC refuses to keep what git has already
     return "outs", {path: {"cache": False}} if in_git else path
 
 
-def is_metrics(file: Path) -> bool:
-    """Return whether a JSON file is an object that holds a number, which may be nested."""
-    with contextlib.suppress(ValueError):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return isinstance(content, dict) and any(map(is_number, flatten(content).values()))
-    return False
-
-
-def curve(file: Path) -> tuple[str, str] | None:
-    """Return the columns x and y of a CSV file of numbers whose first column rises."""
-    try:
-        head, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
-        numbers = [[float(value) for value in row] for row in rows]
-    except ValueError:  # texts, blanks, nothing at all
-        return None
-    first = [row[0] for row in numbers if row]
+def curve(text: str) -> list[str] | None:
+    """Return the columns of a CSV text of numbers, the first of which rise; None otherwise."""
+    head, *rows = csv.reader(text.splitlines())
+    numbers = [[float(value) for value in row] for row in rows if row]
+    first = [row[0] for row in numbers]
     rises = all(one < next_one for one, next_one in zip(first, first[1:]))
-    return (head[0], head[1]) if len(head) > 1 and len(first) > 1 and head[0] and rises else None
+    return head if len(head) > 1 and len(first) > 1 and head[0] and rises else None

@@ -17,8 +17,7 @@ def new_model(name: str, like: str = "") -> int:
     """Make the model `name` from `like` (default: the last one); it runs as it is. Return 0."""
     with dag.opened(root()) as repo:
         stages = list(dag.read(repo).values())
-    pipeline, params = Yaml("dvc.yaml"), Yaml("params.yaml")
-    models = _models(stages, pipeline.content["stages"])
+    graph, params, models = root() / "dvc.yaml", Yaml("params.yaml"), _models(stages)
     if (like := like or next(reversed(models), "")) not in models:
         raise UserError(f"There is no model {like!r} to start from; a foreach over a section of "
                         f"params.yaml makes {', '.join(models) or 'none'}.")
@@ -33,7 +32,7 @@ def new_model(name: str, like: str = "") -> int:
     section = reduce(getitem, group.split("."), params.content)
     section.insert(len(section) - 1, name, deepcopy(section[like]))
     write_whole(root() / new, _notebook(root() / old, group, like, name))
-    write_whole(root() / "dvc.yaml", listed(pipeline.before, like, name))
+    write_whole(graph, listed(graph.read_text(encoding="utf-8"), like, name))
     write_whole(root() / "params.yaml", params.text())
     print(f"{new} and {group}.{name} in params.yaml are made from {like}: change the model and its "
           "story, then nbproof run.")
@@ -46,14 +45,14 @@ def listed(text: str, like: str, name: str) -> str:
     return re.sub(rf"(?m)^( *- models/){like}(\.\w+)?\n", rf"\g<0>\g<1>{name}\g<2>\n", text)
 
 
-def _models(stages: list[dag.Stage], written: dict) -> dict[str, tuple[str, str]]:
+def _models(stages: list[dag.Stage]) -> dict[str, tuple[str, str]]:
     """Return notebook and section of each model NAME that a `foreach: ${SECTION}` makes."""
     models = {}
     for stage in stages:
-        group, _, name = stage.name.partition("@")
-        key = str(written[group].get("foreach")).strip("${}")
-        if stage.notebook and f"{key}.{name}" in stage.sections:
-            models[name] = stage.notebook, key
+        name = stage.name.partition("@")[2]
+        for section in stage.sections:
+            if stage.notebook and name and section.endswith(f".{name}"):
+                models[name] = stage.notebook, section.removesuffix(f".{name}")
     return models
 
 
