@@ -133,14 +133,16 @@ def swap(folder: Path, script: Path) -> None:
     served = serving.Served(folder)
     versions = [served.register(ROOT / "models" / f"{name}.onnx", name) for name in (MODEL, OTHER)]
     server = served.start()
-    with serving.Load(server, clients=8) as load:
+    with serving.load(server, clients=8) as found:
         for turn in range(SWAPPING // 5):
             time.sleep(5)
             served.move("champion", versions[turn % 2])
     server.stop()
-    wrong = max(0, len(load.seen) - len(versions))  # the same input: one prediction a version
-    print(f"\n{load.count:,} requests in {SWAPPING} s under swaps: {len(load.wrong)} failed, "
-          f"{wrong} other predictions than the {len(versions)} of the versions.", flush=True)
+    failed = sum(len(what) == 1 for what in found)
+    seen = {what for what in found if len(what) > 1}  # the same input: one prediction a version
+    print(f"\n{len(found):,} requests in {SWAPPING} s under swaps: {failed} failed, "
+          f"{max(0, len(seen) - len(versions))} other predictions than the {len(versions)} of the "
+          "versions.", flush=True)
 
 
 def on_ray(folder: Path, script: Path) -> None:

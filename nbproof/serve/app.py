@@ -27,6 +27,7 @@ from nbproof.serve.options import LOCAL, Options
 from nbproof.serve.predictor import Predictor
 
 MAX_FILES = 64  # in one request
+SHOWN = ("id", "answer", "best", "probability", "probabilities", "ood_score")  # of a prediction
 ENDINGS = (".html", ".js", ".css", ".svg")  # of the page and what it may have beside it
 router = APIRouter()
 
@@ -67,8 +68,8 @@ async def invocations(request: Request) -> Response:
 async def predict(request: Request, details: bool = False, keep: bool = True) -> Response:
     """Return the champion's predictions for files, such as pictures.
 
-    The body is one file, or a form with several. `details` adds the prepared input; without `keep`
-    nothing is logged.
+    The body is one file, or a form with several. An `answer` is null if the model abstains.
+    `details` adds the prepared input; without `keep` nothing is logged.
     """
     predictor, began = request.app.state.predictor, time.time()
     pair = predictor.follower.pair
@@ -78,8 +79,8 @@ async def predict(request: Request, details: bool = False, keep: bool = True) ->
                                  "numbers to /invocations.")
     files = await _files(request)
     inputs = await predictor.prepare(model, files)
-    outputs, rows = await predictor.predict(pair, inputs, began, keep)
-    answers = [_described(model, *case) for case in zip(rows, outputs)]
+    _, rows = await predictor.predict(pair, inputs, began, keep)
+    answers = [{key: row[key] for key in SHOWN} for row in rows]
     if details:
         for answer, prepared in zip(answers, next(iter(inputs.values()))):
             answer["prepared"] = np.round(prepared.astype(float), 4)
@@ -162,14 +163,6 @@ async def _files(request: Request) -> list[File]:
     for number, file in enumerate(files[1:], start=2):
         file.name = f"file {number}"
     return files
-
-
-def _described(model: OnnxModel, row: dict, outputs: np.ndarray) -> dict:
-    """Return one prediction in full: `answer` is null if the model abstains."""
-    outputs = np.atleast_1d(outputs).tolist()
-    labels = model.labels if len(model.labels) == len(outputs) else range(len(outputs))
-    shown = {key: row[key] for key in ("id", "answer", "best", "probability", "ood_score")}
-    return shown | {"probabilities": dict(zip(map(str, labels), outputs))}
 
 
 def _facts(model: OnnxModel) -> dict:

@@ -112,13 +112,14 @@ class OnnxModel:
         """Return whether a case is out of distribution for the model; NaN is."""
         return ood_score is not None and not ood_score <= self.limit
 
-    def best(self, row: np.ndarray) -> tuple[str, float]:
-        """Return the label of the highest output and its value; without labels, its number."""
-        row = np.atleast_1d(row)
-        if len(row) == 1 and len(self.labels) != 1:
-            return f"{row[0]:g}", float(row[0])
-        best = int(row.argmax())
-        return self.labels[best] if len(self.labels) == len(row) else str(best), float(row[best])
+    def named(self, row: np.ndarray) -> dict[str, float]:
+        """Return a case's outputs by label; without labels, by number, and a single one by itself.
+        """
+        values = np.ravel(row).tolist()
+        if len(self.labels) == len(values):
+            return dict(zip(self.labels, values))
+        names = [f"{values[0]:g}"] if len(values) == 1 else map(str, range(len(values)))
+        return dict(zip(names, values))
 
     def _check(self, stored: dict[str, str]) -> None:
         """Compare the predictions for the stored inputs with the stored ones."""

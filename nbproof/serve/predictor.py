@@ -112,11 +112,12 @@ def _predict(model: OnnxModel, inputs: dict, log_inputs: bool) -> tuple[np.ndarr
     predictions, rows = model.run(inputs), []
     values = next(iter(inputs.values())) if log_inputs else None
     for number, output in enumerate(predictions.outputs):
-        best, probability = model.best(output)
+        named = model.named(output)
+        best = max(named, key=named.get)
         score = None if predictions.ood_scores is None else float(predictions.ood_scores[number])
         rows.append({
             "id": os.urandom(16).hex(), "answer": None if model.abstains(score) else best,
-            "best": best, "probability": probability, "ood_score": score,
+            "best": best, "probability": named[best], "probabilities": named, "ood_score": score,
             "features": _bytes(predictions.features, number), "input": _bytes(values, number)})
     return predictions.outputs, rows
 

@@ -82,13 +82,9 @@ def _runtime() -> list[bytes]:
     packed = folder / f"{PACKAGE.replace('@', '-')}.tgz"
     if not packed.exists():
         folder.mkdir(exist_ok=True)
-        npm = shutil.which("npm")
-        if npm is None:
-            raise UserError("nbproof try needs npm, which downloads onnxruntime-web: install "
-                            "Node.js (on Debian, apt install npm).")
+        command = [shutil.which("npm") or "npm", "pack", PACKAGE, "--pack-destination", folder]
         # Outside of the checkout, whose .npmrc may be anybody's.
-        done = subprocess.run([npm, "pack", PACKAGE, "--pack-destination", folder], text=True,
-                              capture_output=True, cwd=tempfile.gettempdir())
+        done = subprocess.run(command, text=True, capture_output=True, cwd=tempfile.gettempdir())
         if done.returncode:
             reason = " ".join(done.stderr.split())[-300:]
             raise UserError(f"npm did not download {PACKAGE}: {reason}")

@@ -1,4 +1,4 @@
-"""OOD samples, the detector that learns from some of them, and what the notebook `know` reports."""
+"""OOD samples, the detector that learns from some of them, and the threshold between both."""
 
 import io
 
@@ -6,12 +6,6 @@ import pytest
 import torch
 
 from production import ood_detector, ood_eval, ood_samples
-
-
-def outputs(scores: list[float]) -> ood_eval.Outputs:
-    probabilities = torch.full((len(scores), 10), 0.05)
-    probabilities[:, 3] = 0.55
-    return ood_eval.Outputs(probabilities, torch.tensor(scores))
 
 
 def test_samples_are_ink_and_come_again(dataset):
@@ -36,12 +30,6 @@ def test_lookalikes_are_separate(dataset):
     assert not {*ood_samples.TRAINING_FONTS} & {*ood_samples.TEST_FONTS}
 
 
-def test_a_letter_has_the_size_of_a_digit():
-    (letter,) = ood_samples.letters(ood_samples.TEST_FONTS[:1], "H")[:, 0]
-    sides = [(letter > 0.2).any(axis).sum().item() for axis in (1, 0)]
-    assert max(sides) in (19, 20) and letter.max() > 0.9
-
-
 def test_digits_are_answered_and_other_images_are_not(model, dataset):
     digits = ood_eval.predict(model, dataset.validation)
     expected = pytest.approx(ood_detector.ANSWERED, abs=0.01)
@@ -50,6 +38,8 @@ def test_digits_are_answered_and_other_images_are_not(model, dataset):
     others = {kind: ood_eval.predict(model, images) for kind, images in samples.items()}
     fractions = ood_eval.held_out(digits, others)
     assert max(fractions[kind] for kind in ("noise", "blanks", "letters", "cut")) < 0.1, fractions
+    line = f"| **digits** | 1,197 | {ood_eval.answered(digits.scores, model.threshold):.1%} |"
+    assert line in ood_eval.table(digits, others, {}, model.threshold)
     detector, probability = (ood_eval.curve(ood_eval.SCORES[name], digits, others)
                              for name in ("detector", "probability"))
     assert sum(detector) < sum(probability) / 2
@@ -69,17 +59,3 @@ def test_the_threshold_lies_between_two_images():
     scores = torch.arange(100.0).flip(0)
     assert ood_detector.threshold(scores, 0.95) == 94.5
     assert ood_detector.threshold(scores, 1.0) == 98.5  # a threshold has two sides
-
-
-def test_the_numbers_and_words_of_the_notebook():
-    digits = outputs([number / 100 for number in range(100)])
-    others = {kind: outputs([0.5, 2.0]) for kind in ood_eval.KINDS}
-    curve = ood_eval.curve(ood_eval.SCORES["detector"], digits, others)
-    assert curve == [0.5] * len(ood_eval.FRACTIONS)  # one of two is below each threshold
-    assert others["noise"].captions(1.0, "0123456789") == ["3, 55%", "? (3, 55%)"]
-    table = ood_eval.table(digits, others, {"cut": digits}, 1.0)
-    assert "| **noise** | 2 | 50.0% |" in table and "| **cut** | 2 | 50.0% | 100.0% |" in table
-    reading = ood_eval.reading({"a": [0.5] * 30, "b": [0.05] * 30})
-    assert "a lets 50.0% pass, the b lets 5.0%" in reading
-    worst = {"digits": 0.96, **dict.fromkeys(ood_eval.KINDS, 0.01), "cut": 0.04}
-    assert "at most 4.0% (cut)" in ood_eval.fractions_text(worst)

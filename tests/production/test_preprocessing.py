@@ -65,11 +65,3 @@ def test_what_is_no_picture_of_a_digit_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         preprocessing.prepare([path], METADATA)
     assert str(path) in str(error.value)
-
-
-def test_an_answer_in_words():
-    logits = np.log(np.array([0.5] + [0.5 / 9] * 9)) + 1000
-    first, *bars = preprocessing.answer(logits, 0).splitlines()
-    assert first == "0 (50.0%)" and len(bars) == 10
-    assert bars[0] == "0   50.0%  " + "#" * 20 and bars[9] == "9    5.6%  ##"
-    assert preprocessing.answer(np.zeros(10), 1).startswith("\n0 (10.0%)")

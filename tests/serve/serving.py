@@ -1,5 +1,6 @@
 """A project to serve, without training: tiny ONNX models, registered in a store of its own."""
 
+import contextlib
 import functools
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +42,11 @@ class Served:
         self.root, self.client, self.servers = root, None, []
         python = python or environment_of_servers() / bootstrap.PYTHON
         self.command = [python, "-m", "nbproof", "serve"]
+        self.variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         self.store = f"sqlite:///{root / 'mlflow.db'}"
         shutil.copytree(ROOT / "notebooks", root / "notebooks")
         (root / "project.yaml").write_text(PROJECT)
         (root / "params.yaml").write_text("{}\n")
-        self.variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
     def put(self, file: Path, mlmodel: str = MLMODEL) -> "Served":
         """Make `file` the champion of this folder, as a run leaves it."""
@@ -68,19 +70,19 @@ class Served:
             self.client = mlflow.MlflowClient(self.store, self.store)
             self.experiment = self.client.create_experiment("drawn", place)
             self.client.create_registered_model("drawn")
-        run = self.client.create_run(self.experiment).info.run_id
+        run = self.client.create_run(self.experiment).info
         if mlmodel is not None:
-            self.client.log_text(run, mlmodel, "model/MLmodel")
+            self.client.log_text(run.run_id, mlmodel, "model/MLmodel")
         if file:
             copy = self.root / "scratch" / f"{name}.onnx"
             copy.parent.mkdir(exist_ok=True)
             shutil.copy(file, copy)
-            self.client.log_artifact(run, str(copy), "portable")
+            self.client.log_artifact(run.run_id, str(copy), "portable")
             tags = {"portable_digest": digest(file)} | tags
-        place = f"{self.client.get_run(run).info.artifact_uri}/model"
-        version = self.client.create_model_version("drawn", place, run, {"model": name, **tags})
-        self.move(alias, version.version)
-        return str(version.version)
+        version = self.client.create_model_version(
+            "drawn", f"{run.artifact_uri}/model", run.run_id, {"model": name, **tags}).version
+        self.move(alias, version)
+        return str(version)
 
     def move(self, alias: str, version) -> None:
         self.client.set_registered_model_alias("drawn", alias, str(version))
@@ -99,11 +101,10 @@ class Server:
     """A real server as a process."""
 
     def __init__(self, command: list, folder: Path, variables: dict):
-        self.output = folder / f"output-{time.monotonic_ns()}.txt"
+        self.output, self.address = folder / f"output-{time.monotonic_ns()}.txt", ""
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file,
                                             env=variables)
-        self.address = ""
 
     def listens(self, seconds: float = 60) -> None:
         """Wait until it prints its address."""
@@ -116,11 +117,10 @@ class Server:
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
-    def ask(self, path: str, content=None, **headers: str):
+    def ask(self, path: str, content=None):
         """Return status and content (JSON where it is that) of a request."""
         method = "GET" if content is None else "POST"
-        response = requests.request(method, self.address + path, json=content, headers=headers,
-                                    timeout=30)
+        response = requests.request(method, self.address + path, json=content, timeout=30)
         is_json = "json" in response.headers.get("content-type", "")
         return response.status_code, response.json() if is_json else response.text
 
@@ -142,38 +142,35 @@ class Server:
         return self.process.wait(timeout=60)
 
 
-class Load:
-    """Clients that send requests without a pause, and remember what came."""
+@contextlib.contextmanager
+def load(server: Server, clients: int = 4) -> Iterator[list[tuple]]:
+    """Clients that send requests without a pause during the block; yield what comes: the version,
+    the digit, its probability, or an error alone."""
+    found, stop = [], threading.Event()
 
-    def __init__(self, server: Server, clients: int = 4):
-        self.server, self.seen, self.wrong, self.count = server, set(), [], 0
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self._send) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-    def _send(self) -> None:
+    def send() -> None:
         session = requests.Session()
-        while not self.stop.is_set():
+        while not stop.is_set():
             try:
-                response = session.post(f"{self.server.address}/invocations",
-                                        json={"inputs": ZERO}, timeout=30)
+                response = session.post(f"{server.address}/invocations", json={"inputs": ZERO},
+                                        timeout=30)
                 response.raise_for_status()
                 content = response.json()
                 outputs = content["predictions"][0]  # also where the model abstains
-                best = max(range(len(outputs)), key=outputs.__getitem__)
-                self.seen.add((content["version"], str(best), round(outputs[best], 3)))
+                best = int(np.argmax(outputs))
+                found.append((content["version"], str(best), round(outputs[best], 3)))
             except (OSError, ValueError) as error:  # of requests, too
-                self.wrong.append(repr(error))
-            self.count += 1
+                found.append((repr(error),))
+
+    threads = [threading.Thread(target=send) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 @functools.cache
