@@ -1,4 +1,4 @@
-"""What stands before every request: how many at once, who, how large, how long; counts, errors."""
+"""What stands before every request: who, how large, how many at once, how long; counts, errors."""
 
 import asyncio
 import hmac
@@ -57,27 +57,22 @@ class Guard:
             status = message.get("status", status)
             await send(message)
 
-        self.requests += 1
+        run = self.app if scope["path"] in PROBES else self._admit
         try:
             async with asyncio.timeout(self.options.seconds):
-                if scope["path"] not in PROBES:
-                    await self._admit(scope)
-                await self.app(scope, receive, start)
+                await run(scope, receive, start)
         except Exception as error:  # of the limits, or what the application did not foresee
             if not status:
                 response = await respond(Request(scope), error)
                 await response(scope, receive, start)
         finally:
-            self.requests -= 1
             path = getattr(scope.get("route"), "path", "other")
             metrics.requests(path, status).inc()
             metrics.seconds(path).observe(time.perf_counter() - began)
 
-    async def _admit(self, scope: Scope) -> None:
-        """Raise HTTPException where this request is not let in."""
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; raise HTTPException where this request is not let in."""
         headers = dict(scope["headers"])
-        if self.requests > self.options.concurrent:
-            raise HTTPException(503, "The server is busy: try again in a second.")
         if self.token and scope["path"] in self.closed:
             sent = headers.get(b"authorization", b"")
             if not hmac.compare_digest(sent, self.token):
@@ -90,3 +85,10 @@ class Guard:
             raise HTTPException(411, "Send the length of the body: Content-Length.")
         if int(headers.get(b"content-length", 0)) > self.options.body * 1e6:
             raise HTTPException(413, f"The body may have {self.options.body:g} MB.")
+        if self.requests >= self.options.concurrent:
+            raise HTTPException(503, "The server is busy: try again in a second.")
+        self.requests += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.requests -= 1

@@ -85,7 +85,7 @@ class Log:
     def _work(self) -> None:
         is_last = False
         while not is_last:
-            is_last = self.stopped.wait(INTERVAL)
+            is_last = self.stopped.wait(TIMEOUT if self.problem else INTERVAL)
             try:
                 self._write()
                 self.problem = ""

@@ -113,8 +113,7 @@ class OnnxModel:
         return ood_score is not None and not ood_score <= self.limit
 
     def named(self, row: np.ndarray) -> dict[str, float]:
-        """Return a case's outputs by label; without labels, by number, and a single one by itself.
-        """
+        """Return a case's outputs by label; without labels by number, a single one by itself."""
         values = np.ravel(row).tolist()
         if len(self.labels) == len(values):
             return dict(zip(self.labels, values))

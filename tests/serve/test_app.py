@@ -210,7 +210,7 @@ def test_what_it_tells_of_itself(client):
 
 def test_who_may_send_and_how_much(served, nets, started, monkeypatch):
     monkeypatch.setenv("NBPROOF_TOKEN", TOKEN)
-    client = started(served.put(nets[7]), body=0.01)
+    client = started(served.put(nets[7]), body=0.01, concurrent=2)
     sent = {"authorization": f"Bearer {TOKEN}"}
     for content, status in ((b"x" * 10_001, 413), (iter([b"x" * 6000] * 2), 411)):
         assert client.post("/invocations", content=content, headers=sent).status_code == status
