@@ -73,11 +73,6 @@ class Sides:
     lock: dict
     old_lock: dict
 
-    @classmethod
-    def of(cls, repo: Repo, base: str) -> "Sides":
-        return cls(repo, base, *(recorded(text or "")
-                                 for text in (here("dvc.lock"), at(base, "dvc.lock"))))
-
     def both(self, path: str) -> tuple[str | None, str | None]:
         """Return the text of an output in the base and here, None where it cannot be had."""
         old = at(self.base, path)

@@ -92,7 +92,8 @@ def collect(revision: str | None = None, outcome: str = "", is_main: bool = Fals
     known = (config.load(), base.commit("HEAD"), fork, outcome, is_main, _uncommitted())
     try:
         with dag.opened(root()) as repo:
-            sides = Sides.of(repo, fork)
+            locks = base.here("dvc.lock"), base.at(fork, "dvc.lock")
+            sides = Sides(repo, fork, *(config.recorded(lock or "") for lock in locks))
             results = _results(sides, dag.read(repo), outcome, is_main)
             return Facts(*known, results, _params(sides))
     except (UserError, YAMLError) as error:

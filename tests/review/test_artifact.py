@@ -109,16 +109,3 @@ def test_pull_brings_what_the_remote_has(world, capsys, tmp_path):
         set_remote(checkout, remote)
         ci.pull()
         assert words in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("url", "expected"), [
-    ("s3://dvc", {"access_key_id": "u", "secret_access_key": "p"}),
-    ("https://a.example/x", {"auth": "basic", "user": "u", "password": "p"})])
-def test_the_remotes_account_comes_by_variables_alone(tiny, monkeypatch, url, expected):
-    set_remote(tiny.root, url)
-    monkeypatch.setenv("REMOTE_USER", "u")
-    monkeypatch.setenv("REMOTE_PASSWORD", "p")
-    monkeypatch.setattr(artifact, "data_problem", lambda repo, _: None)
-    with artifact.dag.opened(tiny.root) as repo:
-        assert artifact._has_remote(repo)
-        assert expected.items() <= repo.config["remote"]["r"].items()

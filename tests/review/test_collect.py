@@ -60,15 +60,6 @@ def test_metrics_that_cannot_be_read_are_no_removed_model(tiny):
     assert "**`elm` is not comparable**: 0.9200 → no number, " in tiny.comment().splitlines()[0]
 
 
-def test_results_that_were_not_recorded(tiny):
-    tiny.begin().scores["elm"] = [0.9, 0.93]
-    tiny.run("elm", "compare")
-    comment = tiny.comment()
-    assert ("not in the commit: `dvc.lock`, `metrics/elm.csv`, `metrics/elm.json`, "
-            "`notebooks/elm.ipynb`.") in comment
-    assert "take" not in comment and "`nbproof github take 42`" in tiny.comment(run="42")
-
-
 def test_without_git_one_sentence_says_so(tmp_path, inside):
     (tmp_path / "project.yaml").write_text("name: tiny\n")
     inside(tmp_path)

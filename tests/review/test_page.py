@@ -38,21 +38,15 @@ def test_every_changed_notebook_before_and_after(changed):
     links = [link["href"] for link in oak.find_all("a")][:2]
     assert links == ["#page-oak", "https://ci.example/oak.html"] and page.find(id="page-oak")
     assert "! Figure: How good is it?" in comment
-
-
-def test_the_verdict_stands_above_and_curves_over_each_other(changed):
-    comment, page = changed
+    # the verdict above all, and curves over each other
     first = comment.splitlines()[0].replace("`", "").replace("**", "")
     verdict = page.select_one(".verdict p").get_text()
     assert first.startswith(verdict) and "oak is better: 0.9900 → 0.9950" in verdict
-    lines = page.find(id="oak").parent.select(".curve polyline")
+    lines = oak.select(".curve polyline")
     assert [line["class"] for line in lines] == [["base"], ["branch"]]
     assert [len(line["points"].split()) for line in lines] == [3, 3]
     assert lines[0]["points"].split()[0] == lines[1]["points"].split()[0]  # both begin at 0.97
-
-
-def test_every_page_has_its_place_and_no_id_twice(changed):
-    _, page = changed
+    # every page has its place, and no id is there twice
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert {"oak", "page-oak", "elm", "compare"} <= {*ids}
     headings = [name for name in ids if not name.startswith("cell-id=")]
