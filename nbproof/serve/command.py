@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import resource
 import socket
 import sys
 import threading
@@ -27,8 +26,10 @@ def serve(options: Options) -> int:
         raise UserError(f"Cannot listen at {options.host}:{options.port} ({error}): name another "
                         "port; --port 0 takes one that is free.") from None
     # Often 1,024 at first: as many connections without a request would keep out all others.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError):  # macOS names no limit and has one
+    with contextlib.suppress(ImportError, ValueError):  # Windows; macOS names no limit and has one
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     follower = Follower(options.threads)
     follower.start()

@@ -53,11 +53,9 @@ def test_what_is_not_right_is_refused_and_the_old_model_stays(follower, served, 
     assert follower.refused == {}
 
 
-def test_a_registry_that_is_away_or_broken_changes_nothing(follower, served, nets):
+def test_a_registry_that_is_broken_changes_nothing(follower, served, nets):
     store, away = served.root / "mlflow.db", served.root / "away"
     store.rename(away)
-    follower.look()
-    assert "names no champion" in follower.problem
     store.write_bytes(b"no database" * 1000)
     follower.look()
     assert "cannot be followed" in follower.problem and follower.pair.champion
