@@ -34,8 +34,6 @@ def dvc(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 
 
 def _forked(words: list[str], folder: Path, environment: dict) -> subprocess.CompletedProcess:
-    if not hasattr(os, "fork"):
-        return command(folder, sys.executable, "-m", *words, **environment)
     at_start = [name for name in environment if name.startswith("PYTHON")]
     assert not at_start, f"Python reads {at_start} at its start: call nbproof_process"
     return WARM.run(words, folder, os.environ | environment)

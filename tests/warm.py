@@ -6,7 +6,6 @@ and exit code. The tests call it by the class `Warm`; scripts of a test, and com
 starts, by the programs in `Warm.programs`.
 """
 
-import array
 import atexit
 import contextlib
 import gc
@@ -77,61 +76,35 @@ class Warm:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(self.address)], env=environment,
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-            atexit.register(self.stop)
         while not self.address.exists():
             assert self._process.poll() is None, "tests/warm.py did not start"
             time.sleep(0.02)
 
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        return self._process.pid
-
-    def stop(self) -> None:
-        """End the server; its folder goes with it."""
-        if self._process:
-            self._process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
-            self._process.kill()
-            self._process.wait()
-            shutil.rmtree(self.address.parent, ignore_errors=True)
-            self._process = None
-
-    def run(self, words: list[str], folder: Path, environment: dict[str, str],
-            timeout: float = 1800) -> subprocess.CompletedProcess:
-        """Run `nbproof ...` or `dvc ...` in `folder`; its output has what it wrote to stderr, too.
-
-        subprocess.TimeoutExpired after `timeout` seconds, and then the command is killed.
-        """
+    def run(self, words: list[str], folder: Path,
+            environment: dict[str, str]) -> subprocess.CompletedProcess:
+        """Run `nbproof ...` or `dvc ...` in `folder`; its output has what it wrote to stderr."""
         self.start()
         environment = environment | {"PATH": f"{self.programs}{os.pathsep}{environment['PATH']}"}
         with tempfile.TemporaryFile() as output, Path(os.devnull).open("rb") as nothing:
-            try:
-                code = request(self.address, words, str(folder), environment,
-                               [nothing.fileno(), output.fileno(), output.fileno()], timeout)
-            except TimeoutError:
-                code = None
+            code = request(self.address, words, str(folder), environment,
+                           [nothing.fileno(), output.fileno(), output.fileno()])
             output.seek(0)
             text = output.read().decode(errors="replace").replace("\r\n", "\n")
-        if code is None:
-            raise subprocess.TimeoutExpired(words, timeout, text)
         return subprocess.CompletedProcess(words, code, text)
 
 
 def request(address: Path, words: list[str], folder: str, environment: dict[str, str],
-            streams: list[int], timeout: float | None = None) -> int:
+            streams: list[int]) -> int:
     """Have the server at `address` run `words`; return the exit code.
 
-    TimeoutError after `timeout` seconds. The command is killed when the connection ends before it.
+    The command is killed when the connection ends before it, after half an hour at the latest.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
+    with socket.socket(socket.AF_UNIX) as connection, tempfile.TemporaryFile("w+") as wanted:
+        json.dump([words, folder, environment], wanted)
+        wanted.seek(0)
+        connection.settimeout(1800)
         connection.connect(str(address))
-        text = json.dumps([words, folder, environment]).encode()
-        descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
-        connection.sendmsg([len(text).to_bytes(4, "big")], descriptors)
-        connection.sendall(text)
-        connection.settimeout(timeout)
+        socket.send_fds(connection, [b"-"], [wanted.fileno(), *streams])
         return int(connection.recv(8) or b"1")
 
 
@@ -166,12 +139,11 @@ def serve(address: str) -> None:
 def _attend(connection: socket.socket, defaults: dict[str, str]) -> None:
     """Turn this fork into the command that is requested, and send its exit code at its end."""
     os.setsid()
-    head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
-    text = b""
-    while len(text) < int.from_bytes(head, "big"):
-        text += connection.recv(1 << 16)
+    _, (wanted, *streams), _, _ = socket.recv_fds(connection, 1, 4)
     threading.Thread(target=_end_with, args=[connection], daemon=True).start()
-    code = _become(*json.loads(text), descriptors, defaults)
+    with os.fdopen(wanted) as file:
+        words, folder, environment = json.load(file)
+    code = _become(words, folder, defaults | environment, streams)
     with contextlib.suppress(OSError):
         connection.sendall(str(code).encode())
     os._exit(code)
@@ -183,17 +155,17 @@ def _end_with(caller: socket.socket) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _become(words: list[str], folder: str, environment: dict[str, str], descriptors: list[int],
-            defaults: dict[str, str]) -> int:
+def _become(words: list[str], folder: str, environment: dict[str, str],
+            streams: list[int]) -> int:
     """Run the command `words` as a new process of it would; return its exit code."""
-    for number, descriptor in enumerate(descriptors):
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(defaults | environment)
+    os.environ.update(environment)
     sys.executable = environment.get("WARM_PYTHON", sys.executable)
     sys.argv = list(words)
     code = _run(words[0], words[1:])
