@@ -16,7 +16,8 @@ from nbproof.notebook import write
 from production import ood_detector, ood_samples
 from production.ood_detector import ModelWithDetector
 
-KINDS = ("noise", "blanks", "letters", "mirrored", "upside down", "cut")  # of the hypothesis
+# Of the hypothesis: without a whole digit. Two digits, or an inverted one, are shown beside them.
+KINDS = ("noise", "blanks", "letters", "mirrored", "upside down", "cut")
 LEAST, MOST = 0.95, 0.05  # of the digits, and of each of KINDS, that a model may answer
 FRACTIONS = tuple(number / 200 for number in range(170, 200))  # of digits: the curve's axis
 
@@ -83,14 +84,18 @@ def curve(score: Score, digits: Outputs, others: dict[str, Outputs]) -> list[flo
 def held_out(digits: Outputs, others: dict[str, Outputs]) -> dict[str, float]:
     """Return the fractions answered, with a threshold from the other half of the digits."""
     threshold = ood_detector.threshold(digits[0::2].scores)
-    fractions = {kind: answered(others[kind].scores, threshold) for kind in KINDS}
+    fractions = {kind: answered(others[kind].scores, threshold) for kind in others}
     return {"digits": answered(digits[1::2].scores, threshold)} | fractions
 
 
 def held_out_table(fractions: dict[str, float]) -> str:
     """Return the fractions of `held_out` as a Markdown table."""
-    rows = [f"| **{kind}** | {fraction:.1%} |" for kind, fraction in fractions.items()]
+    rows = [f"| {_bold(kind)} | {fraction:.1%} |" for kind, fraction in fractions.items()]
     return "\n".join(["| images | answered |", "|:--|--:|", *rows])
+
+
+def _bold(kind: str) -> str:
+    return f"**{kind}**" if kind in ("digits", *KINDS) else kind
 
 
 def table(digits: Outputs, others: dict[str, Outputs], alike: dict[str, Outputs],
@@ -98,8 +103,7 @@ def table(digits: Outputs, others: dict[str, Outputs], alike: dict[str, Outputs]
     """Return the fractions answered by kind, KINDS in bold, as a Markdown table."""
     rows = ["| images | number | answered | lookalikes answered |", "|:--|--:|--:|--:|"]
     for kind, outputs in {"digits": digits, **others}.items():
-        name = f"**{kind}**" if kind in ("digits", *KINDS) else kind
-        cells = [name, f"{len(outputs.scores):,}", f"{answered(outputs.scores, threshold):.1%}"]
+        cells = [_bold(kind), f"{len(outputs.scores):,}", f"{answered(outputs.scores, threshold):.1%}"]
         same = f"{answered(alike[kind].scores, threshold):.1%}" if kind in alike else ""
         rows.append(f"| {' | '.join([*cells, same])} |")
     return "\n".join(rows)
@@ -122,8 +126,8 @@ def figure(curves: dict[str, list[float]]) -> Figure:
 def reading(curves: dict[str, list[float]]) -> str:
     """Return what is answered of the other images where LEAST of the digits are, by score."""
     column = FRACTIONS.index(LEAST)
-    texts = [f"the {name} lets {values[column]:.1%} pass" for name, values in curves.items()]
-    return f"Where {LEAST:.0%} of the digits are answered, of other images {', '.join(texts)}."
+    texts = [f"{values[column]:.1%} by the {name}" for name, values in curves.items()]
+    return f"Where {LEAST:.0%} of the digits are answered, so are other images: {', '.join(texts)}."
 
 
 def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float,
@@ -145,9 +149,11 @@ def histogram(scores: dict[str, np.ndarray | torch.Tensor], threshold: float,
 def fractions_text(fractions: dict[str, float]) -> str:
     """Return what `held_out` found out, as a sentence."""
     worst = max(KINDS, key=fractions.get)
+    whole = max((kind for kind in fractions if kind not in ("digits", *KINDS)), key=fractions.get)
     return (f"With a threshold from half of the digits, the model answers "
             f"{fractions['digits']:.1%} of the other half, and at most {fractions[worst]:.1%} "
-            f"({worst}) of any kind in bold.")
+            f"({worst}) of a kind without a whole digit. Of images with whole digits it answers up "
+            f"to {fractions[whole]:.1%} ({whole}).")
 
 
 def store(source: str, name: str, digits: Outputs, others: dict[str, Outputs], threshold: float,
