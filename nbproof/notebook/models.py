@@ -46,17 +46,13 @@ def save_onnx(name: str, model: object, example: object, labels: Sequence[str] =
     `example` has some inputs [N, ...]: a table or an array of numbers, for PyTorch a tensor. With
     `labels`, a PyTorch model must return their probabilities [N, labels]; a scikit-learn
     classifier has labels of its own. The file holds eight cases with their outputs: whoever loads
-    it compares them. Raise UserError where a package is missing.
+    it compares them.
     """
-    try:
-        import numpy as np
-        import onnx
-        import onnxruntime
+    import numpy as np
+    import onnx
+    import onnxruntime
 
-        graph = onnx.load_from_string(_graph(name, model, example[:CHECKS], bool(labels)))
-    except ImportError as error:
-        raise UserError(f"models.save_onnx needs the package {error.name}: add it to the "
-                        "requirements.") from None
+    graph = onnx.load_from_string(_graph(name, model, example[:CHECKS], bool(labels)))
     labels = [*map(str, getattr(model, "classes_", labels))]
     inputs = np.asarray(example[:CHECKS], np.float32)
     session = onnxruntime.InferenceSession(graph.SerializeToString())

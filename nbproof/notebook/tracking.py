@@ -230,16 +230,15 @@ class Run:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Log the metrics of one step, such as an epoch; what is infinite becomes a tag."""
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         now, values = int(time.time() * 1000), {key: float(metrics[key]) for key in metrics}
-        infinite = {key: f"{value} at step {step}" for key, value in values.items()
-                    if math.isinf(value)}
-        if infinite:  # MLflow would show 1.797e308
-            self.tag(infinite)
-        rows = [Metric(key, values[key], now, step) for key in values.keys() - infinite.keys()]
+        tags = [RunTag(key, f"{value} at step {step}") for key, value in values.items()
+                if math.isinf(value)]  # MLflow would show 1.797e308
+        rows = [Metric(key, value, now, step) for key, value in values.items()
+                if not math.isinf(value)]
         self.logged |= values.keys()
-        self._write(lambda: self.client.log_batch(self.id, rows))
+        self._write(lambda: self.client.log_batch(self.id, rows, tags=tags))
 
     def figure(self, name: str, figure) -> None:
         """Log a Matplotlib figure as figures/NAME.png."""

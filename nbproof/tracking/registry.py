@@ -12,7 +12,7 @@ import typer
 
 from nbproof.notebook import params, tracking
 from nbproof.notebook.errors import UserError
-from nbproof.notebook.files import CONTRACT, digest, from_yaml, root, write_whole
+from nbproof.notebook.files import digest, from_yaml, root, write_whole
 from nbproof.pipeline import config, verdict
 from nbproof.tracking import versions
 
@@ -99,12 +99,8 @@ def _state() -> str:
 
 def data_in_use() -> str:
     """Return the parameter that names the data and its value (`data.source: NAME`), or ""."""
-    if not (key := config.load().data):
-        return ""
-    try:
-        return f"{key}: {params.value(key)}"
-    except (KeyError, TypeError):
-        raise UserError(f"{CONTRACT}: data is {key}, which params.yaml does not have.") from None
+    key = config.load().data
+    return f"{key}: {params.value(key)}" if key else ""
 
 
 def _identity(name: str) -> dict[str, str]:
@@ -122,13 +118,11 @@ def _identity(name: str) -> dict[str, str]:
 
 def _tags(name: str) -> dict[str, str]:
     """Return the tags of a version of the model `name`; UserError where it cannot be registered."""
-    key, metrics = config.load().metric.key, config.load().metrics(name)
-    tags = _identity(name) | {
+    key = config.load().metric.key
+    return _identity(name) | {
         "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
-        "git_dirty": str(bool(tracking.changes())).lower()}
-    if key and key not in metrics:
-        raise UserError(f"{name!r} cannot be registered: metrics/{name}.json has no {key}.")
-    return tags | ({key: str(metrics[key])} if key else {})
+        "git_dirty": str(bool(tracking.changes())).lower(),
+        **({key: str(config.load().metrics(name)[key])} if key else {})}
 
 
 def _is_same(version, tags: dict[str, str]) -> bool:

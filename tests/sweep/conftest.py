@@ -34,12 +34,16 @@ def code(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def ended(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the sweep that have ended, each with the `failure` that MLflow has of it."""
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the sweep; one that was lost is RUNNING for ever."""
     [log] = folder.glob("scratch/sweeps/*/study.log")
     storage = JournalStorage(JournalFileBackend(str(log)))
-    trials = optuna.load_study(study_name="near", storage=storage).trials
-    trials = [trial for trial in trials if trial.state.is_finished()]
+    return optuna.load_study(study_name="near", storage=storage).trials
+
+
+def ended(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the sweep that have ended, each with the `failure` that MLflow has of it."""
+    trials = [trial for trial in trials_of(folder) if trial.state.is_finished()]
     client, states = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db"), {
         "COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
     for trial in trials:
