@@ -5,9 +5,7 @@ of the default branch by the deploy key, and changes no file there: git's index 
 no hook, filter or link of the branch can act.
 """
 
-import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 from nbproof.notebook.errors import UserError
@@ -51,21 +49,16 @@ def _commit(sha: str, results: artifact.Results, before: dict[str, str], message
     """Return a commit on top of `sha` with dvc.lock and the files that git keeps."""
     blobs = {path: _git("hash-object", "-w", "--no-filters", str(file.resolve()))
              for path, file in results.kept.items()}
-    gone = [path for path in _git("ls-tree", "-rz", "--name-only", sha).split("\0")
-            if path not in blobs and f"{path}/".startswith(tuple(f"{out}/" for out in before))]
-    lines = [f"100644 {blob}\t{path}\n" for path, blob in blobs.items()]
-    lines += [f"0 {'0' * 40}\t{path}\n" for path in gone]
-    with tempfile.TemporaryDirectory() as folder:
-        index = f"{folder}/index"
-        _git("read-tree", sha, index=index)
-        _git("update-index", "--index-info", index=index, stdin="".join(lines))
-        tree = _git("write-tree", index=index)
-    return _git(*WHO, "commit-tree", tree, "-p", sha, "-m", message)
+    _git("read-tree", sha)
+    _git("rm", "-rfq", "--cached", "--ignore-unmatch", "--", "dvc.lock", *before)
+    _git("update-index", "--index-info",
+         stdin="".join(f"100644 {blob}\t{path}\n" for path, blob in blobs.items()))
+    return _git(*WHO, "commit-tree", _git("write-tree"), "-p", sha, "-m", message)
 
 
-def _git(*words: str, stdin: str = "", index: str = "") -> str:
-    variables = os.environ | ({"GIT_INDEX_FILE": index} if index else {})
-    done = subprocess.run(["git", *words], cwd=root() / "publishing", env=variables, input=stdin,
+def _git(*words: str, stdin: str = "") -> str:
+    """Return what git prints in publishing/. Raise UserError with its reason where it fails."""
+    done = subprocess.run(["git", *words], cwd=root() / "publishing", input=stdin,
                           capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"git {words[0]} failed: {' '.join(done.stderr.split())[:300]}")
