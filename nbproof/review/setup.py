@@ -39,28 +39,21 @@ SETTINGS = (  # what for, where it is read, what is in the answer when it is set
 def setup(check: bool) -> int:
     """Print what sets this repository up; with `check` what is missing, and 1 if it is needed."""
     workflow, (host, name) = root() / ".github" / "workflows" / "report.yml", repository()
-    if not workflow.exists():
-        raise UserError("There is no .github/workflows/report.yml here, so nothing would run: copy "
-                        ".github from a project that nbproof new made, and commit it.")
-    called = "workflows/report.yml@" in workflow.read_text(encoding="utf-8")
+    called = workflow.exists() and "workflows/report.yml@" in workflow.read_text(encoding="utf-8")
     head = tracking.git("symbolic-ref", "--short", "refs/remotes/origin/HEAD").strip()
     words = {"REPO": name, "CHECK": "review / pipeline" if called else "pipeline",
              "BRANCH": head.partition("/")[2] or "main"}
     print(f"{name} on {host}:" if check else f"export GH_HOST={host} GH_REPO={host}/{name}")
-    needed = False
+    states = set()
     for setting in SETTINGS:
         title, path, right, lines = (re.sub("REPO|CHECK|BRANCH", lambda word: words[word[0]], text)
                                      for text in setting)
-        if not check:
-            print(f"\n# {title}\n{lines}")
-            continue
+        state = "off" if ": " in title else "missing"
         try:
-            is_set = right in json.dumps(api(path))
+            state = "set" if check and right in json.dumps(api(path)) else state
         except UserError as error:
             if "HTTP 404" not in str(error):
                 raise
-            is_set = False
-        is_needed = not is_set and ": " not in title
-        needed |= is_needed
-        print(f"{'set' if is_set else 'missing' if is_needed else 'off':8} {title}")
-    return int(needed)
+        states.add(state)
+        print(f"{state:8} {title}" if check else f"\n# {title}\n{lines}")
+    return int(check and "missing" in states)

@@ -88,6 +88,3 @@ def test_check_names_what_is_missing(repository, world, capsys):
     world.api.faults = [("GET", 403)]
     with pytest.raises(UserError, match="gh api repos/owner/name/actions/permissions failed"):
         ci.setup(check=True)
-    (world.work / ".github/workflows/report.yml").unlink()
-    with pytest.raises(UserError, match=r"There is no .github/workflows/report.yml here"):
-        ci.setup(check=True)
