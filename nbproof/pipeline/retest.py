@@ -14,7 +14,7 @@ from nbproof.pipeline import dag
 from nbproof.pipeline.dag import Stage
 from nbproof.pipeline.run import alone
 from nbproof.pipeline.stage import cell_timeout, find
-from nbproof.runner import limits, reaper, schema, secrets, source
+from nbproof.runner import reaper, schema, secrets, source, varying
 from nbproof.runner.execute import execute_notebook
 
 HELD = ".dvc/tmp/test"  # the results, while a notebook writes them again
@@ -54,8 +54,7 @@ def differences(stage: Stage, session: reaper.Session) -> list[str]:
     if failure:
         return [f"{stage.short}: {failure}"]
     secrets.take_out(executed)
-    limits.number_ids(executed)
-    limits.shorten(executed)
+    varying.number_ids(executed)
     written = json.loads(nbformat.writes(executed))
     pairs = zip(source.counted(recorded["cells"]), source.counted(written["cells"]))
     lines = []

@@ -18,7 +18,7 @@ from nbproof.notebook.progress import line
 from nbproof.pipeline import config, dag, deps, index, observation
 from nbproof.pipeline.dag import Stage
 from nbproof.pipeline.numbers import number
-from nbproof.runner import StageFailure, limits, reaper, schema, secrets, source
+from nbproof.runner import StageFailure, reaper, schema, secrets, source, varying
 from nbproof.runner.execute import IMPORTED, Failure, execute_notebook, printable
 
 SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
@@ -126,11 +126,10 @@ def reached(stage: Stage) -> str:
 
 def write_executed(stage: Stage, executed: nbformat.NotebookNode, failure: Failure | None,
                    on_event: Callable[[dict], None]) -> str:
-    """Write the executed notebook without secrets and within limits; return why it fails."""
+    """Write the executed notebook without secrets; return why it fails."""
     secret = secrets.take_out(executed)
-    limits.number_ids(executed)
-    varying = [] if failure else limits.varying(executed)[:1]
-    for warning in [*limits.shorten(executed), *varying]:
+    varying.number_ids(executed)
+    for warning in [] if failure else varying.found(executed)[:1]:
         on_event({"message": f"warning: {warning}"})
     try:
         text = nbformat.writes(executed) + "\n"

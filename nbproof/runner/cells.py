@@ -1,6 +1,5 @@
 """The cells of an executed notebook as HTML that runs nothing and requests nothing."""
 
-import ast
 import base64
 import functools
 import html
@@ -171,9 +170,8 @@ def _parameters(notebook: NotebookNode) -> list[tuple[str, str, schema.Parameter
     for number, cell in enumerate(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             declared = schema.declared_in(notebook.cells[:number], "the notebook")
-            values = {line.targets[0].id: line.value for line in ast.parse(cell.source).body}
-            return [(name, ast.unparse(values[name]), declared[name])
-                    for name in values if name in declared]
+            values = dict(line.partition(" = ")[::2] for line in cell.source.splitlines())
+            return [(name, values[name], declared[name]) for name in values if name in declared]
     return []
 
 
@@ -227,5 +225,3 @@ def _name_columns(table: Tag) -> None:
         for row in rows[1:]:
             for cell, name in zip(row, names):
                 cell["data-column"] = name
-    elif len(names) > 12:
-        table["class"] = [*table.get("class", []), "scrolls"]

@@ -81,7 +81,7 @@ def execute_notebook(
     text = source.text(source.strip(source.read(notebook)))
     node, failure = nbformat.reads(text, as_version=4), None
     variables = determinism.environment(output_root) | {"NBPROOF_PROJECT": str(root())}
-    with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.short_folder()) as sockets:
+    with tempfile.TemporaryDirectory(prefix="k", dir=folder or reaper.TEMPORARY) as sockets:
         variables |= {LOG: str(Path(sockets) / "observed")} | (mark or {})
         try:
             kernel = start_kernel(sockets, notebook.parent, variables)

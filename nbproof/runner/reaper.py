@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 
 MARK = "NBPROOF_RUN"
+# A socket's path may have 107 bytes, and the path of TMPDIR may be longer.
+TEMPORARY = "/tmp" if os.name == "posix" else None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def session(parent: int = 0) -> Iterator[Session]:
 
     If `parent` is the process id of a program, its end also ends this process.
     """
-    folder = Path(tempfile.mkdtemp(prefix="nbproof-", dir=short_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="nbproof-", dir=TEMPORARY))
     watched = [str(pid) for pid in (os.getpid(), parent) if pid]
     watcher = subprocess.Popen([sys.executable, "-I", __file__, str(folder), *watched],
                                start_new_session=True)
@@ -54,14 +56,6 @@ def session(parent: int = 0) -> Iterator[Session]:
         shutil.rmtree(folder, ignore_errors=True)
         watcher.kill()
         watcher.wait()
-
-
-def short_folder() -> str | None:
-    """Return where sockets can be: None for the usual temporary folder, unless its path is long.
-
-    The path of a socket may have 107 bytes.
-    """
-    return "/tmp" if os.name == "posix" and len(tempfile.gettempdir()) > 60 else None
 
 
 def end(mark: str) -> list[str]:
@@ -77,13 +71,15 @@ def end(mark: str) -> list[str]:
 
 
 def _is_marked(process: psutil.Process, mark: str) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or somebody else's
+    with contextlib.suppress(psutil.Error, OSError):  # somebody else's
         return _is_alive(process) and process.environ().get(MARK, "").startswith(mark)
     return False
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.NoSuchProcess):  # gone between the two calls
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def main(folder: str, *pids: str) -> None:

@@ -19,11 +19,9 @@ def _known() -> dict[str, set[str]]:
     secrets = {}
     for name, value in os.environ.items():
         if NAMES.search(name) and len(value := value.strip()) >= SHORTEST:
-            forms = {value, repr(value)[1:-1], html.escape(value)}
-            for _ in range(2):  # a notebook is JSON itself, also of an output that is JSON
-                forms |= {json.dumps(form, ensure_ascii=is_ascii)[1:-1]
-                          for form in forms for is_ascii in (True, False)}
-            secrets[name] = forms
+            forms = {value, repr(value)[1:-1], html.escape(value), json.dumps(value)[1:-1]}
+            # A notebook is JSON itself.
+            secrets[name] = forms | {json.dumps(form, ensure_ascii=False)[1:-1] for form in forms}
     return secrets
 
 

@@ -159,16 +159,13 @@ def test_a_section_may_have_any_name(checked):
     assert checked(*cells, text="My-tree: {lr: 1}") == {"lr": 1.0}
 
 
-def test_a_mistyped_name_is_shown_both_ways(checked, tmp_path):
+def test_a_mistyped_name_and_a_shared_section(checked, tmp_path):
+    first, second = (tmp_path / "notebooks" / name for name in ("x.ipynb", "y.ipynb"))
     with pytest.raises(UserError, match="models.x.l_r is unknown;"):
         checked(lr=None, l_r="3")
     with pytest.raises(UserError, match=r"params.yaml has models.x.l_r: should that be lr\?$"):
-        schema.values_of(tmp_path / "notebooks" / "x.ipynb")
-
-
-def test_two_notebooks_may_share_a_section(checked, tmp_path):
+        schema.values_of(first)
     with pytest.raises(UserError, match="models.x.lr is unknown; notebooks/x.ipynb knows epochs"):
         checked("@epochs: int = P.epochs", text="models: {x: {epochs: 1, lr: 0.5}}")
-    first, second = (tmp_path / "notebooks" / name for name in ("x.ipynb", "y.ipynb"))
     notebook(second, 'P = section("models.x")', "@lr: float = P.lr")
     schema.check_known([first, second])

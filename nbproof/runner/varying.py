@@ -1,14 +1,11 @@
-"""What cells show: cut where it is too large for a page, searched for what varies between runs."""
+"""What cells show that varies between runs: made the same where that is honest, else named."""
 
 import datetime
-import json
 import re
 
 from nbproof.notebook.files import root
 from nbproof.runner.source import counted
 
-LARGEST = 5_000_000  # characters of one output
-ENDS = 2_000  # characters that stay at each end of a text
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLED = re.compile(r"(<pandas[\w.]+\.Styler) at 0x[0-9a-fA-F]+>")
 TABLE = re.compile(r"<table id=\"(T_\w+)\"")
@@ -23,24 +20,6 @@ def _outputs(notebook: dict) -> list[tuple[int, dict]]:
             if output["output_type"] != "error"]
 
 
-def shorten(notebook: dict) -> list[str]:
-    """Cut outputs that are too large; return a sentence each. Of a text both ends stay."""
-    sentences = []
-    for number, output in _outputs(notebook):
-        size = len(json.dumps(output))
-        if size <= LARGEST:
-            continue
-        note = f"[{size / 1e6:.3g} MB left out here]"
-        if output["output_type"] == "stream":
-            output["text"] = f"{output['text'][:ENDS]}\n{note}\n{output['text'][-ENDS:]}"
-        else:
-            output["data"] = {"text/plain": note}
-        sentences.append(f"cell {number}: {size / 1e6:.3g} MB of output left out of notebook and "
-                         f"page (one output may have {LARGEST / 1e6:g} MB). What the cell computed "
-                         "is whole.")
-    return sentences
-
-
 def number_ids(notebook: dict) -> None:
     """Take random ids out: of widgets, whose kernel has ended, and of tables that pandas styled."""
     for number, (_, output) in enumerate(_outputs(notebook), start=1):
@@ -53,7 +32,7 @@ def number_ids(notebook: dict) -> None:
                 data["text/html"] = data["text/html"].replace(table[1], f"T_{number}")
 
 
-def varying(notebook: dict) -> list[str]:
+def found(notebook: dict) -> list[str]:
     """Return a sentence for each output that shows what differs between runs or machines."""
     clock, folder = rf"{datetime.date.today()}.\d\d:\d\d:\d\d", re.escape(str(root()))
     pattern, sentences = re.compile("|".join([ADDRESS, DURATION, clock, folder])), []

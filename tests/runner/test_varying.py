@@ -1,4 +1,4 @@
-"""Outputs that are too large are cut, and what varies from run to run is told."""
+"""What varies from run to run is told, or made the same."""
 
 import datetime
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from IPython.lib.pretty import pretty
 
-from nbproof.runner import limits
+from nbproof.runner import varying
 
 
 def notebook(*outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -25,33 +25,18 @@ def display(**data) -> nbformat.NotebookNode:
     return nbformat.v4.new_output("display_data", data=data)
 
 
-def test_one_output_has_a_limit():
-    given = notebook(stream("<a" + 6_000_000 * "x" + "z>\n"),
-                     display(text_html=9_000_000 * "x", text_plain="<IPython>"), stream("short"))
-    sentences = limits.shorten(given)
-    assert len(sentences) == 2 and sentences[1] == (
-        "cell 2: 9 MB of output left out of notebook and page (one output may have 5 MB). What "
-        "the cell computed is whole.")
-    text, html, short = given.cells[1].outputs
-    assert text.text.startswith("<axx") and text.text.endswith("xz>\n") and len(text.text) < 4_100
-    assert "\n[6 MB left out here]\n" in text.text
-    assert html.data == {"text/plain": "[9 MB left out here]"}
-    assert short.text == "short" and limits.shorten(given) == []
-    nbformat.validate(given)
-
-
 def test_widgets_and_styled_tables_lose_their_random_ids():
     texts = []
     for _ in range(2):
         style = pd.DataFrame({"a": [1]}).style.set_properties(color="red")
         given = notebook(stream("x"), display(text_plain=pretty(style), text_html=style.to_html()))
-        limits.number_ids(given)
+        varying.number_ids(given)
         texts.append(given.cells[1].outputs[1].data)
-        assert limits.varying(given) == []
+        assert varying.found(given) == []
     assert texts[0] == texts[1] and "#T_2_row0_col0" in texts[0]["text/html"]
-    given = notebook(display(**{limits.WIDGET: {"model_id": "f0"}}), stream("x"))
-    limits.number_ids(given)
-    assert given.cells[1].outputs[0].data[limits.WIDGET] == {"model_id": ""}
+    given = notebook(display(**{varying.WIDGET: {"model_id": "f0"}}), stream("x"))
+    varying.number_ids(given)
+    assert given.cells[1].outputs[0].data[varying.WIDGET] == {"model_id": ""}
 
 
 NOW = str(datetime.datetime.now())
@@ -71,6 +56,6 @@ def test_what_differs_from_run_to_run_is_named(tmp_path, inside, output, what):
     """F11: of %time, %timeit and a clock nobody was told."""
     (tmp_path / "project.yaml").touch()
     inside(tmp_path)
-    found = limits.varying(notebook(output))
+    found = varying.found(notebook(output))
     assert len(found) == bool(what) and all(f"cell 2 shows '{what}" in text for text in found)
-    assert str(tmp_path)[:60] in limits.varying(notebook(stream(f"{tmp_path}/x")))[0]
+    assert str(tmp_path)[:60] in varying.found(notebook(stream(f"{tmp_path}/x")))[0]
