@@ -103,7 +103,8 @@ def table(digits: Outputs, others: dict[str, Outputs], alike: dict[str, Outputs]
     """Return the fractions answered by kind, KINDS in bold, as a Markdown table."""
     rows = ["| images | number | answered | lookalikes answered |", "|:--|--:|--:|--:|"]
     for kind, outputs in {"digits": digits, **others}.items():
-        cells = [_bold(kind), f"{len(outputs.scores):,}", f"{answered(outputs.scores, threshold):.1%}"]
+        fraction = answered(outputs.scores, threshold)
+        cells = [_bold(kind), f"{len(outputs.scores):,}", f"{fraction:.1%}"]
         same = f"{answered(alike[kind].scores, threshold):.1%}" if kind in alike else ""
         rows.append(f"| {' | '.join([*cells, same])} |")
     return "\n".join(rows)
