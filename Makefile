@@ -36,17 +36,21 @@ promote.takes = MODEL
 new.takes = DIR
 pins.takes = UPGRADE CPU
 pictures.takes = MERMAID
+SLOW = foreign github lab processors remote serve serve-ray sweep
+TARGETS = help setup tools run verify report lab serve promote new pins lint check test \
+  $(SLOW:%=test-%) bench bench-serve bench-sweep pictures
+$(foreach name,$(filter-out $(TARGETS),$(MAKECMDGOALS)),$(error make has no target $(name): \
+  .venv/bin/nbproof --help lists all other commands))
 goal = $(or $(MAKECMDGOALS),help)
 takes = $(foreach name,$(goal),$($(name).takes) $(if $(filter check test%,$(name)),ARGS)) PYTHON
 slips = $(filter-out $(takes),$(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(name))))
 $(if $(slips),$(error make $(goal) takes $(strip $(takes)), not $(strip $(slips)): `make` shows what they are))
 
-.PHONY: help setup tools
+.PHONY: $(TARGETS)
 help: ; @echo "$$HELP"
 setup: ; $(SETUP)
 tools: ; $(SETUP) requirements/dev.txt
 
-.PHONY: run verify report lab serve promote new pins
 run: setup ; $(NBPROOF) run $(call option,JOBS,jobs) $(call flag,FORCE,force)
 verify: setup ; $(NBPROOF) verify
 report: setup ; $(NBPROOF) report $(call option,BASE,base) $(call option,OUT,out)
@@ -57,10 +61,8 @@ new: setup ; $(NBPROOF) new $(call argument,DIR)
 pins: setup ; $(NBPROOF) pins $(call flag,UPGRADE,upgrade) $(call flag,CPU,cpu)
 
 # pytest itself reads the words of ARGS, from PYTEST_ADDOPTS.
-SLOW = foreign github lab processors remote serve serve-ray sweep
 FAST = tests $(foreach room,$(SLOW),--ignore=tests/$(subst -,_,$(room)))
 PYTEST = @PYTEST_ADDOPTS="$(if $(call given,ARGS),$$ARGS)" .venv/bin/pytest
-.PHONY: lint check test $(SLOW:%=test-%)
 lint: tools
 	@.venv/bin/ruff check .
 	@PYTHONPATH=notebooks .venv/bin/lint-imports
@@ -68,7 +70,6 @@ check: lint ; $(PYTEST) tests/notebook tests/runner tests/pipeline tests/trackin
 test: lint ; $(PYTEST) $(FAST)
 $(SLOW:%=test-%): test-%: tools ; $(PYTEST) tests/$(subst -,_,$*) $(if $(filter foreign lab remote,$*),,-n 0)
 
-.PHONY: bench bench-serve bench-sweep pictures
 bench: setup ; @.venv/bin/python benchmarks/bench.py
 bench-serve: tools ; @.venv/bin/python benchmarks/bench_serve.py
 bench-sweep: tools ; @.venv/bin/python benchmarks/bench_sweep.py

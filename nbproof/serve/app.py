@@ -41,7 +41,7 @@ class File(io.BytesIO):
 
     name = "the file"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.name
 
 
@@ -53,7 +53,6 @@ async def invocations(request: Request) -> Response:
     """
     predictor, began = request.app.state.predictor, time.time()
     pair = predictor.follower.pair
-    # No other page's script may send this type unasked, so none writes to the log of a reader.
     if not request.headers.get("content-type", "").startswith("application/json"):
         raise HTTPException(415, "The content type must be application/json.")
     inputs = protocol.parse(await request.body(), pair.champion)

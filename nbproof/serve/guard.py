@@ -73,6 +73,10 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application; raise HTTPException where this request is not let in."""
         headers = dict(scope["headers"])
+        # Browsers send this; without it, anybody's page could write to the log of its reader.
+        if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and (
+                scope["method"] == "POST"):
+            raise HTTPException(403, "A page of another address may not use this server.")
         if self.token and scope["path"] in self.closed:
             sent = headers.get(b"authorization", b"")
             if not hmac.compare_digest(sent, self.token):

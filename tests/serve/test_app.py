@@ -215,6 +215,8 @@ def test_who_may_send_and_how_much(served, nets, started, monkeypatch):
     for content, status in ((b"x" * 10_001, 413), (iter([b"x" * 6000] * 2), 411)):
         assert client.post("/invocations", content=content, headers=sent).status_code == status
     assert client.get("/version", headers=sent | {"host": "evil.example"}).status_code == 400
+    other = sent | PNG | {"sec-fetch-site": "cross-site"}
+    assert client.post("/predict", content=b"x", headers=other).status_code == 403
     began = time.monotonic()
     threads = [threading.Thread(target=client.get, args=("/version",), kwargs={
         "headers": {"authorization": "Bearer wrong"}}) for _ in range(21)]
