@@ -208,7 +208,8 @@ class Run:
         self.name, store = name, address()
         self.id = self.trial = os.environ.get("NBPROOF_RUN_ID", "")
         self.server = "" if self.trial or store == local_address() else store
-        self.client, self.failed, self.next_copy, self.logged = None, False, 0.0, set()
+        self.client, self.failed, self.next_copy = None, False, 0.0
+        self.step, self.last = 0, {}  # the last step, and the last value of each metric
         tags = (tags or {}) | dict(zip(("data", "data_digest"), data or ()))
         self._write(lambda: self._open(store, parameters, tags))
         atexit.register(self._end)
@@ -237,7 +238,7 @@ class Run:
                 if math.isinf(value)]  # MLflow would show 1.797e308
         rows = [Metric(key, value, now, step) for key, value in values.items()
                 if not math.isinf(value)]
-        self.logged |= values.keys()
+        self.step, self.last = max(step, self.step), self.last | values
         self._write(lambda: self.client.log_batch(self.id, rows, tags=tags))
 
     def figure(self, name: str, figure) -> None:
@@ -255,9 +256,10 @@ class Run:
         self._write(lambda: self.client.log_artifacts(self.id, str(folder), "model"))
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Log the numbers that no step had, and end the run."""
-        self.log(0, {key: value for key, value in metrics.items()
-                     if isinstance(value, numbers.Real) and key not in self.logged})
+        """Log the final numbers that are not those of the last step, and end the run."""
+        self.log(self.step, {
+            key: value for key, value in metrics.items()
+            if isinstance(value, numbers.Real) and self.last.get(key) != float(value)})
         self._end("FINISHED")
 
     def _end(self, status: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import graphlib
+import logging
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,8 @@ def opened(root: Path) -> Iterator[Repo]:
         params.read()  # DVC does not say what is wrong with it in each case
     if not (root / "dvc.yaml").exists():
         params.read("dvc.yaml")  # for DVC, a project without stages is one
+    for name in ("dvc.progress", "dvc_data.callbacks"):  # its bars would tear a run's table
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with Repo(str(root)) as repo:
             yield repo

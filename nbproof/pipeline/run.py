@@ -32,6 +32,8 @@ from nbproof.pipeline import compare, config, console, dag, deps, index, verdict
 from nbproof.pipeline.dag import Stage
 from nbproof.runner import determinism, html, reaper, schema
 
+STOPPED = ("Stopped. Finished stages are kept: nbproof run goes on, and makes the results of the "
+           "others, which are removed.")
 BACKUP = ".dvc/tmp/dvc.lock"  # what dvc.lock was, while a stage is recorded
 LOCKED_NAME = re.compile(r"(?m)^  ['\"]?([^\s'\"].*?)['\"]?:$")  # a stage's line in dvc.lock
 
@@ -89,7 +91,7 @@ class Run:
     def bring_up_to_date(self) -> None:
         """Read the graph, check it, and execute what changed."""
         compare.announce()
-        logging.getLogger("dvc").setLevel(logging.WARNING)  # no lines on each file, no bars
+        logging.getLogger("dvc").setLevel(logging.WARNING)  # no lines on each file
         with dag.opened(root()) as self.repo:
             self.repo.scm_context.quiet = True  # no advice on git add
             with lock_repo(self.repo):  # DVC parses its files again after each lock
@@ -155,7 +157,7 @@ class Run:
                     self.session.end()
                 for name in running.values():
                     self.screen.note(name, state="stopped")
-                self.screen.line(typed("Stopped. Finished stages are kept: nbproof run goes on."))
+                self.screen.line(typed(STOPPED))
                 raise
 
     def prepare(self, name: str) -> Callable | None:

@@ -1,5 +1,6 @@
 """One stage that runs a notebook: as DVC calls it (`nbproof stage`), and as a run does."""
 
+import importlib.metadata
 import math
 import os
 import sys
@@ -12,7 +13,7 @@ import nbformat
 import psutil
 
 from nbproof.notebook import tracking
-from nbproof.notebook.errors import UserError
+from nbproof.notebook.errors import UserError, meant
 from nbproof.notebook.files import root, write_whole
 from nbproof.notebook.progress import line
 from nbproof.pipeline import config, dag, deps, index, observation
@@ -114,6 +115,9 @@ def advice(failure: Failure) -> str:
         return f". git checkout {deleted[0]} brings it back"
     if failure.error != "ModuleNotFoundError":  # the module is there, and has no such name
         return ""
+    modules = (path.stem for path in (root() / "notebooks").glob("*"))
+    if close := meant(name, [*importlib.metadata.packages_distributions(), *modules]):
+        return f".{close.rstrip('?')}"
     return f". Install the package that has {name}, or write the module beside the notebook"
 
 

@@ -262,7 +262,8 @@ def of_run(earlier: Side, stages: dict) -> str:
     if not earlier.models:
         return ""
     verdict = judge(earlier, snapshot(stages))
-    return verdict.sentence() if verdict.judgements or verdict.succession else ""
+    is_other = verdict.judgements or verdict.succession
+    return f"Compared with the results before this run: {verdict.sentence()}" if is_other else ""
 
 
 def main() -> None:

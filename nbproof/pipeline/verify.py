@@ -30,13 +30,14 @@ def verify(fix: bool = False) -> int:
         if fix:
             _repair(repo, outs)
         problems = [f"{relpath(path, root())}: DVC's file is damaged" for path in _damaged(repo)]
+        is_cache_damaged = bool(problems)
         problems += filter(None, map(_problem, outs))
         problems += [f"{stage.addressing}: dvc.lock does not record its results"
                      for stage in stages if not all(out.hash_info for out in stage.outs)]
     print("\n".join(problems) or f"All {len(outs)} results are the ones that dvc.lock records.")
     if problems:
-        print(typed("nbproof run brings these back." if fix else
-                    "nbproof verify --fix repairs the cache, then nbproof run brings these back."))
+        repair = "nbproof verify --fix repairs the cache, then " if is_cache_damaged else ""
+        print(typed(f"{repair}nbproof run brings these back."))
     return 1 if problems else 0
 
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from nbproof.runner import determinism, forkserver, reaper, source
 from nbproof.runner.observer.sitecustomize import LOG
 
 IMPORTED = re.compile(r"(?:No module named|cannot import name) '(\w+)")
+CELL_LINE = re.compile(r"(?m)^\s*Cell In\[\d+\], line (\d+)")
+MODULE_LINE = re.compile(r"(?m)^File (\S+):(\d+)")
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 Events = Callable[[dict], None]
 
@@ -28,9 +31,8 @@ Events = Callable[[dict], None]
 class Failure:
     """The cell that did not run to its end, and why.
 
-    `cell` counts from 1 as in the source, Markdown too; `line` is its first line, or the import
-    that failed. `fallback` is a parameter and the value that would avoid the failure, where the
-    notebook knows one.
+    `cell` counts from 1 as in the source, Markdown too; `line` is the one that failed. `fallback`
+    is a parameter and the value that would avoid the failure, where the notebook knows one.
     """
 
     cell: int
@@ -124,18 +126,32 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
     if name == "DeadKernelError":
         reason = ("the kernel died while this cell ran (killed, out of memory, or ended by the "
                   "cell itself)")
-    reason = one_line(reason)
+    line, module = failing_line(cell)
+    reason = one_line(reason) + module
     if cell.cell_type == "code" and not any(out.output_type == "error" for out in cell.outputs):
         output = nbformat.v4.new_output("error", ename=name, evalue=reason,
                                         traceback=[f"{name}: {reason}"])
         cell.outputs.append(output)
-    lines = cell.source.strip().splitlines()
-    if missing := IMPORTED.match(reason):  # the line that imports it says more than the first one
-        lines = [line for line in lines if re.search(rf"\b{missing[1]}\b", line)] or lines
     number = len(source.counted(notebook.cells[: reached + 1]))
-    failure = Failure(number, one_line(lines[0])[:60] if lines else "empty", name, reason)
+    failure = Failure(number, line, name, reason)
     notebook.metadata.failure = {"cell": number, "error": name, "reason": reason}
     return failure
+
+
+def failing_line(cell: nbformat.NotebookNode) -> tuple[str, str]:
+    """Return the line of a cell that failed, and where that was in a module of the project.
+
+    Without a traceback it is the cell's first line."""
+    lines = [*map(str.strip, cell.source.splitlines()), "empty"]
+    shown = "\n".join(line for output in cell.get("outputs", [])
+                      for line in output.get("traceback", []))
+    shown = ANSI.sub("", shown)
+    numbers = CELL_LINE.findall(shown)
+    line = lines[int(numbers[0]) - 1] if numbers else next(filter(None, lines))
+    files = [(Path(name).expanduser(), number) for name, number in MODULE_LINE.findall(shown)]
+    own = [f" (in {file.relative_to(root()).as_posix()}, line {number})" for file, number in files
+           if file.is_relative_to(root()) and not file.is_relative_to(sys.prefix)]
+    return textwrap.shorten(one_line(line), 60, placeholder=" ..."), own[-1] if own else ""
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -21,7 +21,7 @@ import psutil
 
 MARK = "NBPROOF_RUN"
 # A socket's path may have 107 bytes, and the path of TMPDIR may be longer.
-TEMPORARY = "/tmp" if os.name == "posix" else None
+TEMPORARY = "/tmp" if os.name == "posix" and len(tempfile.gettempdir()) > 60 else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """MLflow's own page on the local store, opened on the project's trainings."""
 
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,8 @@ from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import root
 from nbproof.pipeline import config
 
+VIEW = "nbproof"  # the name of the shared view, which an experiment's tag describes
+
 
 def serve(port: int) -> int:
     """Serve the page at `port` of this machine until Ctrl-C, and print its address once it is up.
@@ -21,13 +26,21 @@ def serve(port: int) -> int:
     if tracking.address() != tracking.local_address():
         print(f"The runs are at {tracking.without_credentials(tracking.address())}.")
         return 0
-    experiment = tracking.experiment(tracking.client(), config.load().name)
+    client, project = tracking.client(), config.load()
+    tracking.close_dead_runs(client)
+    experiment = tracking.experiment(client, project.name)
+    columns = ["attributes.`Date`", "attributes.`Source`", f"metrics.`{project.metric.key}`"]
+    view = json.dumps({"selectedColumns": columns})
+    client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", view)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1",
                "--backend-store-uri", tracking.local_address()]
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # Its warnings would hide the address.
-    with tempfile.TemporaryFile() as log, subprocess.Popen(
-            command, cwd=root(), env=variables, stdout=log, stderr=log) as server:
+    with (tempfile.TemporaryFile() as log, subprocess.Popen(
+            command, cwd=root(), env=variables, stdout=log, stderr=log) as server,
+            contextlib.ExitStack() as stack):
+        stack.callback(server.terminate)
         while not _answers(port):
             if server.poll() is not None:
                 log.seek(0)
@@ -36,7 +49,8 @@ def serve(port: int) -> int:
             time.sleep(0.1)
         # By its first word, the page opens for trainings and not for GenAI.
         print(f"MLflow shows the runs until Ctrl-C:\nhttp://127.0.0.1:{port}/#/experiments/"
-              f"{experiment}/runs?workflowType=machine_learning", flush=True)
+              f"{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}",
+              flush=True)
         return server.wait()
 
 

@@ -1,5 +1,6 @@
 """Starts JupyterLab on the project; notebooks are saved as source and compute as a stage does."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,9 @@ def start(arguments: list[str]) -> int:
     }
     words = [f"--{key}={value}" for key, value in options.items()]
     command = [sys.executable, "-m", "jupyterlab", *words, *arguments]
+    if os.name != "nt":  # which has no exec that the console waits for
+        os.chdir(root())
+        os.execve(sys.executable, command, environment(Path(sys.prefix)))
     return subprocess.run(command, cwd=root(), env=environment(Path(sys.prefix))).returncode
 
 

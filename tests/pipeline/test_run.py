@@ -1,13 +1,18 @@
 """The whole graph: what runs, what is recorded, what is refused, and that nothing lives on."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import termios
 import time
 from functools import reduce
 from operator import getitem
@@ -495,11 +500,30 @@ def test_nothing_lives_on_and_the_next_run_is_whole(single, name):
         assert "failed at cell 3 (import os, pathlib, time): DeadKernelError" in printed
     if number == signal.SIGINT and words[0] == "nbproof":
         assert process.returncode == 130
-        assert printed == ("x: starts\nStopped. Finished stages are kept: nbproof run goes on.\n"
+        assert printed == ("x: starts\nStopped. Finished stages are kept: nbproof run goes on, and "
+                           "makes the results of the others, which are removed.\n"
                            "Interrupted.\n")
     cells(single, WRITES)  # no lock is left
     again = nbproof(single, "run")
     assert again.returncode == 0 and (single / "models" / "x.txt").read_text() == "result 1"
+
+
+@posix
+def test_on_a_terminal_nothing_but_ours_is_shown(single):
+    """DVC's bars were lines above the table, thousands in a run of minutes."""
+    terminal, screen = pty.openpty()
+    termios.tcsetwinsize(screen, (40, 120))
+    with subprocess.Popen([sys.executable, "-m", "nbproof", "run"], cwd=single, stdout=screen,
+                          stderr=screen, env=os.environ | {"TERM": "xterm"}) as process:
+        os.close(screen)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux raises it at the end
+            while part := os.read(terminal, 65536):
+                shown += part
+    os.close(terminal)
+    text = shown.decode()
+    assert process.returncode == 0 and "x" in text and "Done in" in text, text
+    assert not re.search(r"hashes|cache|lock|file/s|!", text), text
 
 
 @posix
@@ -514,10 +538,10 @@ def test_what_a_cell_left_behind_ends_with_its_stage(single):
 
 
 @posix
-def test_a_run_that_is_killed_is_completed_by_the_next(single, tmp_path, monkeypatch):
+def test_a_run_that_is_killed_is_completed_by_the_next(single, request, monkeypatch):
     """With the lock and the bytes of a run that was left alone, and without a folder left."""
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp())  # a path that is short enough for sockets
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
     began = time.monotonic()
     assert command(single, sys.executable, "-m", "nbproof", "run").returncode == 0

@@ -174,4 +174,5 @@ def test_what_a_run_replaced(project):
     assert verdict.of_run(nothing, stages) == verdict.of_run(earlier, stages) == ""
     make(50)
     assert verdict.of_run(earlier, stages) == (
-        "cnn is worse: 0.9950 → 0.9500, 45 more errors of 1,000 (p 5.7e-14).")
+        "Compared with the results before this run: cnn is worse: 0.9950 → 0.9500, 45 more errors "
+        "of 1,000 (p 5.7e-14).")
