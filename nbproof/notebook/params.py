@@ -33,6 +33,8 @@ def _reason(error: Exception) -> str:
     if not mark:
         return " ".join(str(error).partition(";")[0].split())
     problem = error.problem
+    if problem == "mapping values are not allowed here":
+        problem = "a colon is missing above, or there is one too many,"
     if twice := re.match('found duplicate key ("[^"]*")', problem):  # the rest is wrong values
         problem = f"the key {twice[1]} is there twice, again"
     return " ".join(f"{problem} in line {mark.line + 1}, column {mark.column + 1}".split())

@@ -16,7 +16,7 @@ from nbproof.runner.source import counted
 BLOCKS = ("p", "tr", "li", "pre", "h1", "h2", "h3", "h4", "div", "br", "blockquote")
 CELLS = ["th", "td"]
 HIDDEN = "Numbers of the test data are shown on the default branch alone."
-WORD = re.compile(r"<[^>]*>|\s+|[\w.,%+-]+|.")
+WORD = re.compile(r"<[^>]*>|\s+|[+-]?\w+(?:[.,]\w+)*%?|.")  # a full stop is no part of a number
 
 
 def notebook(content: str | None) -> nbformat.NotebookNode | None:
