@@ -11,7 +11,8 @@ def test_the_address_comes_last_when_the_page_is_up(trained):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "nbproof", "ui", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as page:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as page:
         lines = [page.stdout.readline(), page.stdout.readline().strip()]
         with urlopen(lines[1]) as answer:
             assert answer.status == 200
