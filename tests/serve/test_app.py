@@ -158,7 +158,7 @@ def test_a_long_request_lets_others_in_and_ends_with_its_time(served, nets, star
 
 
 def test_many_large_pictures_let_others_in(served, nets, started):
-    client = started(served.put(nets[7]), seconds=3)
+    client = started(served.put(nets[7]), seconds=1)
     form = [("file", ("a.png", png(5000), "image/png"))] * 40
     answers = in_threads(lambda: client.post("/predict", files=form),
                          lambda: client.post("/predict", content=png(), headers=PNG))
