@@ -115,9 +115,10 @@ def advice(failure: Failure) -> str:
         return f". git checkout {deleted[0]} brings it back"
     if failure.error != "ModuleNotFoundError":  # the module is there, and has no such name
         return ""
-    modules = (path.stem for path in (root() / "notebooks").glob("*"))
-    if close := meant(name, [*importlib.metadata.packages_distributions(), *modules]):
-        return f".{close.rstrip('?')}"
+    own = (path.stem for path in (root() / "notebooks").glob("*") if path.suffix in ("", ".py"))
+    known = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), *own}
+    if close := meant(name, sorted(known)):
+        return f".{close}"
     return f". Install the package that has {name}, or write the module beside the notebook"
 
 

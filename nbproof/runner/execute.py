@@ -21,7 +21,6 @@ from nbproof.runner import determinism, forkserver, reaper, source
 from nbproof.runner.observer.sitecustomize import LOG
 
 IMPORTED = re.compile(r"(?:No module named|cannot import name) '(\w+)")
-CELL_LINE = re.compile(r"(?m)^\s*Cell In\[\d+\], line (\d+)")
 MODULE_LINE = re.compile(r"(?m)^File (\S+):(\d+)")
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a terminal's colours and commands
 Events = Callable[[dict], None]
@@ -141,14 +140,17 @@ def mark_failure(notebook: nbformat.NotebookNode, reached: int, error: Exception
 def failing_line(cell: nbformat.NotebookNode) -> tuple[str, str]:
     """Return the line of a cell that failed, and where that was in a module of the project.
 
-    Without a traceback it is the cell's first line."""
-    lines = [*map(str.strip, cell.source.splitlines()), "empty"]
-    shown = "\n".join(line for output in cell.get("outputs", [])
-                      for line in output.get("traceback", []))
-    shown = ANSI.sub("", shown)
-    numbers = CELL_LINE.findall(shown)
-    line = lines[int(numbers[0]) - 1] if numbers else next(filter(None, lines))
-    files = [(Path(name).expanduser(), number) for name, number in MODULE_LINE.findall(shown)]
+    Without a traceback of its own it is the cell's first line."""
+    shown = ANSI.sub("", "\n".join(line for output in cell.get("outputs", [])
+                                   for line in output.get("traceback", [])))
+    # The last one: an error that was the cause of another may come from a longer cell.
+    head = rf"^\s*Cell In\[{cell.get('execution_count')}\], line (\d+)"
+    *_, mark = None, *re.finditer(head, shown, re.MULTILINE)
+    lines, number = cell.source.splitlines(), int(mark[1]) if mark else 0
+    first = next(filter(str.strip, lines), "empty")
+    line = lines[number - 1] if 0 < number <= len(lines) else first
+    files = [(Path(name).expanduser(), number) for name, number in MODULE_LINE.findall(
+        shown[mark.end() if mark else 0:])]
     own = [f" (in {file.relative_to(root()).as_posix()}, line {number})" for file, number in files
            if file.is_relative_to(root()) and not file.is_relative_to(sys.prefix)]
     return textwrap.shorten(one_line(line), 60, placeholder=" ..."), own[-1] if own else ""

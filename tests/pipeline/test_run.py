@@ -159,6 +159,8 @@ def test_an_import_that_fails_is_quoted_with_what_to_do(single):
     printed = nbproof(single, "run").stdout
     assert ("failed at cell 3 (import nowhere): ModuleNotFoundError: No module named 'nowhere'. "
             "Install the package that has nowhere, or write the module beside") in printed, printed
+    cells(single, "import os\n\nimport jsn")
+    assert "No module named 'jsn'. Did you mean json?\n" in nbproof(single, "run").stdout
     cells(single, "import os\n\nfrom json import nothing")
     printed = nbproof(single, "run").stdout
     assert "cell 3 (from json import nothing): ImportError: " in printed, printed

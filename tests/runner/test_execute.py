@@ -64,6 +64,20 @@ def test_events_come_in_order_and_no_output_has_them(single, inside):
 
 
 @posix
+def test_the_line_that_failed_is_the_cells_own(single, inside):
+    """The traceback of an earlier error begins in another cell, whose lines are more."""
+    (single / "notebooks" / "helper.py").write_text("def fails():\n    1 / 0\n")
+    cells(single, "\n\nimport helper\ntry:\n    helper.fails()\n"
+                  "except ZeroDivisionError as error:\n    first = error",
+          "x = 1\nraise ValueError('late') from first")
+    _, failure = execute(inside(single))
+    assert str(failure) == "cell 4 (raise ValueError('late') from first): ValueError: late"
+    cells(single, "import helper", "x = 1\nhelper.fails()")
+    _, failure = execute(single)
+    assert str(failure) == ("cell 4 (helper.fails()): ZeroDivisionError: division by zero "
+                            "(in notebooks/helper.py, line 2)")
+
+
 def test_a_command_of_a_cell_that_fails_is_told(single, inside):
     cells(inside(single), "!false", "!true", "_exit_code == 0")
     events: list[dict] = []
