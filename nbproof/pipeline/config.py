@@ -159,6 +159,16 @@ def _check(folder: Path, content: object, rules: dict, section: str = "") -> Non
             raise UserError(f"{CONTRACT}: {section}{key} must be {expected}, found {value!r}.")
 
 
+def data_value() -> object:
+    """Return the value of the parameter that names the data, None without one; UserError where
+    params.yaml does not have it."""
+    key = load().data
+    try:
+        return params.value(key) if key else None
+    except (KeyError, TypeError):
+        raise UserError(f"{CONTRACT}: data is {key}, which params.yaml does not have.") from None
+
+
 def check_metrics(name: str) -> str:
     """Return why the stage of the model `name` fails where metrics/NAME.json lacks the metric.
 

@@ -115,7 +115,7 @@ class Run:
     def snapshot(self) -> verdict.Side:
         """Return the models as they are before the run; none where they are of other data."""
         key = config.load().data
-        if key and dag.recorded_value(self.repo, key) != params.value(key):
+        if key and dag.recorded_value(self.repo, key) != config.data_value():
             return verdict.Side({})
         return verdict.snapshot(self.stages)
 
@@ -335,6 +335,7 @@ def check_all(stages: dict[str, Stage]) -> None:
         if stage.notebook:
             deps.check(stage)
     deps.check_sources(stages.values())
+    config.data_value()
     judge = config.load().compare
     if judge and judge not in {stage.short for stage in stages.values()}:
         raise UserError(f"project.yaml: compare is {judge}, and dvc.yaml has no such stage.")

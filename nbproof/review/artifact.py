@@ -138,9 +138,9 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _has_remote(repo: Repo) -> bool:
-    """Give the DVC remote of the project, if there is one, REMOTE_USER and REMOTE_PASSWORD as its
-    account. Raise UserError where it does not respond."""
+def _log_in(repo: Repo) -> bool:
+    """Give the DVC remote REMOTE_USER and REMOTE_PASSWORD as its account; return whether the
+    project has one. Raise UserError where it does not respond."""
     if not (name := repo.config["core"].get("remote")):
         return False
     settings = repo.config["remote"][name]
@@ -159,7 +159,7 @@ def _has_remote(repo: Repo) -> bool:
 def pull(before: Mapping[str, str]) -> str:
     """Fetch this commit's outputs, and the base's notebooks and predictions; return how many."""
     with dag.opened(root()) as repo:
-        if not _has_remote(repo):
+        if not _log_in(repo):
             return NO_REMOTE
         repo.cloud.pull([HashInfo("md5", md5) for path, md5 in before.items()
                          if path.endswith((".ipynb", ".csv"))])
@@ -170,7 +170,7 @@ def pull(before: Mapping[str, str]) -> str:
 def push(objects: list[tuple[HashFileDB, HashInfo]]) -> str:
     """Push DVC's objects to the remote, if one is configured; return how many were new to it."""
     with dag.opened(root()) as repo:
-        if not _has_remote(repo):
+        if not _log_in(repo):
             return NO_REMOTE
         target = repo.cloud.get_remote_odb()
         _into_cache(repo, objects)  # an HTTP remote cannot take a folder's list from memory

@@ -7,6 +7,7 @@ a run starts one server (multiprocessing's) that imports them once; its forks be
 import atexit
 import contextlib
 import gc
+import importlib.util
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from multiprocessing import forkserver
 
 from jupyter_client.provisioning import LocalProvisioner
+
+from nbproof.notebook.errors import UserError
 
 # These decide while they are imported whether they are in a notebook, or read a terminal's size: a
 # fork that has them shows other outputs than a kernel that imports them.
@@ -31,6 +34,10 @@ def serving(libraries: list[str], environment: dict[str, str]) -> Iterator[None]
     ends the session's processes ends the server.
     """
     global is_running
+    for name in libraries:  # multiprocessing passes over what it cannot import
+        if not importlib.util.find_spec(name.partition(".")[0]):
+            raise UserError(f"project.yaml: preload has {name}, which is not installed: take it "
+                            "out, or add it to the requirements.")
     context.set_forkserver_preload(libraries)
     ours = dict(os.environ)
     # pyarrow would start a thread, which no fork has.

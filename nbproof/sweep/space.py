@@ -58,8 +58,9 @@ def read(name: str, stages: dict[str, Stage]) -> Sweep:
         fixed = {key: value for key, value in fixed.items() if key not in space}
         return Sweep(stage, metric, space, fixed, **given)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{where} must hold trials and space, and may hold minutes, metric, goal, "
-                        f"grace and reduction: {error}.") from None
+                        f"grace and reduction: {reason}.") from None
 
 
 def _distribution(key: str, tried: object, parameter: schema.Parameter | None):

@@ -1,6 +1,5 @@
 """MLflow's own page on the local store, opened on the project's trainings."""
 
-import contextlib
 import json
 import os
 import signal
@@ -37,21 +36,22 @@ def serve(port: int) -> int:
                "--backend-store-uri", tracking.local_address()]
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # Its warnings would hide the address.
-    with (tempfile.TemporaryFile() as log, subprocess.Popen(
-            command, cwd=root(), env=variables, stdout=log, stderr=log) as server,
-            contextlib.ExitStack() as stack):
-        stack.callback(server.terminate)
-        while not _answers(port):
-            if server.poll() is not None:
-                log.seek(0)
-                words = log.read().decode(errors="replace").strip()
-                raise UserError(f"MLflow's page did not start: {words.rpartition(chr(10))[2]}")
-            time.sleep(0.1)
-        # By its first word, the page opens for trainings and not for GenAI.
-        print(f"MLflow shows the runs until Ctrl-C:\nhttp://127.0.0.1:{port}/#/experiments/"
-              f"{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}",
-              flush=True)
-        return server.wait()
+    with tempfile.TemporaryFile() as log, subprocess.Popen(
+            command, cwd=root(), env=variables, stdout=log, stderr=log) as server:
+        try:
+            while not _answers(port):
+                if server.poll() is not None:
+                    log.seek(0)
+                    words = log.read().decode(errors="replace").strip()
+                    raise UserError(f"MLflow's page did not start: {words.rpartition(chr(10))[2]}")
+                time.sleep(0.1)
+            # By its first word, the page opens for trainings and not for GenAI.
+            print(f"MLflow shows the runs until Ctrl-C:\nhttp://127.0.0.1:{port}/#/experiments/"
+                  f"{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}",
+                  flush=True)
+            return server.wait()
+        finally:
+            server.terminate()
 
 
 def _answers(port: int) -> bool:

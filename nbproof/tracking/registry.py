@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from nbproof.notebook import params, tracking
+from nbproof.notebook import tracking
 from nbproof.notebook.errors import UserError
 from nbproof.notebook.files import digest, from_yaml, root, write_whole
 from nbproof.pipeline import config, verdict
@@ -100,7 +100,7 @@ def _state() -> str:
 def data_in_use() -> str:
     """Return the parameter that names the data and its value (`data.source: NAME`), or ""."""
     key = config.load().data
-    return f"{key}: {params.value(key)}" if key else ""
+    return f"{key}: {config.data_value()}" if key else ""
 
 
 def _identity(name: str) -> dict[str, str]:
@@ -118,8 +118,10 @@ def _identity(name: str) -> dict[str, str]:
 
 def _tags(name: str) -> dict[str, str]:
     """Return the tags of a version of the model `name`; UserError where it cannot be registered."""
-    key = config.load().metric.key
-    return _identity(name) | {
+    key, identity = config.load().metric.key, _identity(name)
+    if problem := config.check_metrics(name):
+        raise UserError(f"{name!r} cannot be registered, {problem}")
+    return identity | {
         "data": data_in_use().rpartition(": ")[2], "git_commit": tracking.commit(),
         "git_dirty": str(bool(tracking.changes())).lower(),
         **({key: str(config.load().metrics(name)[key])} if key else {})}
@@ -170,8 +172,9 @@ def _why_not(old: versions.ModelVersion, tags: dict[str, str]) -> str:
     judged = verdict.judge(verdict.Side({name: was}), verdict.Side({name: now})).of(name)
     if judged and judged.kind == "better" and not judged.why.startswith(verdict.HOOK_FAILED):
         return ""
-    return judged and (judged.why or judged.sentence(str, str)) or \
-        "neither a metric nor a hook `better` finds the new one better"
+    if not judged:
+        return "neither a metric nor a hook `better` finds the new one better"
+    return judged.why or judged.sentence(str, str)
 
 
 def _result(tags: dict[str, str], answers: bytes | None) -> verdict.Result:

@@ -62,7 +62,10 @@ def test_a_forked_kernel_that_is_killed_fails_its_stage(shown):
     assert stages_run(done.stdout) == {"data", "near", "far", "compare"}
 
 
-def test_what_asks_on_import_for_a_notebook_is_not_preloaded(shown):
-    preload(shown, "numpy", "matplotlib.pyplot")
+@pytest.mark.parametrize("name, code, sentence", [
+    ("matplotlib.pyplot", 1, "preload must not import matplotlib"),
+    ("nmupy", 2, "project.yaml: preload has nmupy, which is not installed: take it out, or add")])
+def test_what_cannot_be_preloaded(shown, name, code, sentence):
+    preload(shown, "numpy", name)
     done = nbproof(shown, "run", "--force")
-    assert done.returncode == 1 and "preload must not import matplotlib" in done.stdout
+    assert done.returncode == code and sentence in done.stdout

@@ -19,6 +19,7 @@ def here(finished, inside):
     ("{trials: 3, space: {speed: [1]}}", "space.speed cannot be tried: the notebook must declare"),
     ("{trials: 3, space: {step: [fast]}}", "space.step must be int, in [1, 9], found 'fast'"),
     ("{trials: 3, space: {step: {low: 5, high: 2}}}", "must be a list of choices or a range such"),
+    ("{trials: 3}", "grace and reduction: 'space' is missing."),
     *[(section, "sweep.near must hold trials and space, and may hold minutes") for section in (
         "{trials: 0, space: {step: [1]}}", "{trials: 3, minutes: 0.0, space: {step: [1]}}",
         "{trials: 3, reduction: 1, space: {step: [1]}}", "{trails: 3, space: {step: [1]}}",

@@ -125,6 +125,15 @@ def test_a_run_asks_no_store_unless_the_comparison_changed(trained, said, monkey
         assert "secret" not in printed
 
 
+def test_a_metric_or_a_parameter_that_is_missing_is_one_sentence(trained, said):
+    (trained / "metrics/near.json").write_text('{"mae": 1}')
+    with pytest.raises(UserError, match="^'near' cannot be registered, because metrics/near.json"):
+        registry.promote("near")
+    (trained / "params.yaml").write_text("models: {}\n")
+    with pytest.raises(UserError, match="^project.yaml: data is data.source, which params.yaml "):
+        registry.promote("far")
+
+
 def test_what_cannot_be_registered_is_refused_in_a_sentence(trained, said):
     (trained / "models/near/MLmodel").write_text("flavors: {}\n")
     for name in ("", "nobody"):
